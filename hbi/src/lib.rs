@@ -1,0 +1,1 @@
+//! Typed Hosting Based Interface.
