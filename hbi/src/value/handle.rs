@@ -1,0 +1,168 @@
+//! Handles inside values: how one is put into a value while it is encoded, and taken out while it
+//! is decoded.
+
+use std::{
+    any::Any,
+    cell::{Cell, RefCell},
+    fmt,
+};
+
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{self, Visitor},
+    ser,
+};
+
+/// The MessagePack extension type of a placeholder; its body is the handle's index, a `u32` in
+/// big-endian.
+const PLACEHOLDER: i8 = 72;
+
+/// Something that travels by reference inside a value: a stream, or an object of a connection.
+pub trait Handle: Any + Send + fmt::Debug {
+    /// The handle as [`Any`], so that the room that made it can take it back.
+    fn into_any(self: Box<Self>) -> Box<dyn Any + Send>;
+}
+
+/// The handles of one value, in the order of their placeholders' indices.
+#[derive(Debug, Default)]
+pub struct Handles(Vec<Option<Box<dyn Handle>>>);
+
+impl Handles {
+    /// No handles; does not allocate.
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many there are, those already taken included.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Adds a handle; returns its index.
+    pub fn push(&mut self, handle: Box<dyn Handle>) -> u32 {
+        self.0.push(Some(handle));
+        (self.0.len() - 1) as u32
+    }
+
+    /// Takes the handle of an index, if it is there and not yet taken.
+    pub fn take(&mut self, index: u32) -> Option<Box<dyn Handle>> {
+        self.0.get_mut(index as usize)?.take()
+    }
+
+    /// The handles that were never taken.
+    pub fn into_rest(self) -> impl Iterator<Item = Box<dyn Handle>> {
+        self.0.into_iter().flatten()
+    }
+
+    /// Runs `f`, in which values may put handles here ([`serialize_handle`]) or take them from
+    /// here ([`deserialize_handle`]).
+    pub(super) fn scope<R>(&mut self, f: impl FnOnce() -> R) -> R {
+        /// Puts the outer list back, whatever `f` does.
+        struct Outer<'a>(&'a mut Handles, Handles, bool);
+        impl Drop for Outer<'_> {
+            fn drop(&mut self) {
+                let outer = std::mem::take(&mut self.1);
+                *self.0 = CURRENT.with_borrow_mut(|current| std::mem::replace(current, outer));
+                ACTIVE.set(self.2);
+            }
+        }
+        let inner = std::mem::take(self);
+        let outer = CURRENT.with_borrow_mut(|current| std::mem::replace(current, inner));
+        let _outer = Outer(self, outer, ACTIVE.replace(true));
+        f()
+    }
+}
+
+impl Extend<Box<dyn Handle>> for Handles {
+    fn extend<I: IntoIterator<Item = Box<dyn Handle>>>(&mut self, iter: I) {
+        self.0.extend(iter.into_iter().map(Some));
+    }
+}
+
+thread_local! {
+    static ACTIVE: Cell<bool> = const { Cell::new(false) };
+    static CURRENT: RefCell<Handles> = const { RefCell::new(Handles::new()) };
+}
+
+/// Writes a placeholder and keeps the handle beside the value being encoded.
+///
+/// # Errors
+/// When the value is encoded by anything but hbi: a handle means nothing elsewhere.
+pub fn serialize_handle<S: Serializer>(
+    handle: Box<dyn Handle>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    if !ACTIVE.get() {
+        return Err(ser::Error::custom(
+            "a stream or reactor travels only inside a value that hbi sends",
+        ));
+    }
+    let index = CURRENT.with_borrow_mut(|handles| handles.push(handle));
+    struct Index([u8; 4]);
+    impl Serialize for Index {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.serialize_bytes(&self.0)
+        }
+    }
+    serializer.serialize_newtype_struct(
+        rmp_serde::MSGPACK_EXT_STRUCT_NAME,
+        &(PLACEHOLDER, Index(index.to_be_bytes())),
+    )
+}
+
+/// Reads a placeholder and takes its handle.
+///
+/// # Errors
+/// When there is no placeholder here, when its handle was taken before (each can be taken once), or
+/// when the value is decoded by anything but hbi.
+pub fn deserialize_handle<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Box<dyn Handle>, D::Error> {
+    struct Placeholder;
+    impl<'de> Visitor<'de> for Placeholder {
+        type Value = u32;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a stream or reactor")
+        }
+        fn visit_newtype_struct<D: Deserializer<'de>>(self, d: D) -> Result<u32, D::Error> {
+            let (tag, Index(index)) = <(i8, Index)>::deserialize(d)?;
+            if tag != PLACEHOLDER {
+                return Err(de::Error::custom(format_args!(
+                    "expected a stream or reactor, found MessagePack extension {tag}"
+                )));
+            }
+            Ok(index)
+        }
+    }
+    struct Index(u32);
+    impl<'de> Deserialize<'de> for Index {
+        fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+            struct Bytes;
+            impl Visitor<'_> for Bytes {
+                type Value = Index;
+                fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    f.write_str("four bytes")
+                }
+                fn visit_bytes<E: de::Error>(self, v: &[u8]) -> Result<Index, E> {
+                    let index = v
+                        .try_into()
+                        .map_err(|_| E::invalid_length(v.len(), &self))?;
+                    Ok(Index(u32::from_be_bytes(index)))
+                }
+            }
+            d.deserialize_bytes(Bytes)
+        }
+    }
+    let index =
+        deserializer.deserialize_newtype_struct(rmp_serde::MSGPACK_EXT_STRUCT_NAME, Placeholder)?;
+    CURRENT
+        .with_borrow_mut(|handles| handles.take(index))
+        .ok_or_else(|| {
+            de::Error::custom("this stream or reactor was taken before: each can be taken once")
+        })
+}

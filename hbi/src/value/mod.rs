@@ -1,0 +1,12 @@
+//! Values as they travel: MessagePack bytes by serde, and the handles that stand in them.
+//!
+//! A handle (a stream, an object by reference) is a placeholder in the bytes that names an entry of
+//! a list kept outside of them, so that a value dropped undecoded still releases its handles.
+
+mod handle;
+mod packed;
+mod scan;
+
+pub use handle::{Handle, Handles, deserialize_handle, serialize_handle};
+pub use packed::{Packed, ValueError, pack_bytes, pack_into, unpack_from};
+pub use scan::{MAX_DEPTH, skip};
