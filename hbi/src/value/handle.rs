@@ -15,7 +15,7 @@ use serde::{
 
 /// The MessagePack extension type of a placeholder; its body is the handle's index, a `u32` in
 /// big-endian.
-const PLACEHOLDER: i8 = 72;
+pub(super) const PLACEHOLDER: i8 = 72;
 
 /// Something that travels by reference inside a value: a stream, or an object of a connection.
 pub trait Handle: Any + Send + fmt::Debug {
@@ -57,6 +57,11 @@ impl Handles {
     /// The handles that were never taken.
     pub fn into_rest(self) -> impl Iterator<Item = Box<dyn Handle>> {
         self.0.into_iter().flatten()
+    }
+
+    /// Adds the handles of another value behind these.
+    pub fn append(&mut self, mut other: Handles) {
+        self.0.append(&mut other.0);
     }
 
     /// Runs `f`, in which values may put handles here ([`serialize_handle`]) or take them from

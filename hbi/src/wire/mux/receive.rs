@@ -120,6 +120,8 @@ pub(super) struct DataLeft {
     id: CoId,
     channel: u16,
     left: usize,
+    /// Nothing of it was passed on yet.
+    fresh: bool,
     last: bool,
 }
 
@@ -152,14 +154,18 @@ impl<P, U> Connection<P, U> {
         loop {
             if let Some(left) = self.data_left.take() {
                 let n = left.left.min(input.len() - *at);
-                if n > 0 {
-                    let data = input.slice(*at..*at + n);
+                // a frame without bytes is passed on, too: it ends a run of data
+                if n > 0 || (left.fresh && left.left == 0) {
+                    let data = slice(input, &input[*at..*at + n]);
                     *at += n;
-                    self.data(left.id, left.channel, data)?;
+                    let cost = n as u32 + if left.fresh { MESSAGE_COST } else { 0 };
+                    self.data(left.id, left.channel, data, cost)?;
                 }
                 if n < left.left {
+                    let fresh = left.fresh && n == 0;
                     self.data_left = Some(DataLeft {
                         left: left.left - n,
+                        fresh,
                         ..left
                     });
                     return Ok(None);
@@ -191,11 +197,13 @@ impl<P, U> Connection<P, U> {
                 };
                 *at += HEAD + 3;
                 let id = self.known(CoId::from_wire(co))?;
+                let last = flags & flag::LAST != 0;
                 self.data_left = Some(DataLeft {
                     id,
                     channel,
                     left,
-                    last: flags & flag::LAST != 0,
+                    fresh: true,
+                    last,
                 });
                 continue;
             }
@@ -701,8 +709,7 @@ impl<P, U> Connection<P, U> {
         self.wake(waker);
     }
 
-    fn data(&mut self, id: CoId, channel: u16, data: Bytes) -> Result<(), Violation> {
-        let cost = data.len() as u32;
+    fn data(&mut self, id: CoId, channel: u16, data: Bytes, cost: u32) -> Result<(), Violation> {
         if self.get_mut(id).is_none() {
             return self.charge_connection(cost);
         }

@@ -372,7 +372,7 @@ impl<P, U> Connection<P, U> {
         Ok(())
     }
 
-    /// Sends raw bytes on a channel.
+    /// Sends raw bytes on a channel. No bytes at all end a run of them.
     pub fn send_data(&mut self, id: CoId, channel: u16, bytes: Bytes) -> Result<(), SendRefused> {
         let (peer, own) = (self.peer_window(), self.own.window);
         let gone = self.gone();
@@ -394,9 +394,7 @@ impl<P, U> Connection<P, U> {
         if channel == 0 {
             co.bits |= bit::OUT_STARTED;
         }
-        if !bytes.is_empty() {
-            self.queue(id, channel, Chunk::Data(bytes));
-        }
+        self.queue(id, channel, Chunk::Data(bytes));
         Ok(())
     }
 
