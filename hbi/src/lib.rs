@@ -1,5 +1,6 @@
 //! Typed Hosting Based Interface.
 
+mod connection;
 pub mod endpoint;
 pub mod env;
 mod error;

@@ -23,6 +23,8 @@ pub enum Carried {
     Object(Arc<dyn Object>),
     /// An object of a peer.
     Remote(RemoteObject),
+    /// An object the peer named that it does not hold: never given out, or released.
+    Missing(u32),
 }
 
 impl Handle for Carried {

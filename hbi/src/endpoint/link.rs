@@ -154,6 +154,9 @@ pub trait Link: Send + Sync + fmt::Debug {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Error>>;
 
+    /// Answers a hosted conversation with its value, and ends this side of it.
+    fn answer(&self, this: &Arc<dyn Link>, co: CoNumber, answer: Packed);
+
     /// What arrives next on a channel; `None` at its end.
     fn poll_receive(
         &self,
@@ -269,7 +272,4 @@ pub trait Landing: Send {
 
     /// The connection is gone, and why.
     fn disconnected(&mut self, reason: &Error);
-
-    /// A failure that nobody waits for.
-    fn unheard(&mut self, failure: Failure);
 }

@@ -42,7 +42,9 @@ async fn run(
         if hosted.is_taken() {
             return Ok(());
         }
-        if value {
+        if value && last {
+            hosted.link().answer(hosted.link(), hosted.number(), answer);
+        } else if value {
             send(hosted, answer).await?;
         }
     }

@@ -216,6 +216,11 @@ impl<P, U> Connection<P, U> {
         self.out.len()
     }
 
+    /// When the peer was last heard.
+    pub fn heard(&self) -> Instant {
+        self.heard
+    }
+
     /// Whether there is something to write.
     pub fn has_output(&self) -> bool {
         !self.out.is_empty()
@@ -382,6 +387,20 @@ impl<P, U> Connection<P, U> {
         if let Answer::Value(payload) = answer {
             self.drop_streams(id, &payload.handles);
         }
+        if let Some(rest) = rest {
+            self.drop_arrivals(id, rest);
+        }
+        self.settle(id);
+    }
+
+    /// Lets go of a conversation without disturbing it: the peer carries on to its end.
+    pub fn detach(&mut self, id: CoId) {
+        let Some(co) = self.get_mut(id) else { return };
+        co.bits |= bit::RELEASED;
+        let rest = co.channels.as_mut().map(|channels| {
+            channels.receiving[0].state = ReceiveState::Dropped;
+            std::mem::take(&mut channels.receiving[0].queue)
+        });
         if let Some(rest) = rest {
             self.drop_arrivals(id, rest);
         }
@@ -629,11 +648,23 @@ impl<P, U> Connection<P, U> {
     }
 
     /// Tells the peer why the connection ends.
-    pub fn write_close(&mut self, reason: &str) {
-        let reason = &reason.as_bytes()[..reason.len().min(1024)];
+    pub fn write_close(&mut self, kind: Kind, reason: &str) {
+        let end = (0..=reason.len().min(1024))
+            .rev()
+            .find(|&n| reason.is_char_boundary(n));
+        let reason = &reason[..end.unwrap_or(0)];
         frame::write(&mut self.out, kind::CLOSE, 0, |out| {
-            out.extend_from_slice(reason)
+            out.push(kind.into());
+            out.extend_from_slice(reason.as_bytes());
         });
+    }
+
+    /// Gives memory back that nothing is in.
+    pub fn shrink(&mut self) {
+        self.out.shrink_to_fit();
+        self.wakers.shrink_to_fit();
+        self.ready.shrink_to_fit();
+        self.bulk.shrink_to_fit();
     }
 
     /// Ends everything: what waits gets the reason, users' values are left to be dropped.

@@ -42,6 +42,16 @@ impl CoId {
         (self.0 >> GENERATION_SHIFT) as u8
     }
 
+    /// The number as plain bits.
+    pub fn to_bits(self) -> u32 {
+        self.0
+    }
+
+    /// The number of [`Self::to_bits`].
+    pub fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
     /// A number that orders the conversations of one side by nothing but their number.
     pub fn sequence(self) -> u64 {
         (self.0 & !THEIRS) as u64

@@ -39,6 +39,11 @@ impl Output {
         self.pieces.push_back((self.buffer.len(), piece));
     }
 
+    /// Bytes of memory its buffer takes.
+    pub fn capacity(&self) -> usize {
+        self.buffer.capacity()
+    }
+
     /// Gives the memory back when nothing waits to be written.
     pub fn shrink(&mut self) {
         if self.is_empty() {

@@ -45,8 +45,13 @@ pub enum Event<'a> {
     },
     /// The peer said goodbye.
     Goodbye,
-    /// The peer ends the connection, with its reason.
-    Close(&'a str),
+    /// The peer ends the connection.
+    Close {
+        /// What kind of thing went wrong.
+        kind: Kind,
+        /// Why, in words.
+        reason: &'a str,
+    },
 }
 
 /// A conversation that the peer opened.
@@ -288,9 +293,10 @@ impl<P, U> Connection<P, U> {
                 return Ok(Some(Event::Released { object, count }));
             }
             kind::CLOSE => {
+                let kind = Kind::from(fields.u8()?);
                 let reason = std::str::from_utf8(fields.rest)
                     .map_err(|_| Violation::new("a CLOSE whose reason is no UTF-8"))?;
-                return Ok(Some(Event::Close(reason)));
+                return Ok(Some(Event::Close { kind, reason }));
             }
             kind::OPTIONAL.. => {}
             _ => {

@@ -398,6 +398,22 @@ impl<P, U> Connection<P, U> {
         Ok(())
     }
 
+    /// Whether a conversation can be opened now; where not, wait for room.
+    pub fn can_open(&self) -> bool {
+        match &self.peer {
+            _ if self.closed.is_some() => true,
+            Some(peer) => self.ours.len() < peer.conversations as usize,
+            None => false,
+        }
+    }
+
+    /// Whether a channel takes a message now.
+    pub fn has_room(&mut self, id: CoId, channel: u16) -> bool {
+        // one that is over takes it and says so
+        self.sending(id, channel)
+            .is_none_or(|sending| sending.has_room())
+    }
+
     /// Remembers who waits for room on a channel.
     pub fn wait_to_send(&mut self, id: CoId, channel: u16, cx: &mut Context<'_>) {
         if let Some(sending) = self.sending(id, channel) {
