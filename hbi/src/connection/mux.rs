@@ -63,6 +63,10 @@ pub(super) struct State {
     pub(super) awake: bool,
     /// When this side wants to be gone, once it said goodbye.
     pub(super) leave_by: Option<Instant>,
+    /// The driver runs.
+    started: bool,
+    /// The connection ended by a goodbye.
+    pub(super) ended_well: bool,
     closed: Vec<Waker>,
 }
 
@@ -93,6 +97,8 @@ impl MuxLink {
             driver: None,
             awake: true,
             leave_by: None,
+            started: false,
+            ended_well: false,
             closed: Vec::new(),
         };
         Self {
@@ -111,6 +117,29 @@ impl MuxLink {
     /// How many conversations are open, those of this side and those of the peer.
     pub(crate) fn conversations(&self) -> (usize, usize) {
         self.lock().mux.conversations()
+    }
+
+    /// Ready once both sides know each other.
+    pub(crate) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let mut state = self.lock();
+        if let Some(reason) = state.mux.closed() {
+            return Poll::Ready(Err(reason.clone().into()));
+        }
+        if state.mux.peer_settings().is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        state.mux.wait_for_room(cx);
+        Poll::Pending
+    }
+
+    /// Whether the connection ended by a goodbye.
+    pub(crate) fn ended_well(&self) -> bool {
+        self.lock().ended_well
+    }
+
+    /// The driver runs: conversations may begin.
+    pub(super) fn started(&self) {
+        self.lock().started = true;
     }
 
     /// How many objects of this side the peer holds.
@@ -241,6 +270,11 @@ impl Link for MuxLink {
         let mut state = self.lock();
         if let Some(reason) = state.mux.closed() {
             return Poll::Ready(Err(reason.clone().into()));
+        }
+        if !state.started {
+            let text = "the connection is not up while its environment is made: call from \
+                        `HostingEnv::on_connect`";
+            return Poll::Ready(Err(Error::new(Kind::Misuse, text)));
         }
         if !state.mux.can_open() {
             if depth > 0 && state.mux.peer_settings().is_some() {

@@ -155,6 +155,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Drives the connection to its end.
     pub(crate) async fn run(mut self) {
+        self.link.started();
         if let Some(mut hook) = self.landing.connected() {
             // it starts before anything lands; once it waits the rest may start
             let waits = poll_fn(|cx| Poll::Ready(hook.as_mut().poll(cx).is_pending())).await;
@@ -163,10 +164,40 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
         }
         let reason = match poll_fn(|cx| self.poll(cx)).await {
-            End::Goodbye => cut("both sides said goodbye"),
+            End::Goodbye => {
+                self.link.lock().ended_well = true;
+                cut("both sides said goodbye")
+            }
             End::Failed(failure) => failure,
         };
         self.finish(reason);
+    }
+
+    /// Tells the peer why it is refused, and waits a moment for it to hang up: a transport that is
+    /// closed with input unread may lose what was written last.
+    pub(crate) async fn refuse(link: Arc<MuxLink>, mut stream: S, reason: &str) {
+        let mut bytes = Vec::new();
+        {
+            let mut state = link.lock();
+            state.mux.write_close(Kind::Refused, reason);
+            let mut output = Output::default();
+            state.mux.fill(&mut output);
+            bytes.extend_from_slice(output.as_slice().unwrap_or_default());
+            let mut wakers = Vec::new();
+            state.close(Failure::new(Kind::Refused, reason), &mut wakers);
+            drop(state);
+            wakers.into_iter().for_each(Waker::wake);
+        }
+        let told = async {
+            use tokio::io::{AsyncReadExt, AsyncWriteExt};
+            stream.write_all(&bytes).await?;
+            stream.shutdown().await?;
+            let mut unread = [0; 1024];
+            while stream.read(&mut unread).await? > 0 {}
+            io::Result::Ok(())
+        };
+        // whatever comes of it, the peer is refused
+        let _ = tokio::time::timeout(LINGER, told).await;
     }
 
     fn finish(&mut self, reason: Failure) {

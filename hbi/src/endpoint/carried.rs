@@ -31,6 +31,15 @@ impl Handle for Carried {
     fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
         self
     }
+
+    fn share(&self) -> Option<Box<dyn Handle>> {
+        Some(Box::new(match self {
+            Carried::Object(object) => Carried::Object(Arc::clone(object)),
+            Carried::Remote(object) => Carried::Remote(object.clone()),
+            Carried::Missing(number) => Carried::Missing(*number),
+            Carried::Stream(_) => return None,
+        }))
+    }
 }
 
 impl Carried {

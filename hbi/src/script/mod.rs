@@ -9,4 +9,5 @@ mod text;
 pub use excerpt::excerpt;
 pub use interner::{Interned, Interner};
 pub use straight::{Callee, Operand, Step, Straight};
+pub(crate) use text::parameter;
 pub use text::{StubText, Text};

@@ -91,7 +91,7 @@ impl Text<'_> {
 }
 
 /// The name of the parameter at a place of a stub's or a composed text.
-pub fn parameter(index: usize) -> Cow<'static, str> {
+pub(crate) fn parameter(index: usize) -> Cow<'static, str> {
     const NAMES: [&str; 8] = ["a0", "a1", "a2", "a3", "a4", "a5", "a6", "a7"];
     match NAMES.get(index) {
         Some(name) => Cow::Borrowed(name),

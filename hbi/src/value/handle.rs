@@ -21,6 +21,11 @@ pub(super) const PLACEHOLDER: i8 = 72;
 pub trait Handle: Any + Send + fmt::Debug {
     /// The handle as [`Any`], so that the room that made it can take it back.
     fn into_any(self: Box<Self>) -> Box<dyn Any + Send>;
+
+    /// Another handle of the same thing, where there can be several: a stream has one only.
+    fn share(&self) -> Option<Box<dyn Handle>> {
+        None
+    }
 }
 
 /// The handles of one value, in the order of their placeholders' indices.
@@ -49,9 +54,13 @@ impl Handles {
         (self.0.len() - 1) as u32
     }
 
-    /// Takes the handle of an index, if it is there and not yet taken.
+    /// Takes the handle of an index, if it is there and not yet taken. One that can be shared stays.
     pub fn take(&mut self, index: u32) -> Option<Box<dyn Handle>> {
-        self.0.get_mut(index as usize)?.take()
+        let slot = self.0.get_mut(index as usize)?;
+        match slot.as_ref()?.share() {
+            Some(shared) => Some(shared),
+            None => slot.take(),
+        }
     }
 
     /// The handles that were never taken.

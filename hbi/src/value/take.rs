@@ -36,6 +36,44 @@ impl Packed {
         Err(ValueError::new(format!("a value without a field `{name}`")))
     }
 
+    /// The elements, where this is an array. Each handle moves to its element.
+    ///
+    /// # Errors
+    /// When this is no array, or a handle in it was taken before.
+    pub fn elements(mut self) -> Result<Vec<Packed>, ValueError> {
+        let bytes = self.bytes.clone();
+        let (count, mut rest) = array_parts(&bytes)
+            .ok_or_else(|| ValueError::new("expected a list, found another value".into()))?;
+        let mut elements = Vec::with_capacity(count.min(rest.len()));
+        for _ in 0..count {
+            let element = skip(&mut rest)?;
+            elements.push(self.part(bytes.slice_ref(element))?);
+        }
+        Ok(elements)
+    }
+
+    /// The value that is one handle.
+    pub fn of_handle(handle: Box<dyn super::Handle>) -> Packed {
+        let mut handles = Handles::new();
+        handles.push(handle);
+        let bytes = Bytes::from_static(&[FIXEXT4, PLACEHOLDER as u8, 0, 0, 0, 0]);
+        Packed { bytes, handles }
+    }
+
+    /// Takes the handle, where the whole value is one; the value itself elsewhere.
+    pub fn into_handle(mut self) -> Result<Box<dyn super::Handle>, Packed> {
+        let index = match (&self.bytes[..], self.handles.is_empty()) {
+            ([FIXEXT4, tag, a, b, c, d], false) if *tag == PLACEHOLDER as u8 => {
+                u32::from_be_bytes([*a, *b, *c, *d])
+            }
+            _ => return Err(self),
+        };
+        match self.handles.take(index) {
+            Some(handle) => Ok(handle),
+            None => Err(self),
+        }
+    }
+
     /// An array of values.
     pub fn array(values: impl IntoIterator<Item = Packed, IntoIter: ExactSizeIterator>) -> Packed {
         let values = values.into_iter();
