@@ -33,7 +33,7 @@ const PIECE: usize = 64 << 10;
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 /// let data = hbi::Data::from("hello".as_bytes().to_vec());
 /// assert_eq!(data.to_bytes(1 << 20).await?, "hello");
-/// # hbi::Result::Ok(()) }).unwrap();
+/// # Ok::<(), hbi::Error>(()) }).unwrap();
 /// ```
 pub struct Data {
     inner: Mutex<Option<Messages>>,

@@ -31,7 +31,7 @@ use crate::{
 ///     sum += n;
 /// }
 /// assert_eq!(sum, 6);
-/// # hbi::Result::Ok(()) }).unwrap();
+/// # Ok::<(), hbi::Error>(()) }).unwrap();
 /// ```
 pub struct Items<T>(Mutex<Inner<T>>);
 

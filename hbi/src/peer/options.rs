@@ -1,6 +1,6 @@
 //! How connections are made and served.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use super::{
     Connection, Peer, Server,
@@ -22,26 +22,27 @@ use crate::{
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
 /// use hbi::HostingEnv;
 /// let server = hbi::serve("mem://doc-connect", |_peer| async {
-///     hbi::Result::Ok(HostingEnv::new().function("double", |n: i64| n * 2))
+///     Ok(HostingEnv::new().function("double", |n: i64| n * 2))
 /// }).await?;
 /// let peer = hbi::connect("mem://doc-connect", HostingEnv::new()).await?;
 /// let four: i64 = peer.script("double(n)").bind("n", 2).await?;
 /// assert_eq!(four, 4);
-/// # hbi::Result::Ok(()) }).unwrap();
+/// # Ok::<(), hbi::Error>(()) }).unwrap();
 /// ```
 pub async fn connect(address: impl AsRef<str>, env: HostingEnv) -> Result<Connection> {
     Options::new().connect(address, env).await
 }
 
-/// Serves an address: `factory` makes the environment of each peer that connects.
+/// Serves an address: `factory` makes the environment of each peer that connects. Where it fails the
+/// peer is refused and told why ([`Error::refusal`]); calls made within it fail, the connection is not
+/// up before it has come to its end.
 ///
 /// # Errors
 /// When the address cannot be parsed or listened at.
-pub async fn serve<F, R, E>(address: impl AsRef<str>, factory: F) -> Result<Server>
+pub async fn serve<F, R>(address: impl AsRef<str>, factory: F) -> Result<Server>
 where
     F: Fn(Peer) -> R + Send + Sync + 'static,
-    R: Future<Output = Result<HostingEnv, E>> + Send + 'static,
-    E: fmt::Display + Send + 'static,
+    R: Future<Output = Result<HostingEnv>> + Send + 'static,
 {
     Options::new().serve(address, factory).await
 }
@@ -143,12 +144,11 @@ impl Options {
     ///
     /// # Errors
     /// As [`serve`].
-    pub async fn serve<F, R, E>(&self, address: impl AsRef<str>, factory: F) -> Result<Server>
+    pub async fn serve<F, R>(&self, address: impl AsRef<str>, factory: F) -> Result<Server>
     where
         F: Fn(Peer) -> R + Send + Sync + 'static,
-        R: Future<Output = Result<HostingEnv, E>> + Send + 'static,
-        E: fmt::Display + Send + 'static,
-    {
+        R: Future<Output = Result<HostingEnv>> + Send + 'static,
+        {
         let address: Address = address.as_ref().parse()?;
         let (listener, bound) = Listener::bind(&address).await?;
         Ok(Server::start(

@@ -47,7 +47,7 @@ impl fmt::Debug for Server {
 }
 
 impl Server {
-    pub(super) fn start<F, R, E>(
+    pub(super) fn start<F, R>(
         options: Options,
         listener: Listener,
         address: Address,
@@ -55,9 +55,8 @@ impl Server {
     ) -> Self
     where
         F: Fn(Peer) -> R + Send + Sync + 'static,
-        R: Future<Output = Result<HostingEnv, E>> + Send + 'static,
-        E: fmt::Display + Send + 'static,
-    {
+        R: Future<Output = Result<HostingEnv>> + Send + 'static,
+        {
         let shared = Arc::new(Shared {
             links: Mutex::default(),
             connections: watch::Sender::new(0),
@@ -129,15 +128,14 @@ impl Drop for Counted {
     }
 }
 
-async fn accept<F, R, E>(
+async fn accept<F, R>(
     options: Options,
     mut listener: Listener,
     factory: Arc<F>,
     shared: Arc<Shared>,
 ) where
     F: Fn(Peer) -> R + Send + Sync + 'static,
-    R: Future<Output = Result<HostingEnv, E>> + Send + 'static,
-    E: fmt::Display + Send + 'static,
+    R: Future<Output = Result<HostingEnv>> + Send + 'static,
 {
     let room = Arc::new(Semaphore::new(options.connections));
     let options = Arc::new(options);
@@ -175,11 +173,10 @@ fn is_connections_own(error: &io::Error) -> bool {
 }
 
 /// Hosts one peer to its end.
-async fn host<F, R, E>(options: &Options, stream: Stream, factory: &F, shared: &Arc<Shared>)
+async fn host<F, R>(options: &Options, stream: Stream, factory: &F, shared: &Arc<Shared>)
 where
     F: Fn(Peer) -> R,
-    R: Future<Output = Result<HostingEnv, E>> + Send + 'static,
-    E: fmt::Display + Send + 'static,
+    R: Future<Output = Result<HostingEnv>> + Send + 'static,
 {
     let Started { link, driver } = start(options, stream);
     let _counted = Counted::new(shared, &link);
