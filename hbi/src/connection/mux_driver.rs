@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::Sleep,
@@ -286,12 +286,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if n == room {
             self.appetite = (room * 2).clamp(READ_LEAST, READ_MOST);
         }
-        let input = self.input.split().freeze();
+        let mut input = std::mem::take(&mut self.input).freeze();
         let mut at = 0;
         let taken = self.take_apart(&input, &mut at, now);
-        if at < input.len() {
-            self.input.extend_from_slice(&input[at..]);
-        }
+        input.advance(at);
+        // usually nobody else holds a part of the buffer, and it is used again
+        self.input = input
+            .try_into_mut()
+            .unwrap_or_else(|held| BytesMut::from(&held[..]));
         if let Err(violation) = taken {
             // what came before it is answered, then the peer is told why nothing more is
             self.link
@@ -664,7 +666,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             let n = match self.output.as_slice() {
                 Some(bytes) => ready!(stream.poll_write(cx, bytes))?,
                 None => {
-                    let mut runs = [IoSlice::new(&[]); 16];
+                    let mut runs = [IoSlice::new(&[]); 32];
                     let count = self.output.slices(&mut runs);
                     ready!(stream.poll_write_vectored(cx, &runs[..count]))?
                 }

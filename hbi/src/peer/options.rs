@@ -148,7 +148,7 @@ impl Options {
     where
         F: Fn(Peer) -> R + Send + Sync + 'static,
         R: Future<Output = Result<HostingEnv>> + Send + 'static,
-        {
+    {
         let address: Address = address.as_ref().parse()?;
         let (listener, bound) = Listener::bind(&address).await?;
         Ok(Server::start(

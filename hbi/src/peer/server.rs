@@ -56,7 +56,7 @@ impl Server {
     where
         F: Fn(Peer) -> R + Send + Sync + 'static,
         R: Future<Output = Result<HostingEnv>> + Send + 'static,
-        {
+    {
         let shared = Arc::new(Shared {
             links: Mutex::default(),
             connections: watch::Sender::new(0),

@@ -51,6 +51,8 @@ pub(super) enum Chunk {
         fields: Vec<u8>,
         body: Bytes,
         begun: bool,
+        /// The first of its side's main sequence, which needs no credit of its channel.
+        first: bool,
     },
     Data(Bytes),
 }
@@ -133,6 +135,8 @@ pub(super) struct Partial {
     pub(super) body: BytesMut,
     /// What it holds of its channel's window.
     pub(super) held: u32,
+    /// The first of its side's main sequence, which holds nothing of it.
+    pub(super) first: bool,
     pub(super) opening: Option<super::receive::OpenFields>,
 }
 

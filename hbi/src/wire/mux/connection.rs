@@ -103,7 +103,7 @@ impl<P, U> Conversation<P, U> {
     }
 
     /// Whether the application is done with it but for what `bits` says.
-    fn is_quiet(&self) -> bool {
+    pub(super) fn is_quiet(&self) -> bool {
         self.channels.as_ref().is_none_or(|channels| {
             channels.sending.iter().skip(1).all(Sending::is_over)
                 && channels.receiving.iter().skip(1).all(is_read)

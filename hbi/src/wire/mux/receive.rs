@@ -406,10 +406,10 @@ impl<P, U> Connection<P, U> {
             self.prune_deadlines();
         }
         if more || fields.rest.len() > ALLOWANCE {
-            let cost = fields.rest.len() as u32 + MESSAGE_COST;
-            self.charge(id, 0, cost)?;
-            // the opening leaves for its landing at once, or holds little until it is whole
-            self.uncharge(id, 0, cost);
+            self.charge_connection(fields.rest.len() as u32 + MESSAGE_COST)?;
+        }
+        if more {
+            self.ensure_channels(id);
         }
         self.add_received(id, &handles)?;
         let value = flags & flag::VALUE != 0;
@@ -428,6 +428,7 @@ impl<P, U> Connection<P, U> {
                 handles,
                 body,
                 held: 0,
+                first: true,
                 opening,
             };
             if let Some(receiving) = self.receiving(id, 0) {
@@ -470,9 +471,8 @@ impl<P, U> Connection<P, U> {
     ) -> Result<Option<Event<'b>>, Violation> {
         let flags = fields.flags(flag::LAST | flag::MORE | flag::HANDLES)?;
         let channel = fields.u16()?;
-        // the common case: the answer of a call, short and whole
-        if channel == 0 && flags == flag::LAST && !id.is_hosted() && fields.rest.len() <= ALLOWANCE
-        {
+        // the common case: the answer of a call, whole
+        if channel == 0 && flags == flag::LAST && !id.is_hosted() {
             if let Some(co) = self.ours.get_mut(id) {
                 const PLAIN: u8 = bit::IN_ENDED | bit::IN_STARTED | bit::RELEASED;
                 if co.bits & (PLAIN | bit::CALL) == bit::CALL && co.channels.is_none() {
@@ -480,6 +480,9 @@ impl<P, U> Connection<P, U> {
                     let waker = set_answer(co, fields.rest, input);
                     self.wake(waker);
                     self.settle(id);
+                    if fields.rest.len() > ALLOWANCE {
+                        self.charge_connection(fields.rest.len() as u32 + MESSAGE_COST)?;
+                    }
                     return Ok(None);
                 }
             }
@@ -532,16 +535,23 @@ impl<P, U> Connection<P, U> {
             .as_mut()
             .and_then(|channels| channels.receiving.get_mut(channel as usize))
             .and_then(|receiving| receiving.partial.take());
-        let cost = match (&assembling, started, more) {
-            (Some(_), ..) => fields.rest.len() as u32,
-            (None, false, false) if fields.rest.len() <= ALLOWANCE => 0,
-            (None, ..) => fields.rest.len() as u32 + MESSAGE_COST,
+        let first = assembling
+            .as_ref()
+            .map_or(!started, |partial| partial.first);
+        let len = fields.rest.len() as u32;
+        let cost = match &assembling {
+            Some(_) => len,
+            None if first && !more && len as usize <= ALLOWANCE => 0,
+            None => len + MESSAGE_COST,
         };
-        if cost > 0 {
-            self.charge(id, channel, cost)?;
-        } else {
+        if first {
+            self.charge_connection(cost)?;
             self.ensure_channels(id);
+        } else {
+            self.charge(id, channel, cost)?;
         }
+        // what it holds of its channel's window
+        let cost = if first { 0 } else { cost };
         self.add_received(id, &handles)?;
         let Some(receiving) = self.receiving(id, channel) else {
             return Err(Violation::new(format!(
@@ -564,6 +574,7 @@ impl<P, U> Connection<P, U> {
                     handles,
                     body: BytesMut::new(),
                     held: 0,
+                    first,
                     opening: None,
                 }),
             };

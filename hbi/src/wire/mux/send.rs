@@ -1,6 +1,7 @@
 //! Sending: opening conversations, messages on their channels, and filling the output.
 
 use std::{
+    collections::VecDeque,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -21,8 +22,8 @@ const BULK_TURN: usize = 128 << 10;
 /// The largest piece of bulk in one frame: an answer waits for no more than this.
 const BULK_FRAME: usize = 64 << 10;
 
-/// Pieces smaller than this are copied beside the frames' heads.
-const COPIED: usize = 4 << 10;
+/// Messages up to this size go out before bulk, and are copied beside the frames' heads.
+const SMALL: usize = 16 << 10;
 
 /// What a conversation is opened with.
 #[derive(Debug, Clone, Copy)]
@@ -107,7 +108,8 @@ impl<P, U> Connection<P, U> {
 
         let remaining = opening.deadline.map(|at| at.saturating_duration_since(now));
         let mut bits = bit::OUT_STARTED;
-        let whole = opening.arguments.len() <= ALLOWANCE;
+        let cost = first_cost(opening.arguments.len());
+        let whole = opening.arguments.len() <= SMALL && cost <= self.credit;
         let last = opening.last && streams == 0 && whole;
         for (fact, bit) in [
             (last, bit::OUT_ENDED),
@@ -151,6 +153,7 @@ impl<P, U> Connection<P, U> {
             frame::write_handles(out, opening.handles);
         };
         if whole {
+            self.credit -= cost;
             frame::write(&mut self.out, kind::OPEN, id.to_wire(), |out| {
                 out.push(flags);
                 fields(out);
@@ -169,6 +172,7 @@ impl<P, U> Connection<P, U> {
                 fields: head,
                 body: Bytes::copy_from_slice(opening.arguments),
                 begun: false,
+                first: true,
             };
             self.queue(id, 0, message);
         }
@@ -210,9 +214,11 @@ impl<P, U> Connection<P, U> {
         };
         if handles.is_empty()
             && co.bits & (bit::OUT_STARTED | bit::OUT_DONE) == 0
-            && body.len() <= ALLOWANCE
+            && body.len() <= SMALL
+            && first_cost(body.len()) <= self.credit
             && co.channels.is_none()
         {
+            self.credit -= first_cost(body.len());
             co.bits |= bit::OUT_STARTED | bit::OUT_DONE | bit::OUT_ENDED;
             frame::write(&mut self.out, kind::ITEM, id.to_wire(), |out| {
                 out.extend_from_slice(&[flag::LAST, 0, 0]);
@@ -305,7 +311,7 @@ impl<P, U> Connection<P, U> {
         let Some(co) = co else {
             return Err(SendRefused::Failed(gone));
         };
-        let free = channel == 0 && !co.is(bit::OUT_STARTED) && body.len() <= ALLOWANCE;
+        let first = channel == 0 && !co.is(bit::OUT_STARTED);
         let channels = co.channels(window, own);
         let count = channels.sending.len() - 1 + new;
         let Some(sending) = channels.sending.get_mut(channel as usize) else {
@@ -322,16 +328,16 @@ impl<P, U> Connection<P, U> {
         if new > 0 && count > streams as usize || frame::too_many_handles(handles.len()) {
             return Err(SendRefused::Failed(too_many_streams(streams)));
         }
-        let cost = if free {
-            0
+        let cost = if first {
+            first_cost(body.len())
         } else {
             body.len() as u32 + MESSAGE_COST
         };
         let direct = sending.queue.is_empty()
-            && body.len() <= ALLOWANCE
-            && cost <= sending.credit
+            && body.len() <= SMALL
+            && (first || cost <= sending.credit)
             && cost <= credit;
-        if direct {
+        if direct && !first {
             sending.credit -= cost;
         }
         channels
@@ -366,6 +372,7 @@ impl<P, U> Connection<P, U> {
                     fields,
                     body,
                     begun: false,
+                    first,
                 },
             );
         }
@@ -539,7 +546,7 @@ impl<P, U> Connection<P, U> {
         let bulk = match &chunk {
             Chunk::Message { body, .. } => {
                 sending.queued += body.len() + MESSAGE_COST as usize;
-                body.len() > ALLOWANCE
+                body.len() > SMALL
             }
             Chunk::Data(bytes) => {
                 sending.queued += bytes.len();
@@ -604,6 +611,9 @@ impl<P, U> Connection<P, U> {
         }) else {
             return 0;
         };
+        let ends = channel == 0
+            && co.bits & (bit::OUT_DONE | bit::OUT_ENDED) == bit::OUT_DONE
+            && co.is_quiet();
         let Some(sending) = co
             .channels
             .as_mut()
@@ -621,8 +631,9 @@ impl<P, U> Connection<P, U> {
         };
         let mut sink = Sink { out, pieces };
         let mut written = 0;
-        let mut starved = false;
+        let (mut starved, mut last) = (false, false);
         while written < limit {
+            let only = sending.queue.len() == 1;
             let Some(chunk) = sending.queue.front_mut() else {
                 break;
             };
@@ -658,7 +669,10 @@ impl<P, U> Connection<P, U> {
                     fields,
                     body,
                     begun,
+                    first,
                 } => {
+                    // the first message of a side needs the connection's credit only
+                    let credit = if *first { self.credit } else { credit };
                     // the first frame carries the fields and costs MESSAGE_COST
                     let fixed = if *begun { 0 } else { MESSAGE_COST };
                     let head = if *begun { 2 } else { fields.len() } + 1;
@@ -671,16 +685,25 @@ impl<P, U> Connection<P, U> {
                         break;
                     }
                     let more = n < body.len();
-                    let (kind, flags) = match (*begun, more) {
+                    let plain = *first && !*begun && !more && n <= ALLOWANCE;
+                    let (kind, mut flags) = match (*begun, more) {
                         (false, false) => (*kind, *flags),
                         (false, true) => (*kind, *flags | flag::MORE),
                         (true, false) => (kind::ITEM, 0),
                         (true, true) => (kind::ITEM, flag::MORE),
                     };
+                    if ends && only && !more && kind != kind::SCRIPT {
+                        flags |= flag::LAST;
+                        last = true;
+                    }
                     let piece = body.split_to(n);
                     let cost = n as u32 + fixed;
-                    sending.credit -= cost;
-                    self.credit -= cost;
+                    if !*first {
+                        sending.credit -= cost;
+                    }
+                    if !plain {
+                        self.credit -= cost;
+                    }
                     sending.queued -= cost as usize;
                     written += cost as usize;
                     sink.write(&frame::head(head + n, kind, id.to_wire()));
@@ -702,11 +725,14 @@ impl<P, U> Connection<P, U> {
         if sending.queue.is_empty() {
             sending.listed = false;
             ended = sending.state == SendState::Ending;
-        } else if starved && sending.credit <= MESSAGE_COST {
+        } else if starved && sending.credit <= MESSAGE_COST && !is_first(&sending.queue) {
             // back in a list when CREDIT comes
             sending.listed = false;
         } else {
             self.bulk.push_back((id, channel));
+        }
+        if last {
+            co.bits |= bit::OUT_ENDED;
         }
         let waker = if sending.has_room() {
             sending.waker.take()
@@ -733,6 +759,20 @@ impl<P, U> Connection<P, U> {
     }
 }
 
+/// What the first message of a side costs of the connection's credit: short ones always pass.
+fn first_cost(len: usize) -> u32 {
+    if len <= ALLOWANCE {
+        0
+    } else {
+        len as u32 + MESSAGE_COST
+    }
+}
+
+/// Whether the next to be sent is the first message of its side.
+fn is_first(queue: &VecDeque<Chunk>) -> bool {
+    matches!(queue.front(), Some(Chunk::Message { first: true, .. }))
+}
+
 /// Where queued frames are written: beside the other frames, or with pieces that are not copied.
 struct Sink<'a> {
     out: Option<&'a mut Vec<u8>>,
@@ -750,7 +790,7 @@ impl Sink<'_> {
 
     fn piece(&mut self, piece: Bytes) {
         match (&mut self.out, &mut self.pieces) {
-            (None, Some(output)) if piece.len() > COPIED => output.piece(piece),
+            (None, Some(output)) if piece.len() > SMALL => output.piece(piece),
             _ => self.write(&piece),
         }
     }
