@@ -199,6 +199,11 @@ impl Error {
         Failure::new(kind, message).into()
     }
 
+    /// A refusal, for a factory that does not want a peer, or a method that does not want a call.
+    pub fn refusal(message: impl Into<String>) -> Self {
+        Self::new(Kind::Refused, message)
+    }
+
     /// A failure that the peer answered.
     pub(crate) fn from_peer(failure: Failure) -> Self {
         Self(Box::new(Inner {

@@ -1,7 +1,22 @@
 //! Typed Hosting Based Interface.
 
+mod connection;
+pub mod endpoint;
 pub mod env;
 mod error;
+pub mod peer;
+pub mod script;
+pub mod service;
+mod transport;
 pub mod value;
+pub mod wire;
 
+pub use endpoint::{
+    Caller, Data, HoCo, Items, ItemsSender, PoCo, PostingEnd, Receiving, Sending, Working,
+};
+pub use env::HostingEnv;
 pub use error::{Blame, Error, Failure, Kind, Place, Result};
+pub use peer::{Connection, Options, Peer, Server, connect, serve};
+pub use service::{Call, CallError, Exchange, Notify, Reactor, Script, ScriptCall, all};
+pub use transport::{Address, Scheme};
+pub use wire::mux::Settings;

@@ -2,6 +2,25 @@
 
 mod artifacts;
 mod bounds;
+mod describe;
+mod environment;
+#[cfg(feature = "script")]
+mod free;
+mod function;
+mod hosting_env;
+mod incoming;
+mod landing;
+mod reactive;
+mod service;
+mod straight;
 
 pub use artifacts::{Artifacts, Outcome};
 pub use bounds::Bounds;
+pub use describe::{Described, DescribedKind, Description};
+pub(crate) use environment::{Environment, Hooks};
+pub use function::{AsyncFunction, Function};
+pub use hosting_env::HostingEnv;
+pub use incoming::{Args, Incoming, IntoFailure};
+pub(crate) use landing::EnvLanding;
+pub(crate) use reactive::Reactive;
+pub use service::{Constructor, Land, Method, Param, Service, Shape, Table, Travels, travels};

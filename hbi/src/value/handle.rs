@@ -15,12 +15,17 @@ use serde::{
 
 /// The MessagePack extension type of a placeholder; its body is the handle's index, a `u32` in
 /// big-endian.
-const PLACEHOLDER: i8 = 72;
+pub(super) const PLACEHOLDER: i8 = 72;
 
 /// Something that travels by reference inside a value: a stream, or an object of a connection.
 pub trait Handle: Any + Send + fmt::Debug {
     /// The handle as [`Any`], so that the room that made it can take it back.
     fn into_any(self: Box<Self>) -> Box<dyn Any + Send>;
+
+    /// Another handle of the same thing, where there can be several: a stream has one only.
+    fn share(&self) -> Option<Box<dyn Handle>> {
+        None
+    }
 }
 
 /// The handles of one value, in the order of their placeholders' indices.
@@ -49,14 +54,23 @@ impl Handles {
         (self.0.len() - 1) as u32
     }
 
-    /// Takes the handle of an index, if it is there and not yet taken.
+    /// Takes the handle of an index, if it is there and not yet taken. One that can be shared stays.
     pub fn take(&mut self, index: u32) -> Option<Box<dyn Handle>> {
-        self.0.get_mut(index as usize)?.take()
+        let slot = self.0.get_mut(index as usize)?;
+        match slot.as_ref()?.share() {
+            Some(shared) => Some(shared),
+            None => slot.take(),
+        }
     }
 
     /// The handles that were never taken.
     pub fn into_rest(self) -> impl Iterator<Item = Box<dyn Handle>> {
         self.0.into_iter().flatten()
+    }
+
+    /// Adds the handles of another value behind these.
+    pub fn append(&mut self, mut other: Handles) {
+        self.0.append(&mut other.0);
     }
 
     /// Runs `f`, in which values may put handles here ([`serialize_handle`]) or take them from

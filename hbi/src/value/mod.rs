@@ -6,7 +6,9 @@
 mod handle;
 mod packed;
 mod scan;
+mod take;
 
 pub use handle::{Handle, Handles, deserialize_handle, serialize_handle};
 pub use packed::{Packed, ValueError, pack_bytes, pack_into, unpack_from};
 pub use scan::{MAX_DEPTH, skip};
+pub use take::{array_head, array_parts};

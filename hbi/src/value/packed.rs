@@ -25,8 +25,8 @@ const NIL: &[u8] = &[0xc0];
 /// ```
 #[derive(Default)]
 pub struct Packed {
-    bytes: Bytes,
-    handles: Handles,
+    pub(super) bytes: Bytes,
+    pub(super) handles: Handles,
 }
 
 impl Packed {

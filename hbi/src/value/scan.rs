@@ -60,7 +60,7 @@ fn cut_short() -> ValueError {
 }
 
 /// The length of the value's head, of its body, and the number of values inside it.
-fn head(input: &[u8]) -> Option<(usize, usize, u64)> {
+pub(super) fn head(input: &[u8]) -> Option<(usize, usize, u64)> {
     let u8_at = |at: usize| input.get(at).map(|&n| n as usize);
     let u16_at = || Some(u16::from_be_bytes(input.get(1..3)?.try_into().ok()?) as usize);
     let u32_at = || Some(u32::from_be_bytes(input.get(1..5)?.try_into().ok()?) as usize);

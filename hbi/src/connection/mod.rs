@@ -1,0 +1,10 @@
+//! Drives one connection: moves bytes between a transport and a wire, and joins the endpoints to
+//! the environment.
+
+mod handles;
+mod mux;
+mod mux_driver;
+mod objects;
+
+pub(crate) use mux::MuxLink;
+pub(crate) use mux_driver::Driver;

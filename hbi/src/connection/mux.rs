@@ -1,0 +1,564 @@
+//! A mux connection as its endpoints see it: the state that they and the driver share.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard},
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use tokio::task::AbortHandle;
+
+use super::{
+    handles::{self, Outgoing},
+    objects::Objects,
+};
+use crate::{
+    Error, Failure, Kind,
+    endpoint::{CoNumber, Current, Hosted, Link, LinkInfo, Message, Prepared, Received, Request},
+    script::{Interner, Text},
+    value::{Handles, Packed},
+    wire::mux::{self, Arrival, CoId, OpenRefused, Opening, Payload, Reply, SendRefused, Settings},
+};
+
+/// How deep conversations may be nested in each other: a call made while another lands is one
+/// deeper.
+const MAX_NESTING: u8 = 16;
+
+/// The state machine with what this driver keeps in it.
+pub(super) type Machine = mux::Connection<Arc<dyn Prepared>, Running>;
+
+/// A landing that goes on in a task of its own.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) task: AbortHandle,
+    pub(super) hosted: Arc<Hosted>,
+    /// It runs to its end, whatever its caller does.
+    pub(super) detached: bool,
+}
+
+impl Running {
+    /// The caller wants no answer any more.
+    pub(super) fn cancel(self) {
+        self.hosted.cancellation().cancel();
+        if !self.detached {
+            self.task.abort();
+        }
+    }
+}
+
+/// A mux connection.
+pub(crate) struct MuxLink {
+    info: LinkInfo,
+    state: Mutex<State>,
+}
+
+pub(super) struct State {
+    pub(super) mux: Machine,
+    pub(super) interner: Option<Interner>,
+    pub(super) objects: Objects,
+    /// The driver's waker, while it sleeps.
+    driver: Option<Waker>,
+    /// The driver is awake, or was woken.
+    pub(super) awake: bool,
+    /// When this side wants to be gone, once it said goodbye.
+    pub(super) leave_by: Option<Instant>,
+    /// The driver runs.
+    started: bool,
+    /// The connection ended by a goodbye.
+    pub(super) ended_well: bool,
+    closed: Vec<Waker>,
+}
+
+impl fmt::Debug for MuxLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MuxLink({})", self.info.peer_address)
+    }
+}
+
+pub(super) fn number(id: CoId) -> CoNumber {
+    CoNumber(id.to_bits() as u64)
+}
+
+fn id(co: CoNumber) -> CoId {
+    CoId::from_bits(co.0 as u32)
+}
+
+pub(super) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+impl MuxLink {
+    pub(crate) fn new(info: LinkInfo, settings: Settings) -> Self {
+        let state = State {
+            mux: Machine::new(settings, now()),
+            interner: None,
+            objects: Objects::default(),
+            driver: None,
+            awake: true,
+            leave_by: None,
+            started: false,
+            ended_well: false,
+            closed: Vec::new(),
+        };
+        Self {
+            info,
+            state: Mutex::new(state),
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        // nothing that can panic runs under the lock but the state machine itself
+        self.state
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// How many conversations are open, those of this side and those of the peer.
+    pub(crate) fn conversations(&self) -> (usize, usize) {
+        self.lock().mux.conversations()
+    }
+
+    /// Ready once both sides know each other.
+    pub(crate) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let mut state = self.lock();
+        if let Some(reason) = state.mux.closed() {
+            return Poll::Ready(Err(reason.clone().into()));
+        }
+        if state.mux.peer_settings().is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        state.mux.wait_for_room(cx);
+        Poll::Pending
+    }
+
+    /// Whether the connection ended by a goodbye.
+    pub(crate) fn ended_well(&self) -> bool {
+        self.lock().ended_well
+    }
+
+    /// The driver runs: conversations may begin.
+    pub(super) fn started(&self) {
+        self.lock().started = true;
+    }
+
+    /// How many objects of this side the peer holds.
+    pub(crate) fn objects(&self) -> usize {
+        self.lock().objects.len()
+    }
+
+    /// Lets go of the state; wakes the driver if there is something to write and it sleeps.
+    fn done(state: MutexGuard<'_, State>) {
+        let mut state = state;
+        let waker = state.wake_driver();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// As [`Self::done`], where wakers of others may have come together.
+    fn done_waking(mut state: MutexGuard<'_, State>) {
+        let mut wakers = Vec::new();
+        state.mux.take_wakers(&mut wakers);
+        let dropped = state.mux.take_dropped();
+        wakers.extend(state.wake_driver());
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+        drop(dropped);
+    }
+
+    /// The handles of a payload that arrived, made usable.
+    pub(super) fn packed(&self, this: &Arc<dyn Link>, co: CoNumber, payload: Payload) -> Packed {
+        if payload.handles.is_empty() {
+            return Packed::from_parts(payload.bytes, Handles::new());
+        }
+        let handles = handles::arrived(this, co, &payload.handles, &self.lock().objects);
+        Packed::from_parts(payload.bytes, handles)
+    }
+}
+
+impl State {
+    pub(super) fn wake_driver(&mut self) -> Option<Waker> {
+        if self.awake || !self.mux.has_output() {
+            return None;
+        }
+        self.awake = true;
+        self.driver.take()
+    }
+
+    /// The driver goes to sleep.
+    pub(super) fn sleep(&mut self, waker: &Waker) {
+        self.awake = false;
+        self.driver = Some(waker.clone());
+    }
+
+    /// Ends everything with a reason; returns who is to be woken.
+    pub(super) fn close(&mut self, reason: Failure, wakers: &mut Vec<Waker>) {
+        self.mux.close(reason);
+        self.mux.take_wakers(wakers);
+        wakers.append(&mut self.closed);
+    }
+
+    /// The number of a text, told to the peer first where it has to be.
+    fn intern(&mut self, text: &Text<'_>) -> Result<u32, Failure> {
+        let Some(peer) = self.mux.peer_settings() else {
+            return Err(Failure::new(
+                Kind::Disconnected,
+                "the peer has not answered yet",
+            ));
+        };
+        let (frame, scripts) = (peer.frame as usize, peer.scripts);
+        let source = text.source();
+        if source.len() + 4096 > frame && source.len() > frame - frame / 4 {
+            return Err(Failure::limit(
+                "source",
+                format_args!(
+                    "{} bytes where the peer takes {}",
+                    source.len(),
+                    frame - frame / 4
+                ),
+                "bind large values as parameters instead of writing them into the script",
+            ));
+        }
+        let interner = self.interner.get_or_insert_with(|| Interner::new(scripts));
+        let interned = interner.intern(text);
+        if interned.define {
+            self.mux.define(interned.number, &text.parameters(), source);
+        }
+        Ok(interned.number)
+    }
+}
+
+/// The error of a failure that a conversation ended with.
+fn error(failure: Box<Failure>) -> Error {
+    match failure.kind {
+        Kind::Disconnected => Error::from(*failure).sent(),
+        Kind::NotLanded => Error::from(*failure),
+        _ => Error::from_peer(*failure),
+    }
+}
+
+impl Link for MuxLink {
+    fn info(&self) -> &LinkInfo {
+        &self.info
+    }
+
+    fn poll_open(
+        &self,
+        this: &Arc<dyn Link>,
+        request: &mut Request<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<CoNumber, Error>> {
+        let Current { depth, trace, .. } = Current::get();
+        if depth > MAX_NESTING {
+            return Poll::Ready(Err(Failure::limit(
+                "nesting",
+                MAX_NESTING,
+                "calls made while others land are nested too deep; spawn a task for what need not be",
+            )
+            .into()));
+        }
+        let now = request.deadline.map(|at| (now(), at));
+        if let Some((now, at)) = now {
+            if at <= now {
+                let text = "the deadline passed before the call was sent";
+                return Poll::Ready(Err(Error::new(Kind::Timeout, text)));
+            }
+        }
+        let mut outgoing = Outgoing::default();
+        let mut state = self.lock();
+        if let Some(reason) = state.mux.closed() {
+            return Poll::Ready(Err(reason.clone().into()));
+        }
+        if !state.started {
+            let text = "the connection is not up while its environment is made: call from \
+                        `HostingEnv::on_connect`";
+            return Poll::Ready(Err(Error::new(Kind::Misuse, text)));
+        }
+        if !state.mux.can_open() {
+            if depth > 0 && state.mux.peer_settings().is_some() {
+                return Poll::Ready(Err(Failure::limit(
+                    "conversations",
+                    "all that the peer takes at once are open",
+                    "waiting for one within a landing could wait for itself; raise \
+                     `Settings::conversations` at the peer",
+                )
+                .into()));
+            }
+            state.mux.wait_for_room(cx);
+            return Poll::Pending;
+        }
+        let script = match &request.text {
+            Some(text) => match state.intern(text) {
+                Ok(number) => Some(number),
+                Err(failure) => return Poll::Ready(Err(failure.into())),
+            },
+            None => None,
+        };
+        if !request.handles.is_empty() {
+            let taken = state.outgoing(&mut outgoing, this, None, request.handles);
+            if let Err(failure) = taken {
+                Self::done(state);
+                return Poll::Ready(Err(failure.into()));
+            }
+        }
+        let opening = Opening {
+            script,
+            value: request.value,
+            call: request.call,
+            last: request.last,
+            deadline: request.deadline,
+            depth,
+            trace: trace.as_ref(),
+            arguments: request.arguments,
+            handles: &outgoing.wire,
+        };
+        // without a deadline the time is not looked at
+        let at = now.map_or_else(|| state.mux.heard(), |(now, _)| now);
+        let opened = state.mux.open(opening, at);
+        let opened = match opened {
+            Ok(id) => Ok(number(id)),
+            Err(OpenRefused::Failed(failure)) => Err((*failure).into()),
+            Err(OpenRefused::Full) => Err(Error::new(
+                Kind::Limit,
+                "the peer takes no more conversations",
+            )),
+        };
+        Self::done(state);
+        if let Ok(co) = &opened {
+            outgoing.start(this, *co);
+        }
+        Poll::Ready(opened)
+    }
+
+    fn poll_reply(
+        &self,
+        this: &Arc<dyn Link>,
+        co: CoNumber,
+        cx: &mut Context<'_>,
+        read: &mut dyn FnMut(&[u8], &mut Handles),
+    ) -> Poll<Result<(), Error>> {
+        let mut state = self.lock();
+        let reply = match state.mux.poll_reply(id(co), cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(reply) => reply,
+        };
+        Self::done_waking(state);
+        Poll::Ready(match reply {
+            Reply::Short(len, bytes) => {
+                read(&bytes[..len as usize], &mut Handles::new());
+                Ok(())
+            }
+            Reply::Value(payload) => {
+                let (bytes, mut handles) = self.packed(this, co, payload).into_parts();
+                read(&bytes, &mut handles);
+                Ok(())
+            }
+            Reply::Failed(failure) => Err(error(failure)),
+        })
+    }
+
+    fn poll_send(
+        &self,
+        this: &Arc<dyn Link>,
+        co: CoNumber,
+        channel: u16,
+        message: &mut Option<Message>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Error>> {
+        let id = id(co);
+        let mut outgoing = Outgoing::default();
+        let mut state = self.lock();
+        if !state.mux.has_room(id, channel) {
+            state.mux.wait_to_send(id, channel, cx);
+            return Poll::Pending;
+        }
+        let sent = match message.take() {
+            None => Ok(()),
+            Some(Message::Data(bytes)) => state.mux.send_data(id, channel, bytes),
+            Some(Message::Item(packed)) => {
+                let (bytes, mut handles) = packed.into_parts();
+                state
+                    .outgoing(&mut outgoing, this, Some(id), &mut handles)
+                    .map_err(|failure| SendRefused::Failed(Box::new(failure)))
+                    .and_then(|()| {
+                        state
+                            .mux
+                            .send_item(id, channel, bytes, &outgoing.wire, true)
+                    })
+            }
+            Some(Message::Script {
+                source,
+                parameters,
+                value,
+                arguments,
+            }) => {
+                let text = Text::Free {
+                    source: &source,
+                    parameters: &parameters,
+                    again: false,
+                };
+                let (bytes, mut handles) = arguments.into_parts();
+                let taken = state.outgoing(&mut outgoing, this, Some(id), &mut handles);
+                taken
+                    .and_then(|()| state.intern(&text))
+                    .map_err(|failure| SendRefused::Failed(Box::new(failure)))
+                    .and_then(|script| {
+                        state
+                            .mux
+                            .send_script(id, script, value, bytes, &outgoing.wire)
+                    })
+            }
+        };
+        Self::done_waking(state);
+        if sent.is_ok() {
+            outgoing.start(this, co);
+        }
+        Poll::Ready(match sent {
+            Ok(()) => Ok(()),
+            Err(SendRefused::Failed(failure)) => Err(error(failure)),
+            Err(SendRefused::Full) => Err(Error::new(Kind::Limit, "the channel has no room")),
+        })
+    }
+
+    fn answer(&self, this: &Arc<dyn Link>, co: CoNumber, answer: Packed) {
+        let (bytes, mut handles) = answer.into_parts();
+        let mut outgoing = Outgoing::default();
+        let mut state = self.lock();
+        let taken = state.outgoing(&mut outgoing, this, Some(id(co)), &mut handles);
+        match &taken {
+            Ok(()) => state.mux.answer(id(co), &bytes, &outgoing.wire),
+            Err(failure) => state.mux.fail(id(co), 0, failure),
+        }
+        Self::done_waking(state);
+        if taken.is_ok() {
+            outgoing.start(this, co);
+        }
+    }
+
+    fn poll_receive(
+        &self,
+        this: &Arc<dyn Link>,
+        co: CoNumber,
+        channel: u16,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Received>, Error>> {
+        let mut state = self.lock();
+        let arrival = match state.mux.poll_receive(id(co), channel, cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(arrival) => arrival,
+        };
+        Self::done_waking(state);
+        Poll::Ready(match arrival {
+            Ok(None) => Ok(None),
+            Ok(Some(Arrival::Data(bytes))) => Ok(Some(Received::Data(bytes))),
+            Ok(Some(Arrival::Item(payload))) => {
+                Ok(Some(Received::Item(self.packed(this, co, payload))))
+            }
+            Ok(Some(Arrival::Script {
+                prepared,
+                value,
+                arguments,
+            })) => {
+                let arguments = self.packed(this, co, arguments);
+                Ok(Some(Received::Script {
+                    prepared,
+                    value,
+                    arguments,
+                }))
+            }
+            Err(failure) => Err(error(failure)),
+        })
+    }
+
+    fn poll_stopped(&self, co: CoNumber, channel: u16, cx: &mut Context<'_>) -> Poll<()> {
+        self.lock().mux.poll_stopped(id(co), channel, cx)
+    }
+
+    fn poll_sent(&self, co: CoNumber, channel: u16, cx: &mut Context<'_>) -> Poll<()> {
+        self.lock().mux.poll_sent(id(co), channel, cx)
+    }
+
+    fn end(&self, co: CoNumber, channel: u16) {
+        let mut state = self.lock();
+        state.mux.end(id(co), channel);
+        Self::done_waking(state);
+    }
+
+    fn fail(&self, co: CoNumber, channel: u16, failure: Failure) {
+        let mut state = self.lock();
+        state.mux.fail(id(co), channel, &failure);
+        Self::done_waking(state);
+    }
+
+    fn stop(&self, co: CoNumber, channel: u16) {
+        let mut state = self.lock();
+        state.mux.stop(id(co), channel);
+        Self::done_waking(state);
+    }
+
+    fn release(&self, co: CoNumber) {
+        let mut state = self.lock();
+        state.mux.release(id(co));
+        Self::done_waking(state);
+    }
+
+    fn detach(&self, co: CoNumber) {
+        let mut state = self.lock();
+        state.mux.detach(id(co));
+        Self::done_waking(state);
+    }
+
+    fn release_object(&self, number: u32) {
+        let mut state = self.lock();
+        if state.mux.closed().is_none() {
+            state.mux.write_release(number, 1);
+        }
+        Self::done(state);
+    }
+
+    fn goodbye(&self, deadline: Duration) {
+        let by = now().checked_add(deadline);
+        let mut state = self.lock();
+        state.leave_by = by.or(state.leave_by);
+        state.mux.goodbye();
+        Self::done(state);
+    }
+
+    fn closed(&self) -> Option<Error> {
+        self.lock()
+            .mux
+            .closed()
+            .map(|failure| failure.clone().into())
+    }
+
+    fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if state.mux.closed().is_some() {
+            return Poll::Ready(());
+        }
+        if !state.closed.iter().any(|waker| waker.will_wake(cx.waker())) {
+            state.closed.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+impl State {
+    /// Takes the handles of a message in a conversation, or of the opening of a new one.
+    pub(super) fn outgoing(
+        &mut self,
+        outgoing: &mut Outgoing,
+        this: &Arc<dyn Link>,
+        id: Option<CoId>,
+        handles: &mut Handles,
+    ) -> Result<(), Failure> {
+        if handles.is_empty() {
+            return Ok(());
+        }
+        let limit = self.mux.settings().objects;
+        let channel = id.map_or(1, |id| self.mux.next_channel(id));
+        outgoing.take(this, handles, &mut self.objects, limit, channel)
+    }
+}

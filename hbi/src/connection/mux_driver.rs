@@ -1,0 +1,857 @@
+//! The task of a mux connection: reads, lands what arrived, and writes what came together.
+
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    io::{self, IoSlice},
+    ops::Range,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker, ready},
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Sleep,
+};
+
+use super::{
+    handles::{self, Outgoing},
+    mux::{MuxLink, Running, State, now, number},
+};
+use crate::{
+    Error, Failure, Kind,
+    endpoint::{
+        Arrived, BoxFuture, CoNumber, Current, Landed, Landing, Link, Origin, run_conversation,
+    },
+    value::{Handles, Packed},
+    wire::mux::{Body, CoId, Event, Open, Output, ScriptArrival, Violation},
+};
+
+/// The smallest and the largest read buffer.
+const READ_LEAST: usize = 2 << 10;
+const READ_MOST: usize = 256 << 10;
+
+/// Landing stops while this much of answers waits to be written; reading never does.
+const BACKLOG: usize = 1 << 20;
+
+/// Landings before other tasks of the runtime get their turn.
+const LANDINGS_PER_TURN: usize = 4096;
+
+/// Time that landings may take before other tasks get their turn.
+const TIME_PER_TURN: Duration = Duration::from_millis(2);
+
+/// Landings between looks at the clock.
+const LANDINGS_PER_LOOK: usize = 16;
+
+/// How long a connection is silent before it gives its buffers back.
+const TIDY_AFTER: Duration = Duration::from_millis(200);
+
+/// How long the peer may take to hang up after both said goodbye.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Drives one connection; the future of [`Driver::run`] is its task.
+pub(crate) struct Driver<S> {
+    link: Arc<MuxLink>,
+    this: Arc<dyn Link>,
+    stream: S,
+    landing: Box<dyn Landing>,
+    input: BytesMut,
+    /// The size of the next read buffer.
+    appetite: usize,
+    output: Output,
+    /// What arrived and did not land yet.
+    waiting: VecDeque<Work>,
+    answers: Answers,
+    wakers: Vec<Waker>,
+    /// Others had their turn to add to what is to be written.
+    gathered: bool,
+    written_all: bool,
+    timer: Pin<Box<Sleep>>,
+    timer_at: Instant,
+    tidy_at: Option<Instant>,
+    hung_up: bool,
+    linger_until: Option<Instant>,
+    /// Why the peer ends the connection.
+    peer_ends: Option<Failure>,
+}
+
+/// What the driver has to do for something that arrived.
+enum Work {
+    Land(Opened),
+    Define {
+        number: u32,
+        parameters: Vec<String>,
+        source: String,
+    },
+    Script(ScriptArrival),
+    Released(Arc<dyn crate::endpoint::Object>),
+    Cancel(CoId, Box<Failure>),
+}
+
+/// An opening, with its arguments where they lie in the input or on their own.
+struct Opened {
+    id: CoId,
+    script: Option<u32>,
+    value: bool,
+    last: bool,
+    current: Current,
+    arguments: Arguments,
+    handles: Handles,
+}
+
+enum Arguments {
+    Input(Range<usize>),
+    Own(Bytes),
+}
+
+/// Answers of landings, until the state is locked the next time.
+#[derive(Default)]
+struct Answers {
+    bytes: Vec<u8>,
+    list: Vec<Answer>,
+}
+
+enum Answer {
+    Value(CoId, Range<usize>, Handles),
+    End(CoId),
+    Failed(CoId, Box<Failure>),
+}
+
+impl<S> std::fmt::Debug for Driver<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Driver({:?})", self.link)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
+    /// A driver of a connected stream.
+    pub(crate) fn new(link: Arc<MuxLink>, stream: S, landing: Box<dyn Landing>) -> Self {
+        let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
+        let timer_at = timer.deadline().into_std();
+        Self {
+            this: Arc::clone(&link) as Arc<dyn Link>,
+            link,
+            stream,
+            landing,
+            input: BytesMut::new(),
+            appetite: READ_LEAST,
+            output: Output::default(),
+            waiting: VecDeque::new(),
+            answers: Answers::default(),
+            wakers: Vec::new(),
+            gathered: false,
+            written_all: true,
+            timer,
+            timer_at,
+            tidy_at: None,
+            hung_up: false,
+            linger_until: None,
+            peer_ends: None,
+        }
+    }
+
+    /// Drives the connection to its end.
+    pub(crate) async fn run(mut self) {
+        self.link.started();
+        if let Some(mut hook) = self.landing.connected() {
+            // it starts before anything lands; once it waits the rest may start
+            let waits = poll_fn(|cx| Poll::Ready(hook.as_mut().poll(cx).is_pending())).await;
+            if waits {
+                tokio::spawn(hook);
+            }
+        }
+        let reason = match poll_fn(|cx| self.poll(cx)).await {
+            End::Goodbye => {
+                self.link.lock().ended_well = true;
+                cut("both sides said goodbye")
+            }
+            End::Failed(failure) => failure,
+        };
+        self.finish(reason);
+    }
+
+    /// Tells the peer why it is refused, and waits a moment for it to hang up: a transport that is
+    /// closed with input unread may lose what was written last.
+    pub(crate) async fn refuse(link: Arc<MuxLink>, mut stream: S, reason: &str) {
+        let mut bytes = Vec::new();
+        {
+            let mut state = link.lock();
+            state.mux.write_close(Kind::Refused, reason);
+            let mut output = Output::default();
+            state.mux.fill(&mut output);
+            bytes.extend_from_slice(output.as_slice().unwrap_or_default());
+            let mut wakers = Vec::new();
+            state.close(Failure::new(Kind::Refused, reason), &mut wakers);
+            drop(state);
+            wakers.into_iter().for_each(Waker::wake);
+        }
+        let told = async {
+            use tokio::io::{AsyncReadExt, AsyncWriteExt};
+            stream.write_all(&bytes).await?;
+            stream.shutdown().await?;
+            let mut unread = [0; 1024];
+            while stream.read(&mut unread).await? > 0 {}
+            io::Result::Ok(())
+        };
+        // whatever comes of it, the peer is refused
+        let _ = tokio::time::timeout(LINGER, told).await;
+    }
+
+    fn finish(&mut self, reason: Failure) {
+        let mut state = self.link.lock();
+        state.close(reason.clone(), &mut self.wakers);
+        let running = state.mux.take_dropped();
+        let objects = state.objects.take_all();
+        drop(state);
+        running.into_iter().for_each(Running::cancel);
+        drop(objects);
+        self.waiting.clear();
+        self.wake();
+        self.landing.disconnected(&Error::from(reason));
+    }
+
+    fn wake(&mut self) {
+        self.wakers.drain(..).for_each(Waker::wake);
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        loop {
+            let now = now();
+            match self.turn(cx, now) {
+                Ok(Turn::Again) => continue,
+                Ok(Turn::Gather) => {
+                    // what callers add once they were woken goes out with what is there
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Ok(Turn::Idle) => {}
+                Err(end) => return Poll::Ready(end),
+            }
+            let mut state = self.link.lock();
+            if !self.written_all {
+                // the transport wakes this task; until then nobody else has to
+                return Poll::Pending;
+            }
+            if state.mux.has_output() {
+                continue;
+            }
+            state.sleep(cx.waker());
+            drop(state);
+            if self.arm_tidy(now) {
+                continue;
+            }
+            return Poll::Pending;
+        }
+    }
+
+    /// Reads, lands, writes, and looks at the time, each once.
+    fn turn(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Turn, End> {
+        let busy = self.poll_input(cx, now)? | self.land_waiting();
+        self.wake();
+        if self.poll_output(cx, busy)?.is_ready() {
+            return Ok(Turn::Gather);
+        }
+        self.poll_timer(cx, now)?;
+        self.poll_goodbye(cx, now)?;
+        Ok(if busy { Turn::Again } else { Turn::Idle })
+    }
+
+    /// Reads once, and takes apart what came; `true` when something did.
+    fn poll_input(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, End> {
+        if self.hung_up {
+            return Ok(false);
+        }
+        let spare = self.input.capacity() - self.input.len();
+        if spare < READ_LEAST / 2 || spare < self.appetite / 4 {
+            self.input.reserve(self.appetite);
+        }
+        let before = self.input.len();
+        let room = self.input.capacity() - before;
+        let read = read_some(&mut self.stream, &mut self.input, cx);
+        let n = match read {
+            Poll::Pending => {
+                self.appetite = (self.appetite / 2).max(READ_LEAST).max(self.input.len());
+                return Ok(false);
+            }
+            Poll::Ready(Ok(n)) => n,
+            Poll::Ready(Err(error)) => return Err(self.lost(error)),
+        };
+        if n == 0 {
+            self.hung_up = true;
+            return Err(self.ended());
+        }
+        if n == room {
+            self.appetite = (room * 2).clamp(READ_LEAST, READ_MOST);
+        }
+        let input = self.input.split().freeze();
+        let mut at = 0;
+        let taken = self.take_apart(&input, &mut at, now);
+        if at < input.len() {
+            self.input.extend_from_slice(&input[at..]);
+        }
+        if let Err(violation) = taken {
+            // what came before it is answered, then the peer is told why nothing more is
+            self.link
+                .lock()
+                .mux
+                .write_close(Kind::Protocol, &violation.0);
+            self.write_now(cx);
+            return Err(End::Failed(Failure::new(Kind::Protocol, violation.0)));
+        }
+        match self.peer_ends.take() {
+            Some(failure) => Err(End::Failed(failure)),
+            None => Ok(true),
+        }
+    }
+
+    /// What it means that the peer closed its half.
+    fn ended(&self) -> End {
+        let state = self.link.lock();
+        let (ours, theirs) = state.mux.goodbyes();
+        if (ours || theirs) && state.mux.is_idle() {
+            return End::Goodbye;
+        }
+        End::Failed(if state.mux.peer_settings().is_none() {
+            cut("the peer closed the connection before it said anything")
+        } else {
+            cut("the peer closed the connection without a goodbye")
+        })
+    }
+
+    /// What it means that the transport failed.
+    fn lost(&self, error: io::Error) -> End {
+        let state = self.link.lock();
+        let (ours, theirs) = state.mux.goodbyes();
+        if ours && theirs && state.mux.is_idle() {
+            return End::Goodbye;
+        }
+        End::Failed(cut(&error.to_string()))
+    }
+
+    /// Turns input into work, and does it.
+    fn take_apart(&mut self, input: &Bytes, at: &mut usize, now: Instant) -> Result<(), Violation> {
+        let mut work = Vec::new();
+        let link = Arc::clone(&self.link);
+        let mut state = link.lock();
+        let end = loop {
+            match state.mux.receive(now, input, at) {
+                Ok(None) => break Ok(()),
+                Ok(Some(event)) => match self.work(&mut state, event, input) {
+                    Ok(Some(done)) => work.push(done),
+                    Ok(None) => {}
+                    Err(violation) => break Err(violation),
+                },
+                Err(violation) => break Err(violation),
+            }
+        };
+        state.mux.take_wakers(&mut self.wakers);
+        drop(state);
+        let held_back = !self.waiting.is_empty();
+        let began = Instant::now();
+        let mut landings = 0;
+        let mut work = work.into_iter();
+        for item in work.by_ref() {
+            if held_back {
+                self.waiting.push_back(item.own(input));
+                continue;
+            }
+            self.perform(item, input);
+            landings += 1;
+            if self.answers.bytes.len() > BACKLOG
+                || landings % LANDINGS_PER_LOOK == 0 && began.elapsed() > TIME_PER_TURN
+            {
+                break;
+            }
+        }
+        self.waiting.extend(work.map(|item| item.own(input)));
+        self.give_answers();
+        end
+    }
+
+    /// What an event asks for.
+    fn work(
+        &mut self,
+        state: &mut State,
+        event: Event<'_>,
+        input: &Bytes,
+    ) -> Result<Option<Work>, Violation> {
+        Ok(Some(match event {
+            Event::Open(open) => Work::Land(self.opened(state, open, input)),
+            Event::Script(arrival) => Work::Script(arrival),
+            Event::Define {
+                number,
+                parameters,
+                source,
+            } => Work::Define {
+                number,
+                parameters: parameters.into_iter().map(str::to_owned).collect(),
+                source: source.to_owned(),
+            },
+            Event::Cancelled(id) => {
+                let text = "the caller dropped the call, or gave up";
+                Work::Cancel(id, Box::new(Failure::new(Kind::Cancelled, text)))
+            }
+            Event::Released { object, count } => match state.objects.take_back(object, count) {
+                Ok(Some(object)) => Work::Released(object),
+                Ok(None) => return Ok(None),
+                Err(()) => {
+                    return Err(Violation(format!(
+                        "object {object} released {count} times more than it was given out"
+                    )));
+                }
+            },
+            Event::Close { kind, reason } => {
+                self.peer_ends = Some(match kind {
+                    Kind::Refused => Failure::new(kind, reason),
+                    _ => cut(&format!("the peer ended the connection: {reason}")),
+                });
+                return Ok(None);
+            }
+            Event::Ready | Event::Goodbye => return Ok(None),
+        }))
+    }
+
+    fn opened(&self, state: &State, open: Open<'_>, input: &Bytes) -> Opened {
+        let arguments = match open.arguments {
+            Body::Input(bytes) => {
+                let from = bytes.as_ptr() as usize - input.as_ptr() as usize;
+                Arguments::Input(from..from + bytes.len())
+            }
+            Body::Joined(bytes) => Arguments::Own(bytes),
+        };
+        let handles = match &open.handles[..] {
+            [] => Handles::new(),
+            wire => handles::arrived(&self.this, number(open.id), wire, &state.objects),
+        };
+        Opened {
+            id: open.id,
+            script: open.script,
+            value: open.value,
+            last: open.last,
+            current: Current::arrived(open.deadline, open.depth, open.trace),
+            arguments,
+            handles,
+        }
+    }
+
+    /// Lands what was held back, as much as may be now; `true` when something was done.
+    fn land_waiting(&mut self) -> bool {
+        if self.waiting.is_empty() || self.link.lock().mux.unwritten() > BACKLOG {
+            return false;
+        }
+        let began = Instant::now();
+        let input = Bytes::new();
+        for landings in 1..=LANDINGS_PER_TURN {
+            let Some(work) = self.waiting.pop_front() else {
+                break;
+            };
+            self.perform(work, &input);
+            if self.answers.bytes.len() > BACKLOG
+                || landings % LANDINGS_PER_LOOK == 0 && began.elapsed() > TIME_PER_TURN
+            {
+                break;
+            }
+        }
+        self.give_answers();
+        true
+    }
+
+    fn perform(&mut self, work: Work, input: &[u8]) {
+        match work {
+            Work::Land(opened) => self.land(opened, input),
+            Work::Define {
+                number,
+                parameters,
+                source,
+            } => {
+                let parameters: Vec<_> = parameters.iter().map(String::as_str).collect();
+                self.landing.define(number, &parameters, &source);
+            }
+            Work::Script(arrival) => {
+                let prepared = self.landing.prepare(arrival.script);
+                let mut state = self.link.lock();
+                state.mux.push_script(arrival, prepared);
+                state.mux.take_wakers(&mut self.wakers);
+            }
+            Work::Released(object) => drop(object),
+            Work::Cancel(id, failure) => self.cancel(id, failure),
+        }
+    }
+
+    fn land(&mut self, opened: Opened, input: &[u8]) {
+        let Opened {
+            id,
+            script,
+            value,
+            last,
+            current,
+            arguments,
+            handles,
+        } = opened;
+        let co = number(id);
+        let origin = Origin {
+            link: &self.this,
+            co,
+            current,
+        };
+        let Some(script) = script else {
+            let hosted = origin.hosted();
+            return self.run_on(id, hosted, None, value, last, false);
+        };
+        let bytes = match &arguments {
+            Arguments::Input(range) => &input[range.clone()],
+            Arguments::Own(bytes) => &bytes[..],
+        };
+        let from = self.answers.bytes.len();
+        let arrived = Arrived {
+            script,
+            value,
+            arguments: bytes,
+            handles,
+            origin,
+        };
+        let landed = self.landing.land(arrived, &mut self.answers.bytes);
+        let range = from..self.answers.bytes.len();
+        let ready = match landed {
+            Landed::Waiting {
+                future,
+                hosted,
+                detached,
+            } => {
+                let hosted = hosted.unwrap_or_else(|| origin.hosted());
+                return self.run_on(id, hosted, Some(future), value, last, detached);
+            }
+            Landed::Failed(failure) => {
+                return self.answers.list.push(Answer::Failed(id, failure));
+            }
+            Landed::Done(handles) => Some((range, handles)),
+            Landed::Effect => None,
+        };
+        if last {
+            self.answers.list.push(match ready {
+                Some((range, handles)) if value => Answer::Value(id, range, handles),
+                None if value => {
+                    let from = self.answers.bytes.len();
+                    self.answers.bytes.extend_from_slice(Packed::nil().bytes());
+                    Answer::Value(id, from..from + 1, Handles::new())
+                }
+                _ => Answer::End(id),
+            });
+            return;
+        }
+        // more comes in the conversation: it goes on in a task of its own
+        let packed = match ready {
+            Some((range, handles)) => {
+                let bytes = Bytes::copy_from_slice(&self.answers.bytes[range]);
+                Packed::from_parts(bytes, handles)
+            }
+            None => Packed::nil(),
+        };
+        let hosted = origin.hosted();
+        self.run_on(
+            id,
+            hosted,
+            Some(Box::pin(std::future::ready(Ok(packed)))),
+            value,
+            last,
+            false,
+        );
+    }
+
+    /// Lets a conversation go on in a task of its own.
+    fn run_on(
+        &mut self,
+        id: CoId,
+        hosted: Arc<crate::endpoint::Hosted>,
+        opening: Option<BoxFuture<Result<Packed, Failure>>>,
+        value: bool,
+        last: bool,
+        detached: bool,
+    ) {
+        let conversation = run_conversation(Arc::clone(&hosted), opening, value, last);
+        let task = tokio::spawn(conversation).abort_handle();
+        let running = Running {
+            task,
+            hosted,
+            detached,
+        };
+        let kept = self.link.lock().mux.keep(id, running);
+        drop(kept);
+    }
+
+    fn cancel(&mut self, id: CoId, failure: Box<Failure>) {
+        let running = self.link.lock().mux.unkeep(id);
+        if let Some(running) = running {
+            running.cancel();
+        }
+        self.answers.list.push(Answer::Failed(id, failure));
+    }
+
+    /// Hands the answers of landings to the wire, under one lock.
+    fn give_answers(&mut self) {
+        if self.answers.list.is_empty() {
+            self.answers.bytes.clear();
+            return;
+        }
+        let mut streams: Vec<(CoNumber, Outgoing)> = Vec::new();
+        let mut state = self.link.lock();
+        for answer in self.answers.list.drain(..) {
+            match answer {
+                Answer::Value(id, range, mut handles) => {
+                    let bytes = &self.answers.bytes[range];
+                    if handles.is_empty() {
+                        state.mux.answer(id, bytes, &[]);
+                        continue;
+                    }
+                    let mut outgoing = Outgoing::default();
+                    match state.outgoing(&mut outgoing, &self.this, Some(id), &mut handles) {
+                        Ok(()) => state.mux.answer(id, bytes, &outgoing.wire),
+                        Err(failure) => state.mux.fail(id, 0, &failure),
+                    }
+                    streams.push((number(id), outgoing));
+                }
+                Answer::End(id) => state.mux.end(id, 0),
+                Answer::Failed(id, failure) => state.mux.fail(id, 0, &failure),
+            }
+        }
+        state.mux.take_wakers(&mut self.wakers);
+        let dropped = state.mux.take_dropped();
+        drop(state);
+        drop(dropped);
+        self.answers.bytes.clear();
+        for (co, outgoing) in streams {
+            outgoing.start(&self.this, co);
+        }
+    }
+
+    /// Writes what there is. Ready when others shall have their turn to add to it first.
+    fn poll_output(&mut self, cx: &mut Context<'_>, busy: bool) -> Result<Poll<()>, End> {
+        loop {
+            if self.output.is_empty() {
+                let mut state = self.link.lock();
+                if !state.mux.has_output() {
+                    self.gathered = false;
+                    self.written_all = true;
+                    return Ok(Poll::Pending);
+                }
+                if !self.gathered && !busy {
+                    self.gathered = true;
+                    return Ok(Poll::Ready(()));
+                }
+                state.mux.fill(&mut self.output);
+                state.mux.take_wakers(&mut self.wakers);
+                drop(state);
+                self.wake();
+                self.gathered = false;
+            }
+            match self.poll_write(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Err(self.lost(error)),
+                Poll::Pending => {
+                    self.written_all = false;
+                    return Ok(Poll::Pending);
+                }
+            }
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.output.is_empty() {
+            let stream = Pin::new(&mut self.stream);
+            let n = match self.output.as_slice() {
+                Some(bytes) => ready!(stream.poll_write(cx, bytes))?,
+                None => {
+                    let mut runs = [IoSlice::new(&[]); 16];
+                    let count = self.output.slices(&mut runs);
+                    ready!(stream.poll_write_vectored(cx, &runs[..count]))?
+                }
+            };
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.output.advance(n);
+        }
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    /// Writes what can be written without waiting, for a connection that ends.
+    fn write_now(&mut self, cx: &mut Context<'_>) {
+        loop {
+            if self.output.is_empty() {
+                let mut state = self.link.lock();
+                if !state.mux.has_output() {
+                    break;
+                }
+                state.mux.fill(&mut self.output);
+            }
+            match self.poll_write(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) | Poll::Pending => break,
+            }
+        }
+        // the connection is over whether this works or not
+        let _ = Pin::new(&mut self.stream).poll_shutdown(cx);
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), End> {
+        loop {
+            let mut state = self.link.lock();
+            let mut next = state.mux.timeout();
+            for other in [self.tidy_at, state.leave_by, self.linger_until] {
+                next = match (next, other) {
+                    (Some(a), Some(b)) => Some(a.min(b)),
+                    (a, b) => a.or(b),
+                };
+            }
+            let Some(next) = next else { return Ok(()) };
+            if next > now {
+                drop(state);
+                // a later time is looked at when the earlier one has come
+                if next < self.timer_at || self.timer_at <= now {
+                    self.timer_at = next;
+                    self.timer.as_mut().reset(next.into());
+                }
+                if self.timer.as_mut().poll(cx).is_pending() {
+                    return Ok(());
+                }
+                self.timer_at = now;
+                continue;
+            }
+            if self.linger_until.is_some_and(|at| at <= now) {
+                self.hung_up = true;
+                self.linger_until = None;
+            }
+            if state.leave_by.is_some_and(|at| at <= now) {
+                state
+                    .mux
+                    .write_close(Kind::Disconnected, "the deadline of the goodbye passed");
+                drop(state);
+                self.write_now(cx);
+                return Err(End::Failed(cut(
+                    "this side said goodbye, and its deadline passed",
+                )));
+            }
+            let expired = state.mux.handle_timeout(now).map_err(End::Failed)?;
+            state.mux.take_wakers(&mut self.wakers);
+            drop(state);
+            for id in expired {
+                let text = "the deadline passed before the answer was there";
+                self.cancel(id, Box::new(Failure::new(Kind::Timeout, text)));
+            }
+            self.give_answers();
+            self.wake();
+            if self.tidy_at.is_some_and(|at| at <= now) {
+                self.tidy_at = None;
+                self.tidy();
+            }
+        }
+    }
+
+    /// Sees to it that large buffers are given back after a while; `true` when that is new.
+    fn arm_tidy(&mut self, now: Instant) -> bool {
+        if self.tidy_at.is_some() || self.input.capacity() + self.output.capacity() <= READ_LEAST {
+            return false;
+        }
+        self.tidy_at = now.checked_add(TIDY_AFTER);
+        true
+    }
+
+    /// Gives buffers back that nothing is in.
+    fn tidy(&mut self) {
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+            self.appetite = READ_LEAST;
+        }
+        self.output.shrink();
+        self.answers = Answers::default();
+        self.wakers = Vec::new();
+        self.link.lock().mux.shrink();
+    }
+
+    /// Ends the connection once both sides have said goodbye and nothing is left to do.
+    fn poll_goodbye(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), End> {
+        let mut state = self.link.lock();
+        let (ours, theirs) = state.mux.goodbyes();
+        if !(ours || theirs) || !state.mux.is_idle() || !self.waiting.is_empty() {
+            return Ok(());
+        }
+        if theirs && !ours {
+            state.mux.goodbye();
+        }
+        if state.mux.has_output() || !self.output.is_empty() {
+            return Ok(());
+        }
+        drop(state);
+        if self.hung_up {
+            return Err(End::Goodbye);
+        }
+        if self.linger_until.is_none() {
+            // a failure shows where the peer's end is read
+            let _ = Pin::new(&mut self.stream).poll_shutdown(cx);
+            self.linger_until = now.checked_add(LINGER);
+            // the timer is to learn of it
+            cx.waker().wake_by_ref();
+        }
+        Ok(())
+    }
+}
+
+/// How a connection ended.
+enum End {
+    Goodbye,
+    Failed(Failure),
+}
+
+/// What comes after a turn.
+enum Turn {
+    /// Another: there may be more.
+    Again,
+    /// Another, once other tasks had theirs.
+    Gather,
+    /// Nothing, until somebody wakes the driver.
+    Idle,
+}
+
+impl Work {
+    /// The same, with nothing left in the input.
+    fn own(mut self, input: &Bytes) -> Self {
+        if let Work::Land(opened) = &mut self {
+            if let Arguments::Input(range) = &opened.arguments {
+                opened.arguments = Arguments::Own(Bytes::copy_from_slice(&input[range.clone()]));
+            }
+        }
+        self
+    }
+}
+
+impl<S> Drop for Driver<S> {
+    fn drop(&mut self) {
+        // the runtime is shutting down, or the task was aborted: nobody may be left waiting
+        let mut state = self.link.lock();
+        let mut wakers = Vec::new();
+        state.close(cut("the connection's task is gone"), &mut wakers);
+        let running = state.mux.take_dropped();
+        drop(state);
+        running.into_iter().for_each(Running::cancel);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+fn cut(reason: &str) -> Failure {
+    Failure::new(Kind::Disconnected, format!("disconnected: {reason}"))
+}
+
+/// Reads once into the spare room of a buffer.
+fn read_some(
+    stream: &mut (impl AsyncRead + Unpin),
+    buffer: &mut BytesMut,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    use tokio::io::AsyncReadExt;
+    let read = stream.read_buf(buffer);
+    tokio::pin!(read);
+    read.poll(cx)
+}

@@ -1,0 +1,149 @@
+//! Who calls a hosted method, and what is left of the caller's time. Set around each poll of a
+//! landing, so that calls made within it inherit the deadline and the depth.
+
+use std::{
+    cell::Cell,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use super::{CoNumber, Hosted, Link, LinkInfo, PostingEnd};
+
+thread_local! {
+    static CURRENT: Cell<Current> = const { Cell::new(Current::NONE) };
+}
+
+/// What calls made now inherit.
+#[derive(Debug, Clone, Copy)]
+pub struct Current {
+    /// When the caller gives up.
+    pub deadline: Option<Instant>,
+    /// How many hosted conversations this is nested in.
+    pub depth: u8,
+    /// The caller's W3C trace context.
+    pub trace: Option<[u8; 25]>,
+}
+
+impl Current {
+    /// Outside of any landing.
+    pub const NONE: Self = Self {
+        deadline: None,
+        depth: 0,
+        trace: None,
+    };
+
+    /// What holds on this thread now.
+    pub fn get() -> Self {
+        CURRENT.get()
+    }
+
+    /// Runs `f` with this.
+    pub fn scope<R>(self, f: impl FnOnce() -> R) -> R {
+        struct Outer(Current);
+        impl Drop for Outer {
+            fn drop(&mut self) {
+                CURRENT.set(self.0);
+            }
+        }
+        let _outer = Outer(CURRENT.replace(self));
+        f()
+    }
+
+    /// A future that is polled with this.
+    pub fn carry<F: Future>(self, future: F) -> Carry<F> {
+        Carry {
+            current: self,
+            future: Box::pin(future),
+        }
+    }
+}
+
+/// A future that is polled with what a landing passes on; see [`Current::carry`].
+#[derive(Debug)]
+pub struct Carry<F> {
+    current: Current,
+    future: Pin<Box<F>>,
+}
+
+impl<F: Future> Future for Carry<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = &mut *self;
+        this.current.scope(|| this.future.as_mut().poll(cx))
+    }
+}
+
+/// Where an arrived conversation comes from.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin<'a> {
+    /// The connection.
+    pub link: &'a Arc<dyn Link>,
+    /// The conversation.
+    pub co: CoNumber,
+    /// What calls made while it lands inherit.
+    pub current: Current,
+}
+
+impl Origin<'_> {
+    /// The conversation, for a landing that needs to know it.
+    pub fn hosted(&self) -> Arc<Hosted> {
+        Arc::new(Hosted::new(Arc::clone(self.link), self.co, self.current))
+    }
+}
+
+/// What a hosted method may ask of its surroundings: an optional first parameter `cx: &Caller`.
+///
+/// Calls made within a method inherit its deadline and depth without it. A task that the method
+/// spawns does not: [`Caller::carry`] takes them there.
+#[derive(Debug, Clone)]
+pub struct Caller(Arc<Hosted>);
+
+impl Caller {
+    pub(crate) fn new(hosted: Arc<Hosted>) -> Self {
+        Self(hosted)
+    }
+
+    /// Facts about the connection: the peer's address, its identity.
+    pub fn info(&self) -> &LinkInfo {
+        self.0.link().info()
+    }
+
+    /// Where to start conversations with the caller.
+    pub fn po(&self) -> PostingEnd {
+        PostingEnd::new(Arc::clone(self.0.link()))
+    }
+
+    /// When the caller gives up, if it said so.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.0.current().deadline
+    }
+
+    /// How many hosted conversations this one is nested in; 0 for a call that began at the caller.
+    pub fn depth(&self) -> u8 {
+        self.0.current().depth - 1
+    }
+
+    /// The W3C trace context that came with the call: trace id (16 bytes), span id (8), flags (1).
+    pub fn trace(&self) -> Option<[u8; 25]> {
+        self.0.current().trace
+    }
+
+    /// Whether the caller wants no answer any more: it dropped the call, its time ran out, or it is
+    /// gone. Methods that are not `#[hbi(no_cancel)]` are dropped at their next await then.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.cancellation().is_cancelled()
+    }
+
+    /// Waits until the caller wants no answer any more.
+    pub async fn cancelled(&self) {
+        self.0.cancellation().cancelled().await;
+    }
+
+    /// A future that inherits deadline and depth as the method itself does, for `tokio::spawn`.
+    pub fn carry<F: Future>(&self, future: F) -> Carry<F> {
+        self.0.current().carry(future)
+    }
+}

@@ -1,0 +1,199 @@
+//! What posting and hosting conversations have in common: sending and receiving on the main
+//! sequence.
+
+use std::{future::poll_fn, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+
+use super::{CoNumber, Current, Data, Hosted, Link, Message, Received, data::local_io};
+use crate::{Error, Kind, Result, value::Packed};
+
+/// The stage of a conversation in which it sends.
+#[derive(Debug)]
+pub enum Sending {}
+
+/// The stage of a conversation in which it receives.
+#[derive(Debug)]
+pub enum Receiving {}
+
+/// The stage of a hosting conversation between receiving and sending.
+#[derive(Debug)]
+pub enum Working {}
+
+/// The main sequence of an open conversation.
+#[derive(Debug)]
+pub(super) struct Main {
+    pub(super) link: Arc<dyn Link>,
+    pub(super) co: CoNumber,
+    /// What of a piece of raw data was not taken yet.
+    rest: Bytes,
+    /// Raw data was begun to be taken, its end was not seen yet.
+    in_data: bool,
+    /// Something that was received and belongs to what is asked for next.
+    ahead: Option<Received>,
+}
+
+impl Main {
+    pub(super) fn new(link: Arc<dyn Link>, co: CoNumber) -> Self {
+        Self {
+            link,
+            co,
+            rest: Bytes::new(),
+            in_data: false,
+            ahead: None,
+        }
+    }
+
+    pub(super) async fn send(&self, message: Message) -> Result<()> {
+        let mut message = Some(message);
+        poll_fn(|cx| {
+            self.link
+                .poll_send(&self.link, self.co, 0, &mut message, cx)
+        })
+        .await
+    }
+
+    pub(super) async fn send_obj<T: Serialize + ?Sized>(&self, value: &T) -> Result<()> {
+        self.send(Message::Item(Packed::pack(value)?)).await
+    }
+
+    pub(super) async fn send_data(&self, data: impl Into<Data>) -> Result<()> {
+        let mut data = data.into();
+        while let Some(piece) = data.try_next().await? {
+            if !piece.is_empty() {
+                self.send(Message::Data(piece)).await?;
+            }
+        }
+        // the end of this run of data
+        self.send(Message::Data(Bytes::new())).await
+    }
+
+    /// Waits until all that was sent has left for the transport.
+    pub(super) async fn flush(&self) {
+        poll_fn(|cx| self.link.poll_sent(self.co, 0, cx)).await;
+    }
+
+    async fn next(&mut self) -> Result<Option<Received>> {
+        match self.ahead.take() {
+            Some(received) => Ok(Some(received)),
+            None => poll_fn(|cx| self.link.poll_receive(&self.link, self.co, 0, cx)).await,
+        }
+    }
+
+    /// The next value; scripts that stand before it land here.
+    pub(super) async fn recv_obj<T: DeserializeOwned + 'static>(&mut self) -> Result<T> {
+        loop {
+            match self.next().await? {
+                Some(Received::Item(packed)) => return Ok(packed.unpack()?),
+                Some(Received::Script {
+                    prepared,
+                    value,
+                    arguments,
+                }) => {
+                    let hosted = Hosted::back(Arc::clone(&self.link), self.co, Current::get());
+                    let answer = prepared.land(arguments, Arc::new(hosted)).await;
+                    let answer = answer.map_err(Error::from)?;
+                    if value {
+                        return Ok(answer.unpack()?);
+                    }
+                }
+                Some(Received::Data(bytes)) if bytes.is_empty() && self.rest.is_empty() => {
+                    self.in_data = false;
+                }
+                Some(Received::Data(bytes)) => {
+                    let n = bytes.len() + self.rest.len();
+                    self.ahead = Some(Received::Data(bytes));
+                    return Err(Error::new(
+                        Kind::Value,
+                        format!(
+                            "expected an object, found raw data ({n} bytes or more): take it first"
+                        ),
+                    ));
+                }
+                None => {
+                    return Err(Error::new(
+                        Kind::Value,
+                        "expected an object, but the peer has ended the conversation",
+                    ));
+                }
+            }
+        }
+    }
+
+    /// The next piece of the current run of raw data; `None` at its end.
+    async fn piece(&mut self) -> Result<Option<Bytes>> {
+        if !self.rest.is_empty() {
+            return Ok(Some(std::mem::take(&mut self.rest)));
+        }
+        match self.next().await? {
+            Some(Received::Data(bytes)) if bytes.is_empty() => {
+                self.in_data = false;
+                Ok(None)
+            }
+            Some(Received::Data(bytes)) => {
+                self.in_data = true;
+                Ok(Some(bytes))
+            }
+            Some(other) => {
+                self.ahead = Some(other);
+                Err(Error::new(
+                    Kind::Value,
+                    "expected raw data, found an object or a script",
+                ))
+            }
+            None => Err(Error::new(
+                Kind::Value,
+                "expected raw data, but the peer has ended the conversation",
+            )),
+        }
+    }
+
+    pub(super) async fn recv_data(
+        &mut self,
+        writer: &mut (impl AsyncWrite + Unpin + ?Sized),
+    ) -> Result<u64> {
+        let mut total = 0;
+        while let Some(piece) = self.piece().await? {
+            writer.write_all(&piece).await.map_err(local_io)?;
+            total += piece.len() as u64;
+        }
+        writer.flush().await.map_err(local_io)?;
+        Ok(total)
+    }
+
+    pub(super) async fn recv_exact(&mut self, mut buffer: &mut [u8]) -> Result<()> {
+        while !buffer.is_empty() {
+            let Some(mut piece) = self.piece().await? else {
+                return Err(Error::new(
+                    Kind::Value,
+                    format!(
+                        "the raw data ended {} bytes before the buffer was full",
+                        buffer.len()
+                    ),
+                ));
+            };
+            let n = piece.len().min(buffer.len());
+            let (now, later) = buffer.split_at_mut(n);
+            now.copy_from_slice(&piece.split_to(n));
+            buffer = later;
+            self.rest = piece;
+        }
+        Ok(())
+    }
+
+    pub(super) fn recv_stream(&mut self) -> impl Stream<Item = Result<Bytes>> + Send + Unpin + '_ {
+        Box::pin(stream::try_unfold(self, |main| async move {
+            Ok(main.piece().await?.map(|piece| (piece, main)))
+        }))
+    }
+
+    /// Waits for the end of the peer's main sequence; what still comes before it is dropped.
+    pub(super) async fn completed(&mut self) -> Result<()> {
+        self.rest.clear();
+        while self.next().await?.is_some() {}
+        Ok(())
+    }
+}

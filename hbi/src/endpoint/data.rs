@@ -1,0 +1,268 @@
+//! Binary streams: `Data` in arguments, answers and anywhere in values.
+
+use std::{
+    fmt,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    sync::Mutex,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt, stream};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use super::{Carried, Message, Messages, carried::no_stream};
+use crate::{
+    Error, Kind, Result,
+    value::{deserialize_handle, serialize_handle},
+};
+
+/// What is read from a source at once.
+const PIECE: usize = 64 << 10;
+
+/// A stream of bytes that travels: as an argument, an answer, or anywhere in a value.
+///
+/// It is made of bytes, of an [`AsyncRead`], or of a stream of [`Bytes`], and read as any of them;
+/// it is never in memory as a whole. An end in good order is told apart from a failure, so that a
+/// file cut short never looks complete. Dropping it tells the sender to stop.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let data = hbi::Data::from("hello".as_bytes().to_vec());
+/// assert_eq!(data.to_bytes(1 << 20).await?, "hello");
+/// # Ok::<(), hbi::Error>(()) }).unwrap();
+/// ```
+pub struct Data {
+    inner: Mutex<Option<Messages>>,
+    /// What of the last piece was not read yet.
+    rest: Bytes,
+    /// How many bytes come, where the sender said so.
+    len: Option<u64>,
+}
+
+impl fmt::Debug for Data {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Data").finish_non_exhaustive()
+    }
+}
+
+impl Data {
+    /// Data of a stream of bytes that may fail: the first error ends it, and arrives at the receiver.
+    pub fn stream<E: Into<Error>>(
+        bytes: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
+    ) -> Self {
+        Self::new(Messages::local(
+            bytes.map(|piece| piece.map(Message::Data).map_err(Into::into)),
+        ))
+    }
+
+    /// Data that is read from a reader to its end.
+    pub fn reader(reader: impl AsyncRead + Send + 'static) -> Self {
+        let reader = Box::pin(reader);
+        Self::stream(stream::try_unfold(reader, |mut reader| async move {
+            let piece = read_piece(&mut reader).await?;
+            Ok::<_, Error>(piece.map(|piece| (piece, reader)))
+        }))
+    }
+
+    /// The same data, known to be this long. The text wire can only send data of known length.
+    pub fn with_len(mut self, len: u64) -> Self {
+        self.len = Some(len);
+        self
+    }
+
+    /// How many bytes there are, where that was said.
+    pub fn len_hint(&self) -> Option<u64> {
+        self.len
+    }
+
+    fn new(messages: Messages) -> Self {
+        Self {
+            inner: Mutex::new(Some(messages)),
+            rest: Bytes::new(),
+            len: None,
+        }
+    }
+
+    /// The next piece, or `None` at the end in good order.
+    ///
+    /// # Errors
+    /// When the data ended otherwise: its source failed, its sender was dropped, or the connection
+    /// is gone. What came before is then not the whole.
+    pub async fn try_next(&mut self) -> Result<Option<Bytes>> {
+        poll_fn(|cx| self.poll_piece(cx)).await.transpose()
+    }
+
+    /// Writes all of it to a writer, and flushes it; returns how many bytes there were.
+    ///
+    /// # Errors
+    /// As [`Self::try_next`], or when the writer fails.
+    pub async fn write_to(mut self, writer: &mut (impl AsyncWrite + Unpin)) -> Result<u64> {
+        let mut total = 0;
+        while let Some(piece) = self.try_next().await? {
+            writer.write_all(&piece).await.map_err(local_io)?;
+            total += piece.len() as u64;
+        }
+        writer.flush().await.map_err(local_io)?;
+        Ok(total)
+    }
+
+    /// All of it in memory, at most `limit` bytes.
+    ///
+    /// # Errors
+    /// As [`Self::try_next`], or when there is more than `limit`.
+    pub async fn to_bytes(mut self, limit: usize) -> Result<Bytes> {
+        let mut all = BytesMut::new();
+        while let Some(piece) = self.try_next().await? {
+            if piece.len() > limit - all.len() {
+                return Err(crate::Failure::limit(
+                    "to_bytes",
+                    limit,
+                    "read the data piece by piece, or pass a higher limit",
+                )
+                .into());
+            }
+            if all.is_empty() {
+                // the usual case of one piece is not copied
+                all = piece
+                    .try_into_mut()
+                    .unwrap_or_else(|piece| BytesMut::from(&piece[..]));
+            } else {
+                all.extend_from_slice(&piece);
+            }
+        }
+        Ok(all.freeze())
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
+        if !self.rest.is_empty() {
+            return Poll::Ready(Some(Ok(std::mem::take(&mut self.rest))));
+        }
+        let inner = self.inner.get_mut().unwrap_or_else(|e| e.into_inner());
+        let Some(messages) = inner else {
+            return Poll::Ready(None);
+        };
+        let next = ready!(messages.poll_next(cx)).map(|message| match message? {
+            Message::Data(bytes) => Ok(bytes),
+            _ => Err(Error::new(
+                Kind::Value,
+                "expected data, found a stream of items",
+            )),
+        });
+        if !matches!(next, Some(Ok(_))) {
+            *inner = None;
+        }
+        Poll::Ready(next)
+    }
+}
+
+impl Stream for Data {
+    type Item = Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
+        self.poll_piece(cx)
+    }
+}
+
+impl AsyncRead for Data {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.rest.is_empty() {
+            match ready!(self.poll_piece(cx)) {
+                None => return Poll::Ready(Ok(())),
+                Some(Ok(piece)) => self.rest = piece,
+                Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
+            }
+        }
+        let n = self.rest.len().min(buf.remaining());
+        buf.put_slice(&self.rest.split_to(n));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl From<Bytes> for Data {
+    fn from(bytes: Bytes) -> Self {
+        let len = bytes.len() as u64;
+        Self::stream(stream::iter([Ok::<_, Error>(bytes)])).with_len(len)
+    }
+}
+
+impl From<Vec<u8>> for Data {
+    fn from(bytes: Vec<u8>) -> Self {
+        Bytes::from(bytes).into()
+    }
+}
+
+impl From<&'static [u8]> for Data {
+    fn from(bytes: &'static [u8]) -> Self {
+        Bytes::from_static(bytes).into()
+    }
+}
+
+impl From<&'static str> for Data {
+    fn from(text: &'static str) -> Self {
+        text.as_bytes().into()
+    }
+}
+
+impl From<tokio::fs::File> for Data {
+    /// The file from its position to its end.
+    fn from(file: tokio::fs::File) -> Self {
+        Self::reader(file)
+    }
+}
+
+impl Serialize for Data {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut inner = self.inner.lock().unwrap_or_else(|e| e.into_inner());
+        let Some(messages) = inner.take() else {
+            return Err(ser::Error::custom(
+                "this data was sent or read to its end before: a stream can be taken once",
+            ));
+        };
+        let messages = if self.rest.is_empty() {
+            messages
+        } else {
+            // begun to be read: the rest of the last piece goes first
+            let first = stream::iter([Ok(Message::Data(self.rest.clone()))]);
+            let mut messages = messages;
+            Messages::local(first.chain(stream::poll_fn(move |cx| messages.poll_next(cx))))
+        };
+        serialize_handle(Box::new(Carried::Stream(messages)), serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Data {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Carried::from_handle(deserialize_handle(deserializer)?) {
+            Some(Carried::Stream(messages)) => Ok(Self::new(messages)),
+            _ => Err(de::Error::custom(no_stream())),
+        }
+    }
+}
+
+async fn read_piece(reader: &mut (impl AsyncRead + Unpin)) -> Result<Option<Bytes>> {
+    let mut piece = BytesMut::with_capacity(PIECE);
+    let n = reader.read_buf(&mut piece).await.map_err(local_io)?;
+    Ok((n > 0).then(|| piece.freeze()))
+}
+
+/// An error of a reader or writer of this side, which says nothing about the connection.
+pub(super) fn local_io(error: io::Error) -> Error {
+    match error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<Error>())
+    {
+        Some(error) => error.clone(),
+        None => Error::new(
+            Kind::Value,
+            format!("reading or writing the data failed: {error}"),
+        ),
+    }
+}

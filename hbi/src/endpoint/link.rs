@@ -1,0 +1,275 @@
+//! The borders of a connection: what it offers to endpoints, and what it asks of an environment.
+
+use std::{
+    any::Any,
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use super::{Hosted, Origin};
+use crate::{
+    Error, Failure,
+    script::Text,
+    value::{Handles, Packed},
+};
+
+/// A boxed future that may move between threads.
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// The number of a conversation on its connection; what it means is the connection's business.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CoNumber(pub u64);
+
+/// How a connection writes scripts and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Encoding {
+    /// Texts with bound parameters, values as MessagePack.
+    Bound,
+    /// Source text with values as literals.
+    Literal,
+}
+
+/// Facts about a connection that do not change.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct LinkInfo {
+    /// The peer's address, as far as the transport knows one.
+    pub peer_address: String,
+    /// This side's address, as far as the transport knows one.
+    pub local_address: String,
+    /// How scripts and values are written.
+    pub encoding: Encoding,
+    /// The deadline of calls that set none.
+    pub deadline: Option<Duration>,
+    /// What the application knows of who the peer is.
+    pub identity: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+/// A conversation to be opened.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The script that opens it, if it begins with one.
+    pub text: Option<Text<'a>>,
+    /// Whether the script's value is asked for.
+    pub value: bool,
+    /// Whether the conversation is this one call.
+    pub call: bool,
+    /// Whether nothing follows on the main sequence.
+    pub last: bool,
+    /// Arguments, a MessagePack array.
+    pub arguments: &'a [u8],
+    /// The handles in them; taken when the conversation is opened.
+    pub handles: &'a mut Handles,
+    /// When the poster gives up.
+    pub deadline: Option<Instant>,
+}
+
+/// A message to be sent in an open conversation.
+#[derive(Debug)]
+pub enum Message {
+    /// A value.
+    Item(Packed),
+    /// Raw bytes.
+    Data(Bytes),
+    /// A script.
+    Script {
+        /// Its source.
+        source: String,
+        /// Names of its parameters.
+        parameters: Vec<std::borrow::Cow<'static, str>>,
+        /// Whether its value is asked for.
+        value: bool,
+        /// Its arguments, a MessagePack array.
+        arguments: Packed,
+    },
+}
+
+/// What arrived in a conversation.
+pub enum Received {
+    /// A value.
+    Item(Packed),
+    /// Raw bytes.
+    Data(Bytes),
+    /// A script to land here.
+    Script {
+        /// What the environment made of it.
+        prepared: Arc<dyn Prepared>,
+        /// Whether its value is asked for.
+        value: bool,
+        /// Its arguments, a MessagePack array.
+        arguments: Packed,
+    },
+}
+
+impl fmt::Debug for Received {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Received::Item(packed) => f.debug_tuple("Item").field(packed).finish(),
+            Received::Data(bytes) => write!(f, "Data({} bytes)", bytes.len()),
+            Received::Script { value, .. } => write!(f, "Script {{ value: {value} }}"),
+        }
+    }
+}
+
+/// What a connection of any wire offers to the endpoints.
+///
+/// Nothing here runs an application's code while it holds a lock. `this` is always the connection
+/// itself, for what it hands out.
+pub trait Link: Send + Sync + fmt::Debug {
+    /// Facts about the connection.
+    fn info(&self) -> &LinkInfo;
+
+    /// Opens a conversation; waits while the peer takes no more of them. Nested in a landing it
+    /// fails instead of waiting, since it could wait for itself.
+    fn poll_open(
+        &self,
+        this: &Arc<dyn Link>,
+        request: &mut Request<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<CoNumber, Error>>;
+
+    /// The answer of a call, passed to `read` where it lies; the call is over then.
+    fn poll_reply(
+        &self,
+        this: &Arc<dyn Link>,
+        co: CoNumber,
+        cx: &mut Context<'_>,
+        read: &mut dyn FnMut(&[u8], &mut Handles),
+    ) -> Poll<Result<(), Error>>;
+
+    /// Hands over a message once the channel has room for it.
+    fn poll_send(
+        &self,
+        this: &Arc<dyn Link>,
+        co: CoNumber,
+        channel: u16,
+        message: &mut Option<Message>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Error>>;
+
+    /// Answers a hosted conversation with its value, and ends this side of it.
+    fn answer(&self, this: &Arc<dyn Link>, co: CoNumber, answer: Packed);
+
+    /// What arrives next on a channel; `None` at its end.
+    fn poll_receive(
+        &self,
+        this: &Arc<dyn Link>,
+        co: CoNumber,
+        channel: u16,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Received>, Error>>;
+
+    /// Ready once nobody wants more of a channel this side sends on.
+    fn poll_stopped(&self, co: CoNumber, channel: u16, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Ready once what was sent on a channel has left for the transport.
+    fn poll_sent(&self, co: CoNumber, channel: u16, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Ends a channel in good order; channel 0 is the main sequence.
+    fn end(&self, co: CoNumber, channel: u16);
+
+    /// Ends a channel with a failure; on channel 0 this side of the conversation.
+    fn fail(&self, co: CoNumber, channel: u16, failure: Failure);
+
+    /// Lets go of a stream that arrived.
+    fn stop(&self, co: CoNumber, channel: u16);
+
+    /// Lets go of a conversation: what the peer still sends in it is dropped, and it is told.
+    fn release(&self, co: CoNumber);
+
+    /// Lets go of a conversation without disturbing it: the peer carries on to its end.
+    fn detach(&self, co: CoNumber);
+
+    /// Tells the peer that one of its objects is held once less.
+    fn release_object(&self, number: u32);
+
+    /// Begins to close: goodbye to the peer, at most until the deadline.
+    fn goodbye(&self, deadline: Duration);
+
+    /// Why the connection is gone, once it is.
+    fn closed(&self) -> Option<Error>;
+
+    /// Ready once the connection is gone.
+    fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()>;
+}
+
+/// A script that arrived in an open conversation, ready to land when its turn comes.
+pub trait Prepared: Send + Sync {
+    /// Lands it.
+    fn land(
+        self: Arc<Self>,
+        arguments: Packed,
+        hosted: Arc<Hosted>,
+    ) -> BoxFuture<Result<Packed, Failure>>;
+}
+
+/// A conversation that the peer opened, on its way to the environment.
+#[derive(Debug)]
+pub struct Arrived<'a> {
+    /// The number of the script.
+    pub script: u32,
+    /// Whether its value is asked for.
+    pub value: bool,
+    /// Arguments, a MessagePack array.
+    pub arguments: &'a [u8],
+    /// The handles in them.
+    pub handles: Handles,
+    /// Where it came from.
+    pub origin: Origin<'a>,
+}
+
+/// How far a landing came.
+#[must_use]
+pub enum Landed {
+    /// Done: the value stands at the end of the output, its handles here.
+    Done(Handles),
+    /// Done without a value, though one may be asked for: nothing.
+    Effect,
+    /// Failed.
+    Failed(Box<Failure>),
+    /// It waits, or runs elsewhere.
+    Waiting {
+        /// Its outcome. Dropping it cancels the landing.
+        future: BoxFuture<Result<Packed, Failure>>,
+        /// The conversation as the landing sees it, if it asked for it.
+        hosted: Option<Arc<Hosted>>,
+        /// Whether it is to run to its end, whatever its caller does.
+        detached: bool,
+    },
+}
+
+impl fmt::Debug for Landed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Landed::Done(_) => "Done",
+            Landed::Effect => "Effect",
+            Landed::Failed(_) => "Failed",
+            Landed::Waiting { .. } => "Waiting",
+        })
+    }
+}
+
+/// What a connection asks of the hosting environment behind it. Owned by the connection's task.
+pub trait Landing: Send {
+    /// The peer gave a number its text. One that does not compile is kept with its error.
+    fn define(&mut self, number: u32, parameters: &[&str], source: &str);
+
+    /// Lands the script that opens a conversation. Its value is appended to `output`.
+    fn land(&mut self, arrived: Arrived<'_>, output: &mut Vec<u8>) -> Landed;
+
+    /// Readies a script that came in an open conversation.
+    fn prepare(&mut self, number: u32) -> Arc<dyn Prepared>;
+
+    /// The connection is up: whatever is to happen before anything lands.
+    fn connected(&mut self) -> Option<BoxFuture<()>>;
+
+    /// The connection is gone, and why.
+    fn disconnected(&mut self, reason: &Error);
+}

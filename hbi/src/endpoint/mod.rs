@@ -1,0 +1,31 @@
+//! The two ends of a connection as applications use them: posting conversations, hosting
+//! conversations, and the streams and objects that travel in their values.
+//!
+//! Owns the two borders of a connection: [`Link`], which a connection of any wire implements, and
+//! [`Landing`], which the hosting environment implements.
+
+mod caller;
+mod carried;
+mod conversation;
+mod data;
+mod hosting;
+mod items;
+mod link;
+mod object;
+mod posting;
+mod running;
+
+pub use caller::{Caller, Carry, Current, Origin};
+pub use carried::{Carried, Inlet, Messages, Outlet};
+pub use conversation::{Receiving, Sending, Working};
+pub use data::Data;
+pub use hosting::{Cancellation, HoCo, Hosted};
+pub use items::{Items, ItemsSender};
+pub use link::{
+    Arrived, BoxFuture, CoNumber, Encoding, Landed, Landing, Link, LinkInfo, Message, Prepared,
+    Received, Request,
+};
+pub use object::{Object, RemoteObject};
+pub(crate) use posting::default_deadline;
+pub use posting::{PoCo, PostingEnd};
+pub use running::run_conversation;

@@ -1,0 +1,386 @@
+//! The posting endpoint and its conversations: where the application starts to talk.
+
+use std::{
+    borrow::Cow,
+    fmt,
+    future::poll_fn,
+    marker::PhantomData,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::io::AsyncWrite;
+
+use super::{
+    CoNumber, Current, Data, Link, LinkInfo, Message, Receiving, Request, Sending,
+    conversation::Main,
+};
+use crate::{
+    Error, Kind, Result,
+    script::Text,
+    value::{Handles, Packed},
+};
+
+/// The posting endpoint of a connection: where conversations with the peer begin.
+///
+/// A cheap handle. It does not keep the connection alive: once that is gone, everything here fails
+/// with the reason.
+#[derive(Clone)]
+pub struct PostingEnd {
+    link: Arc<dyn Link>,
+}
+
+impl fmt::Debug for PostingEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PostingEnd({})", self.info().peer_address)
+    }
+}
+
+impl AsRef<PostingEnd> for PostingEnd {
+    fn as_ref(&self) -> &PostingEnd {
+        self
+    }
+}
+
+impl PostingEnd {
+    pub(crate) fn new(link: Arc<dyn Link>) -> Self {
+        Self { link }
+    }
+
+    pub(crate) fn link(&self) -> &Arc<dyn Link> {
+        &self.link
+    }
+
+    /// Facts about the connection: the peer's address, its identity.
+    pub fn info(&self) -> &LinkInfo {
+        self.link.info()
+    }
+
+    /// Why the connection is gone, once it is.
+    pub fn closed(&self) -> Option<Error> {
+        self.link.closed()
+    }
+
+    /// Waits until the connection is gone; returns why.
+    pub async fn wait_closed(&self) -> Error {
+        poll_fn(|cx| self.link.poll_closed(cx)).await;
+        self.link
+            .closed()
+            .unwrap_or_else(|| Error::disconnected("the connection is gone"))
+    }
+
+    /// Begins a conversation, in its sending stage. The peer hears of it with what is sent first.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub async fn co(&self) -> Result<PoCo<Sending>> {
+        if let Some(error) = self.closed() {
+            return Err(error);
+        }
+        Ok(PoCo {
+            link: Arc::clone(&self.link),
+            main: None,
+            deadline: None,
+            stage: PhantomData,
+        })
+    }
+
+    /// Sends a script for its effect, and forgets it.
+    ///
+    /// # Errors
+    /// When it could not be handed to the wire. What it does at the peer is not told.
+    pub async fn notif(&self, code: impl Into<String>) -> Result<()> {
+        let mut co = self.co().await?;
+        co.send_code(code).await?;
+        co.close().await
+    }
+
+    /// Sends a script for its effect and raw data behind it, and forgets them.
+    ///
+    /// # Errors
+    /// When they could not be handed to the wire, or the data's source failed.
+    pub async fn notif_data(&self, code: impl Into<String>, data: impl Into<Data>) -> Result<()> {
+        let mut co = self.co().await?;
+        co.send_code(code).await?;
+        co.send_data(data).await?;
+        co.close().await
+    }
+
+    pub(crate) async fn open(&self, mut request: Request<'_>) -> Result<CoNumber> {
+        poll_fn(|cx| self.link.poll_open(&self.link, &mut request, cx)).await
+    }
+}
+
+/// A posting conversation. `S` is its stage: [`Sending`], then [`Receiving`].
+///
+/// What is sent and received in it goes one after the other, beside all other conversations of the
+/// connection. Dropping it before [`PoCo::close`] tells the peer that it was abandoned.
+///
+/// A stage's methods exist in that stage only:
+///
+/// ```compile_fail,E0599
+/// # async fn f(co: hbi::PoCo<hbi::Sending>) -> hbi::Result<()> {
+/// let mut co = co;
+/// let n: i64 = co.recv_obj().await?; // not before `start_recv`
+/// # Ok(()) }
+/// ```
+///
+/// ```compile_fail,E0382
+/// # async fn f(mut co: hbi::PoCo<hbi::Sending>) -> hbi::Result<()> {
+/// let receiving = co.start_recv().await?;
+/// co.send_code("late()").await?; // it has moved on to its next stage
+/// # Ok(()) }
+/// ```
+pub struct PoCo<S> {
+    link: Arc<dyn Link>,
+    main: Option<Main>,
+    deadline: Option<Instant>,
+    stage: PhantomData<fn() -> S>,
+}
+
+impl<S> fmt::Debug for PoCo<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stage = std::any::type_name::<S>()
+            .rsplit("::")
+            .next()
+            .unwrap_or_default();
+        write!(
+            f,
+            "PoCo<{stage}>({:?})",
+            self.main.as_ref().map(|main| main.co)
+        )
+    }
+}
+
+impl<S> PoCo<S> {
+    /// A conversation that was opened already.
+    pub(crate) fn opened(link: Arc<dyn Link>, co: CoNumber) -> Self {
+        let main = Main::new(Arc::clone(&link), co);
+        Self {
+            link,
+            main: Some(main),
+            deadline: None,
+            stage: PhantomData,
+        }
+    }
+
+    /// The conversation's number on its connection, once something was sent. For logs: numbers are
+    /// used again.
+    pub fn co_seq(&self) -> Option<u64> {
+        self.main.as_ref().map(|main| main.co.0)
+    }
+
+    fn into_stage<T>(mut self) -> PoCo<T> {
+        PoCo {
+            link: Arc::clone(&self.link),
+            // without it the old stage has nothing to abandon
+            main: self.main.take(),
+            deadline: self.deadline,
+            stage: PhantomData,
+        }
+    }
+}
+
+impl PoCo<Sending> {
+    /// Gives the conversation this long; what its landings at the peer call inherits what is left.
+    /// To be said before anything is sent.
+    pub fn within(mut self, time: Duration) -> Self {
+        self.deadline = Instant::now().checked_add(time);
+        self
+    }
+
+    /// Sends a script, which lands for its effect.
+    ///
+    /// # Errors
+    /// When the connection is gone, or the peer has ended the conversation: then why.
+    pub async fn send_code(&mut self, code: impl Into<String>) -> Result<()> {
+        self.script(code.into(), false).await
+    }
+
+    /// Sends a script, whose value arrives where the hosted code receives its next object.
+    ///
+    /// # Errors
+    /// As [`Self::send_code`].
+    pub async fn send_obj_of(&mut self, code: impl Into<String>) -> Result<()> {
+        self.script(code.into(), true).await
+    }
+
+    async fn script(&mut self, source: String, value: bool) -> Result<()> {
+        if let Some(main) = &self.main {
+            let arguments = Packed::array([]);
+            return main
+                .send(Message::Script {
+                    source,
+                    parameters: Vec::new(),
+                    value,
+                    arguments,
+                })
+                .await;
+        }
+        let parameters: &[Cow<'static, str>] = &[];
+        let text = Text::Free {
+            source: &source,
+            parameters,
+            again: false,
+        };
+        self.open(Some(text), value).await.map(|_| ())
+    }
+
+    async fn open(&mut self, text: Option<Text<'_>>, value: bool) -> Result<&mut Main> {
+        let mut handles = Handles::new();
+        let request = Request {
+            text,
+            value,
+            call: false,
+            last: false,
+            arguments: &[0x90],
+            handles: &mut handles,
+            deadline: self.deadline.or_else(|| default_deadline(&*self.link)),
+        };
+        let co = PostingEnd::new(Arc::clone(&self.link))
+            .open(request)
+            .await?;
+        Ok(self.main.insert(Main::new(Arc::clone(&self.link), co)))
+    }
+
+    async fn main(&mut self) -> Result<&mut Main> {
+        if self.main.is_none() {
+            self.open(None, false).await?;
+        }
+        self.main
+            .as_mut()
+            .ok_or_else(|| Error::new(Kind::Cancelled, "the conversation is over"))
+    }
+
+    /// Sends a value, which hosted code takes with `recv_obj`.
+    ///
+    /// # Errors
+    /// As [`Self::send_code`], or when the value cannot be packed.
+    pub async fn send_obj<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<()> {
+        self.main().await?.send_obj(value).await
+    }
+
+    /// Sends raw data, which hosted code takes with `recv_data`: bytes, a reader ([`Data::reader`])
+    /// or a stream ([`Data::stream`]).
+    ///
+    /// # Errors
+    /// As [`Self::send_code`], or when the source fails; the conversation is to be dropped then.
+    pub async fn send_data(&mut self, data: impl Into<Data>) -> Result<()> {
+        self.main().await?.send_data(data).await
+    }
+
+    /// Ends the sending stage: from here on the peer's answer is received.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub async fn start_recv(mut self) -> Result<PoCo<Receiving>> {
+        let main = self.main().await?;
+        main.link.end(main.co, 0);
+        Ok(self.into_stage())
+    }
+
+    /// Ends the conversation without waiting for anything: what was sent lands, and is answered by
+    /// nothing.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub async fn close(self) -> Result<()> {
+        let mut this = self;
+        if let Some(main) = this.main.take() {
+            main.flush().await;
+            main.link.end(main.co, 0);
+            main.link.detach(main.co);
+            if let Some(error) = main.link.closed() {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl PoCo<Receiving> {
+    fn main(&mut self) -> Result<&mut Main> {
+        self.main
+            .as_mut()
+            .ok_or_else(|| Error::new(Kind::Cancelled, "the conversation is over"))
+    }
+
+    /// The next object. Back-scripts that stand before it land here, in this side's environment.
+    ///
+    /// # Errors
+    /// The failure with which the peer ended the conversation; or when something else comes than a
+    /// `T`.
+    pub async fn recv_obj<T: DeserializeOwned + 'static>(&mut self) -> Result<T> {
+        self.main()?.recv_obj().await
+    }
+
+    /// Takes the raw data that comes next, to its end, into a writer; returns how many bytes.
+    ///
+    /// # Errors
+    /// As [`Self::recv_obj`], or when the writer fails.
+    pub async fn recv_data(
+        &mut self,
+        writer: &mut (impl AsyncWrite + Unpin + ?Sized),
+    ) -> Result<u64> {
+        self.main()?.recv_data(writer).await
+    }
+
+    /// Fills a buffer with raw data, exactly.
+    ///
+    /// # Errors
+    /// As [`Self::recv_obj`], or when the data ends before the buffer is full.
+    pub async fn recv_exact(&mut self, buffer: &mut [u8]) -> Result<()> {
+        self.main()?.recv_exact(buffer).await
+    }
+
+    /// The raw data that comes next as a stream, to its end.
+    ///
+    /// # Errors
+    /// When the conversation is over.
+    pub fn recv_stream(&mut self) -> Result<impl Stream<Item = Result<Bytes>> + Send + Unpin + '_> {
+        Ok(self.main()?.recv_stream())
+    }
+
+    /// Waits until the peer has ended its side; what still comes before is dropped.
+    ///
+    /// # Errors
+    /// The failure with which the peer ended the conversation.
+    pub async fn wait_completed(mut self) -> Result<()> {
+        self.main()?.completed().await
+    }
+
+    /// Ends the conversation; what the peer still sends is dropped.
+    ///
+    /// # Errors
+    /// None at present.
+    pub async fn close(self) -> Result<()> {
+        drop(self);
+        Ok(())
+    }
+}
+
+impl<S> Drop for PoCo<S> {
+    fn drop(&mut self) {
+        if let Some(main) = self.main.take() {
+            // does nothing where this side has ended in good order
+            main.link.fail(main.co, 0, super::carried::abandoned());
+            main.link.release(main.co);
+        }
+    }
+}
+
+/// The deadline of a request that sets none: what a landing passes on, or the connection's default.
+pub(crate) fn default_deadline(link: &dyn Link) -> Option<Instant> {
+    let inherited = Current::get().deadline;
+    let own = link
+        .info()
+        .deadline
+        .and_then(|time| Instant::now().checked_add(time));
+    match (inherited, own) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}

@@ -1,0 +1,352 @@
+//! The environment of one connection: what names mean, and the values that the peer keeps in it.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
+
+use super::{
+    Bounds, Incoming, Outcome, Reactive, Service, describe, function::Exposed, incoming::full_name,
+};
+use crate::{
+    Error, Failure, Kind, PostingEnd,
+    endpoint::{BoxFuture, Carried, Hosted, Landed},
+    value::{Handles, Packed},
+};
+
+/// What a name stands for.
+pub(super) enum Artifact {
+    Function(Arc<dyn Exposed>),
+    Constructor(Arc<dyn Exposed>, &'static [&'static str]),
+    Value(Bytes),
+    Object(Arc<Reactive>),
+    Describe,
+}
+
+pub(super) type ErrorHook = Arc<dyn Fn(Error) + Send + Sync>;
+pub(super) type PrintHook = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// What the application wants to hear of.
+#[derive(Default)]
+pub(crate) struct Hooks {
+    pub(super) connect: Option<Box<dyn FnOnce(PostingEnd) -> BoxFuture<()> + Send>>,
+    pub(super) disconnect: Option<Box<dyn FnOnce(&Error) + Send>>,
+    pub(super) error: Option<ErrorHook>,
+    pub(super) print: Option<PrintHook>,
+}
+
+/// The environment of one connection.
+pub(crate) struct Environment {
+    pub(super) services: Vec<Arc<dyn Service>>,
+    pub(super) artifacts: HashMap<String, Artifact>,
+    pub(super) bounds: Bounds,
+    error: Option<ErrorHook>,
+    print: Option<PrintHook>,
+    kept: Mutex<Kept>,
+}
+
+/// What the peer keeps in the environment.
+#[derive(Default)]
+struct Kept {
+    values: HashMap<String, Bytes>,
+    bytes: usize,
+}
+
+/// Where a name leads to a call.
+#[derive(Clone)]
+pub(super) enum Target {
+    Method(Arc<dyn Service>, usize),
+    Function(String, Arc<dyn Exposed>),
+    Describe,
+}
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Environment")
+            .field("artifacts", &self.artifacts.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Environment {
+    pub(super) fn new(
+        services: Vec<Arc<dyn Service>>,
+        artifacts: HashMap<String, Artifact>,
+        bounds: Bounds,
+        error: Option<ErrorHook>,
+        print: Option<PrintHook>,
+    ) -> Self {
+        Self {
+            services,
+            artifacts,
+            bounds,
+            error,
+            print,
+            kept: Mutex::default(),
+        }
+    }
+
+    /// What a call of this name calls.
+    pub(super) fn resolve(&self, name: &str) -> Option<Target> {
+        let (namespace, method) = name.rsplit_once("::").unwrap_or(("", name));
+        for service in &self.services {
+            let table = service.table();
+            if table.name == namespace {
+                if let Some(place) = table.find(method) {
+                    return Some(Target::Method(Arc::clone(service), place));
+                }
+            }
+        }
+        match self.artifacts.get(name)? {
+            Artifact::Function(exposed) | Artifact::Constructor(exposed, _) => {
+                Some(Target::Function(name.to_owned(), Arc::clone(exposed)))
+            }
+            Artifact::Describe => Some(Target::Describe),
+            Artifact::Value(_) | Artifact::Object(_) => None,
+        }
+    }
+
+    /// The failure of a name that is not there: what there is in its place.
+    pub(super) fn unknown(&self, name: &str) -> Failure {
+        let similar = self.resembling(name);
+        let hint = if similar.is_empty() {
+            "nothing of that kind is exposed".to_owned()
+        } else {
+            format!("exposed there: {}", similar.join(", "))
+        };
+        Failure::new(
+            Kind::Unknown,
+            format!("`{name}` is not exposed by the peer; {hint}"),
+        )
+    }
+
+    /// Names like one that is not there: those of its namespace, or those spelt like it.
+    pub(super) fn resembling(&self, name: &str) -> Vec<String> {
+        const MOST: usize = 12;
+        let (namespace, _) = name.rsplit_once("::").unwrap_or(("", name));
+        let mut names: Vec<String> = Vec::new();
+        for service in &self.services {
+            let table = service.table();
+            if table.name == namespace {
+                let methods = table.methods.iter().take(MOST);
+                names.extend(methods.map(|method| full_name(table.name, method.name)));
+            }
+        }
+        if names.is_empty() {
+            let tables = self.services.iter().map(|service| service.table().name);
+            names.extend(
+                tables
+                    .filter(|name| !name.is_empty())
+                    .map(|name| format!("{name}::…")),
+            );
+        }
+        if namespace.is_empty() {
+            let mut own: Vec<_> = self.artifacts.keys().cloned().collect();
+            own.sort();
+            names.extend(own);
+        }
+        names.truncate(MOST);
+        names
+    }
+
+    /// An exposed value, or one that the peer keeps here.
+    pub(super) fn get(&self, name: &str) -> Option<Packed> {
+        if let Some(artifact) = self.artifacts.get(name) {
+            return artifact.value();
+        }
+        let kept = self.kept.lock().unwrap_or_else(|e| e.into_inner());
+        let bytes = kept.values.get(name)?.clone();
+        Some(Packed::from_parts(bytes, Handles::new()))
+    }
+
+    /// Keeps a value for the peer.
+    pub(super) fn set(&self, name: &str, value: Packed) -> Result<(), Failure> {
+        let exposed = self.artifacts.contains_key(name)
+            || self.services.iter().any(|service| {
+                let table = service.table();
+                table.name == name || table.name.is_empty() && table.find(name).is_some()
+            });
+        if exposed {
+            return Err(Failure::new(
+                Kind::Refused,
+                format!("`{name}` is exposed by the host and cannot be overwritten"),
+            ));
+        }
+        if !value.handles().is_empty() {
+            return Err(Failure::new(
+                Kind::Value,
+                format!(
+                    "a stream or reactor cannot be kept (`env.{name}`): it belongs to its conversation"
+                ),
+            ));
+        }
+        let bytes = Bytes::copy_from_slice(value.bytes());
+        let mut kept = self.kept.lock().unwrap_or_else(|e| e.into_inner());
+        let old = kept
+            .values
+            .get(name)
+            .map_or(0, |old| old.len() + name.len());
+        let new = kept.bytes - old + bytes.len() + name.len();
+        if new > self.bounds.memory {
+            return Err(Failure::limit(
+                "memory",
+                format_args!("{} bytes kept in `env`", self.bounds.memory),
+                "keep less, or raise `Bounds::memory`",
+            ));
+        }
+        kept.bytes = new;
+        kept.values.insert(name.to_owned(), bytes);
+        Ok(())
+    }
+
+    /// Calls what a name stands for.
+    pub(super) fn call(&self, name: &str, arguments: Packed, hosted: &Arc<Hosted>) -> Outcome {
+        match self.resolve(name) {
+            Some(target) => self.call_target(&target, arguments, hosted),
+            None => Outcome::Ready(Err(self.unknown(name))),
+        }
+    }
+
+    /// Calls a method of an object; the first argument is the object.
+    pub(super) fn call_method(
+        &self,
+        object: Packed,
+        method: &str,
+        arguments: Packed,
+        hosted: &Arc<Hosted>,
+    ) -> Outcome {
+        let reactive = match object.into_handle().map(Carried::from_handle) {
+            Ok(Some(Carried::Object(object))) => object.into_any().downcast::<Reactive>().ok(),
+            Ok(Some(Carried::Missing(number))) => {
+                return refuse(
+                    Kind::Unknown,
+                    format!("object {number} was not given out, or was released"),
+                );
+            }
+            Ok(Some(Carried::Remote(_))) => {
+                let text =
+                    format!("`.{method}` of an object that the caller owns: call it where it is");
+                return refuse(Kind::Misuse, text);
+            }
+            Ok(_) => None,
+            Err(_) => None,
+        };
+        let Some(reactive) = reactive else {
+            return refuse(
+                Kind::Unknown,
+                format!("`.{method}` of a value that is no reactor"),
+            );
+        };
+        let table = reactive.service.table();
+        let Some(place) = table.find(method) else {
+            let names: Vec<_> = table.methods.iter().map(|method| method.name).collect();
+            let text = format!(
+                "the reactor has no method `{method}`; it has: {}",
+                names.join(", ")
+            );
+            return refuse(Kind::Unknown, text);
+        };
+        let target = Target::Method(Arc::clone(&reactive.service), place);
+        self.call_target(&target, arguments, hosted)
+    }
+
+    pub(super) fn call_target(
+        &self,
+        target: &Target,
+        arguments: Packed,
+        hosted: &Arc<Hosted>,
+    ) -> Outcome {
+        let (bytes, handles) = arguments.into_parts();
+        let mut output = Vec::new();
+        let origin = hosted.current().origin(hosted);
+        let hosted = Some(Arc::clone(hosted));
+        let landed = target.land(self, &bytes, handles, &mut output, origin, hosted);
+        match landed {
+            Landed::Done(handles) => Outcome::Ready(Ok(Packed::from_parts(output.into(), handles))),
+            Landed::Effect => Outcome::Ready(Ok(Packed::nil())),
+            Landed::Failed(failure) => Outcome::Ready(Err(*failure)),
+            Landed::Waiting { future, .. } => Outcome::Waiting(future),
+        }
+    }
+
+    /// A failure that nobody waits for.
+    pub(super) fn unheard(&self, failure: Failure) {
+        match &self.error {
+            Some(hook) => hook(failure.into()),
+            None => {
+                tracing::warn!(target: "hbi", %failure, "a script that landed for its effect failed")
+            }
+        }
+    }
+
+    /// What a script prints.
+    #[cfg_attr(
+        not(feature = "script"),
+        expect(dead_code, reason = "only scripts print")
+    )]
+    pub(super) fn print(&self, line: &str) {
+        match &self.print {
+            Some(hook) => hook(line),
+            None => tracing::debug!(target: "hbi::script", "{line}"),
+        }
+    }
+}
+
+fn refuse(kind: Kind, text: String) -> Outcome {
+    Outcome::Ready(Err(Failure::new(kind, text)))
+}
+
+impl Target {
+    /// Lands a call.
+    pub(super) fn land(
+        &self,
+        env: &Environment,
+        arguments: &[u8],
+        handles: Handles,
+        output: &mut Vec<u8>,
+        origin: crate::endpoint::Origin<'_>,
+        hosted: Option<Arc<Hosted>>,
+    ) -> Landed {
+        match self {
+            Target::Method(service, place) => {
+                let table = service.table();
+                let method = &table.methods[*place];
+                let call = Incoming {
+                    namespace: table.name,
+                    name: method.name,
+                    params: method.params,
+                    cancel: method.cancel,
+                    parallel: method.parallel,
+                    arguments,
+                    handles,
+                    output,
+                    origin,
+                    hosted,
+                };
+                service.land(*place, call)
+            }
+            Target::Function(name, exposed) => exposed.land(Incoming {
+                namespace: "",
+                name,
+                params: &[],
+                cancel: true,
+                parallel: false,
+                arguments,
+                handles,
+                output,
+                origin,
+                hosted,
+            }),
+            Target::Describe => match Packed::pack(&describe::describe(env)) {
+                Ok(packed) => {
+                    output.extend_from_slice(packed.bytes());
+                    Landed::Done(Handles::new())
+                }
+                Err(error) => super::incoming::failed(error.into()),
+            },
+        }
+    }
+}

@@ -1,0 +1,425 @@
+//! A call on its way into a method: decoding arguments, polling the method where it stands, and
+//! packing its answer.
+
+use std::{
+    any::Any,
+    fmt,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::task::coop;
+
+use super::Param;
+use crate::{
+    Error, Failure, Kind,
+    endpoint::{Caller, Current, HoCo, Hosted, Landed, Origin, Receiving},
+    value::{Handles, Packed, array_parts, pack_into, unpack_from},
+};
+
+/// A call of a hosted method or function.
+#[derive(Debug)]
+pub struct Incoming<'a> {
+    pub(super) namespace: &'a str,
+    pub(super) name: &'a str,
+    pub(super) params: &'static [Param],
+    pub(super) cancel: bool,
+    pub(super) parallel: bool,
+    pub(super) arguments: &'a [u8],
+    pub(super) handles: Handles,
+    pub(super) output: &'a mut Vec<u8>,
+    pub(super) origin: Origin<'a>,
+    /// The conversation, where the landing shares it already.
+    pub(super) hosted: Option<Arc<Hosted>>,
+}
+
+/// The arguments of a call, taken one by one.
+#[derive(Debug)]
+pub struct Args<'a> {
+    rest: &'a [u8],
+    handles: &'a mut Handles,
+    params: &'static [Param],
+    taken: usize,
+    given: usize,
+}
+
+impl<'a> Args<'a> {
+    fn new(
+        arguments: &'a [u8],
+        handles: &'a mut Handles,
+        params: &'static [Param],
+    ) -> Result<Self, Failure> {
+        let (given, rest) = array_parts(arguments)
+            .ok_or_else(|| Failure::new(Kind::Arguments, "the arguments are no list"))?;
+        Ok(Self {
+            rest,
+            handles,
+            params,
+            taken: 0,
+            given,
+        })
+    }
+
+    /// The next argument.
+    ///
+    /// # Errors
+    /// When there is none, or it is not a `T`.
+    pub fn next<T: DeserializeOwned + 'static>(&mut self) -> Result<T, Failure> {
+        if self.taken == self.given {
+            return Err(self.missing());
+        }
+        let value = unpack_from(&mut self.rest, self.handles);
+        self.taken += 1;
+        value.map_err(|error| {
+            let text = match self.params.get(self.taken - 1) {
+                Some(Param { name, ty }) => {
+                    format!("argument {} (`{name}: {ty}`): {error}", self.taken)
+                }
+                None => format!("argument {}: {error}", self.taken),
+            };
+            Failure::new(Kind::Arguments, text)
+        })
+    }
+
+    #[cold]
+    fn missing(&self) -> Failure {
+        Failure::new(Kind::Arguments, wrong_count(self.given, self.params))
+    }
+
+    fn end(&self) -> Result<(), Failure> {
+        if self.taken == self.given {
+            return Ok(());
+        }
+        Err(match self.params.len() {
+            0 => Failure::new(
+                Kind::Arguments,
+                format!("{} arguments given, {} expected", self.given, self.taken),
+            ),
+            _ => self.missing(),
+        })
+    }
+}
+
+fn wrong_count(given: usize, params: &[Param]) -> String {
+    let list: Vec<_> = params
+        .iter()
+        .map(|p| format!("{}: {}", p.name, p.ty))
+        .collect();
+    format!(
+        "{given} argument{} given, {} expected: ({})",
+        if given == 1 { "" } else { "s" },
+        params.len(),
+        list.join(", ")
+    )
+}
+
+/// What a method may end with in place of its value.
+pub trait IntoFailure {
+    /// The failure as it travels.
+    fn into_failure(self) -> Failure;
+}
+
+impl IntoFailure for Error {
+    fn into_failure(self) -> Failure {
+        self.into()
+    }
+}
+
+impl<E: Serialize + fmt::Display> IntoFailure for E {
+    fn into_failure(self) -> Failure {
+        let mut failure = Failure::new(Kind::App, self.to_string());
+        match Packed::pack(&self) {
+            Ok(packed) => failure.payload = Some(packed.into_parts().0),
+            Err(error) => {
+                failure
+                    .message
+                    .push_str(&format!(" (the error itself does not pack: {error})"));
+            }
+        }
+        failure
+    }
+}
+
+impl<'a> Incoming<'a> {
+    /// A method that answers with its future's value.
+    pub fn value<A, T, F>(
+        self,
+        decode: impl FnOnce(&mut Args<'_>) -> Result<A, Failure>,
+        run: impl FnOnce(A) -> F,
+    ) -> Landed
+    where
+        T: Serialize + Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        self.drive(decode, run, Ok)
+    }
+
+    /// A method that answers with its future's value, or its own error.
+    pub fn result<A, T, E, F>(
+        self,
+        decode: impl FnOnce(&mut Args<'_>) -> Result<A, Failure>,
+        run: impl FnOnce(A) -> F,
+    ) -> Landed
+    where
+        T: Serialize + Send + 'static,
+        E: IntoFailure + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        self.drive(decode, run, |answer| answer.map_err(E::into_failure))
+    }
+
+    /// A method that answers nothing.
+    pub fn effect<A, F>(
+        self,
+        decode: impl FnOnce(&mut Args<'_>) -> Result<A, Failure>,
+        run: impl FnOnce(A) -> F,
+    ) -> Landed
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.drive(decode, run, Ok)
+    }
+
+    /// A method that takes the conversation.
+    pub fn converse<A, F>(
+        mut self,
+        decode: impl FnOnce(&mut Args<'_>) -> Result<A, Failure>,
+        run: impl FnOnce(HoCo<Receiving>, A) -> F,
+    ) -> Landed
+    where
+        F: Future<Output = crate::Result<()>> + Send + 'static,
+    {
+        let arguments = match self.arguments(decode) {
+            Ok(arguments) => arguments,
+            Err(failure) => return failed(failure),
+        };
+        let hosted = self.hosted();
+        let co = match hosted.take() {
+            Ok(co) => co,
+            Err(failure) => return failed(self.named(failure)),
+        };
+        let run = match catch_unwind(AssertUnwindSafe(|| run(co, arguments))) {
+            Ok(future) => future,
+            Err(panic) => return failed(self.named(panicked(&*panic))),
+        };
+        let name = self.full_name();
+        let future = Box::pin(async move {
+            match Guarded(Box::pin(run)).await {
+                Ok(Ok(())) => Ok(Packed::nil()),
+                Ok(Err(error)) => Err(Failure::from(error).at(&name)),
+                Err(failure) => Err(failure.at(&name)),
+            }
+        });
+        Landed::Waiting {
+            future,
+            hosted: Some(hosted),
+            detached: !self.cancel,
+        }
+    }
+
+    /// A method without a future, that answers with its value.
+    pub fn value_now<A, T: Serialize + 'static>(
+        self,
+        decode: impl FnOnce(&mut Args<'_>) -> Result<A, Failure>,
+        run: impl FnOnce(A) -> T,
+    ) -> Landed {
+        self.now(decode, run, Ok)
+    }
+
+    /// A method without a future, that answers with its value or its own error.
+    pub fn result_now<A, T: Serialize + 'static, E: IntoFailure>(
+        self,
+        decode: impl FnOnce(&mut Args<'_>) -> Result<A, Failure>,
+        run: impl FnOnce(A) -> Result<T, E>,
+    ) -> Landed {
+        self.now(decode, run, |answer| answer.map_err(E::into_failure))
+    }
+
+    /// A method without a future, that answers nothing.
+    pub fn effect_now<A>(
+        self,
+        decode: impl FnOnce(&mut Args<'_>) -> Result<A, Failure>,
+        run: impl FnOnce(A),
+    ) -> Landed {
+        self.now(decode, run, Ok)
+    }
+
+    /// Who calls, for a method that asks.
+    pub fn caller(&mut self) -> Caller {
+        Caller::new(self.hosted())
+    }
+
+    fn hosted(&mut self) -> Arc<Hosted> {
+        Arc::clone(self.hosted.get_or_insert_with(|| self.origin.hosted()))
+    }
+
+    fn arguments<A>(
+        &mut self,
+        decode: impl FnOnce(&mut Args<'_>) -> Result<A, Failure>,
+    ) -> Result<A, Failure> {
+        let mut args = Args::new(self.arguments, &mut self.handles, self.params)?;
+        decode(&mut args)
+            .and_then(|arguments| args.end().map(|()| arguments))
+            .map_err(|failure| failure.at(&full_name(self.namespace, self.name)))
+    }
+
+    fn full_name(&self) -> String {
+        full_name(self.namespace, self.name)
+    }
+
+    fn named(&self, failure: Failure) -> Failure {
+        failure.at(&self.full_name())
+    }
+
+    fn drive<A, T, R, F>(
+        mut self,
+        decode: impl FnOnce(&mut Args<'_>) -> Result<A, Failure>,
+        run: impl FnOnce(A) -> F,
+        outcome: fn(R) -> Result<T, Failure>,
+    ) -> Landed
+    where
+        T: Serialize + Send + 'static,
+        F: Future<Output = R> + Send + 'static,
+        R: 'static,
+    {
+        let arguments = match self.arguments(decode) {
+            Ok(arguments) => arguments,
+            Err(failure) => return failed(failure),
+        };
+        let current = self.origin.current;
+        let parallel = self.parallel;
+        // the method is polled here first: most are ready at once, and need no task
+        let begun = current.scope(|| {
+            catch_unwind(AssertUnwindSafe(|| {
+                let mut future = Box::pin(run(arguments));
+                if parallel {
+                    return Err(future);
+                }
+                let mut cx = Context::from_waker(Waker::noop());
+                match Pin::new(&mut coop::unconstrained(future.as_mut())).poll(&mut cx) {
+                    Poll::Ready(answer) => Ok(answer),
+                    Poll::Pending => Err(future),
+                }
+            }))
+        });
+        match begun {
+            Ok(Ok(answer)) => self.done(outcome(answer)),
+            Ok(Err(future)) => {
+                let name = self.full_name();
+                let future = Box::pin(async move {
+                    let answer = Guarded(future).await.and_then(outcome);
+                    let packed = answer.and_then(|value| pack(&value));
+                    packed.map_err(|failure| failure.at(&name))
+                });
+                Landed::Waiting {
+                    future,
+                    hosted: self.hosted,
+                    detached: !self.cancel,
+                }
+            }
+            Err(panic) => failed(self.named(panicked(&*panic))),
+        }
+    }
+
+    fn now<A, T: Serialize + 'static, R>(
+        mut self,
+        decode: impl FnOnce(&mut Args<'_>) -> Result<A, Failure>,
+        run: impl FnOnce(A) -> R,
+        outcome: fn(R) -> Result<T, Failure>,
+    ) -> Landed {
+        let arguments = match self.arguments(decode) {
+            Ok(arguments) => arguments,
+            Err(failure) => return failed(failure),
+        };
+        let current = self.origin.current;
+        match current.scope(|| catch_unwind(AssertUnwindSafe(|| run(arguments)))) {
+            Ok(answer) => self.done(outcome(answer)),
+            Err(panic) => failed(self.named(panicked(&*panic))),
+        }
+    }
+
+    /// Packs an answer that is there.
+    fn done<T: Serialize + 'static>(self, answer: Result<T, Failure>) -> Landed {
+        let value = match answer {
+            Ok(value) => value,
+            Err(failure) => return failed(self.named(failure)),
+        };
+        let from = self.output.len();
+        let mut handles = Handles::new();
+        // a user's `Serialize` may panic, too
+        let packed = catch_unwind(AssertUnwindSafe(|| {
+            pack_into(self.output, &mut handles, &value)
+        }));
+        match packed {
+            Ok(Ok(())) => Landed::Done(handles),
+            Ok(Err(error)) => {
+                self.output.truncate(from);
+                failed(self.named(error.into()))
+            }
+            Err(panic) => {
+                self.output.truncate(from);
+                failed(self.named(panicked(&*panic)))
+            }
+        }
+    }
+}
+
+/// The name of a method in scripts.
+pub(super) fn full_name(namespace: &str, name: &str) -> String {
+    if namespace.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{namespace}::{name}")
+    }
+}
+
+fn pack<T: Serialize + 'static>(value: &T) -> Result<Packed, Failure> {
+    let (mut bytes, mut handles) = (Vec::new(), Handles::new());
+    let packed = catch_unwind(AssertUnwindSafe(|| {
+        pack_into(&mut bytes, &mut handles, value)
+    }));
+    packed.map_err(|panic| panicked(&*panic))??;
+    Ok(Packed::from_parts(bytes.into(), handles))
+}
+
+pub(super) fn failed(failure: Failure) -> Landed {
+    Landed::Failed(Box::new(failure))
+}
+
+/// A future whose panics become failures.
+struct Guarded<F>(Pin<Box<F>>);
+
+impl<F: Future> Future for Guarded<F> {
+    type Output = Result<F::Output, Failure>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(cx))) {
+            Ok(poll) => poll.map(Ok),
+            Err(panic) => Poll::Ready(Err(panicked(&*panic))),
+        }
+    }
+}
+
+/// What a panic said, as the failure that the caller gets.
+pub(super) fn panicked(panic: &(dyn Any + Send)) -> Failure {
+    let text = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => text,
+        (_, Some(text)) => text.as_str(),
+        _ => "no text",
+    };
+    Failure::new(Kind::Panic, format!("the method panicked: {text}"))
+}
+
+impl Current {
+    pub(super) fn origin<'a>(self, hosted: &'a Hosted) -> Origin<'a> {
+        Origin {
+            link: hosted.link(),
+            co: hosted.number(),
+            current: self,
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Landing: from a script's number to what it does. One call of something exposed goes straight to
+//! it; a straight line runs step by step; anything else is the interpreter's.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use tokio::task::coop;
+
+use super::{
+    Environment,
+    environment::{Hooks, Target},
+    incoming::{failed, panicked},
+    straight,
+};
+use crate::{
+    Error, Failure, Kind, PostingEnd,
+    endpoint::{Arrived, BoxFuture, Hosted, Landed, Landing, Link, Prepared},
+    script::Straight,
+    value::Packed,
+};
+
+/// The environment as a connection's task owns it.
+pub(crate) struct EnvLanding {
+    env: Arc<Environment>,
+    scripts: Vec<Option<Arc<Script>>>,
+    hooks: Hooks,
+    po: PostingEnd,
+}
+
+/// A text that the peer gave a number, made ready.
+struct Script {
+    env: Arc<Environment>,
+    parameters: usize,
+    way: Way,
+}
+
+/// How a script lands.
+enum Way {
+    /// One call with the parameters in order.
+    Call(Target),
+    /// Calls one after the other.
+    Straight(Arc<Straight>),
+    /// Anything else.
+    #[cfg(feature = "script")]
+    Free(super::free::Free),
+    /// Not at all.
+    Never(Failure),
+}
+
+impl EnvLanding {
+    /// The environment of a connection.
+    pub(crate) fn new(env: Arc<Environment>, hooks: Hooks, link: &Arc<dyn Link>) -> Self {
+        let po = PostingEnd::new(Arc::clone(link));
+        Self {
+            env,
+            scripts: Vec::new(),
+            hooks,
+            po,
+        }
+    }
+}
+
+impl Script {
+    fn new(env: &Arc<Environment>, parameters: &[&str], source: &str) -> Self {
+        let way = Self::way(env, parameters, source);
+        Self {
+            env: Arc::clone(env),
+            parameters: parameters.len(),
+            way,
+        }
+    }
+
+    fn way(env: &Arc<Environment>, parameters: &[&str], source: &str) -> Way {
+        let limit = env.bounds.source;
+        if source.len() > limit {
+            return Way::Never(Failure::limit(
+                "source",
+                format_args!("a script of {} bytes, at most {limit}", source.len()),
+                "bind values as parameters, or raise `Bounds::source` at the host",
+            ));
+        }
+        match Straight::recognise(source, parameters) {
+            Some(straight) => match straight
+                .as_call(parameters.len())
+                .map(|name| env.resolve(name))
+            {
+                Some(Some(target)) => Way::Call(target),
+                _ => Way::Straight(Arc::new(straight)),
+            },
+            #[cfg(feature = "script")]
+            None => match super::free::Free::compile(env, parameters, source) {
+                Ok(free) => Way::Free(free),
+                Err(failure) => Way::Never(failure),
+            },
+            #[cfg(not(feature = "script"))]
+            None => Way::Never(Failure::new(
+                Kind::Script,
+                "this peer runs calls and straight lines of calls only: it was built without the \
+                 feature `script`",
+            )),
+        }
+    }
+
+    /// Lands it as a future.
+    fn start(&self, arguments: Packed, hosted: Arc<Hosted>) -> BoxFuture<Result<Packed, Failure>> {
+        match &self.way {
+            Way::Call(target) => match self.env.call_target(target, arguments, &hosted) {
+                super::Outcome::Ready(answer) => Box::pin(std::future::ready(answer)),
+                super::Outcome::Waiting(future) => future,
+            },
+            Way::Straight(straight) => Box::pin(straight::run(
+                Arc::clone(&self.env),
+                Arc::clone(straight),
+                self.parameters,
+                arguments,
+                hosted,
+            )),
+            #[cfg(feature = "script")]
+            Way::Free(free) => free.run(&self.env, self.parameters, arguments, hosted),
+            Way::Never(failure) => Box::pin(std::future::ready(Err(failure.clone()))),
+        }
+    }
+}
+
+impl Prepared for Script {
+    fn land(
+        self: Arc<Self>,
+        arguments: Packed,
+        hosted: Arc<Hosted>,
+    ) -> BoxFuture<Result<Packed, Failure>> {
+        self.start(arguments, hosted)
+    }
+}
+
+impl Landing for EnvLanding {
+    fn define(&mut self, number: u32, parameters: &[&str], source: &str) {
+        let place = number as usize;
+        if place >= self.scripts.len() {
+            self.scripts.resize(place + 1, None);
+        }
+        self.scripts[place] = Some(Arc::new(Script::new(&self.env, parameters, source)));
+    }
+
+    fn land(&mut self, arrived: Arrived<'_>, output: &mut Vec<u8>) -> Landed {
+        let Arrived {
+            script,
+            value,
+            arguments,
+            handles,
+            origin,
+        } = arrived;
+        let Some(script) = self.scripts.get(script as usize).and_then(Option::as_ref) else {
+            return failed(undefined(script));
+        };
+        let landed = match &script.way {
+            Way::Call(target) => target.land(&self.env, arguments, handles, output, origin, None),
+            Way::Never(failure) => failed(failure.clone()),
+            _ => {
+                let arguments =
+                    Packed::from_parts(bytes::Bytes::copy_from_slice(arguments), handles);
+                let hosted = origin.hosted();
+                let future = script.start(arguments, Arc::clone(&hosted));
+                let current = origin.current;
+                current.scope(|| poll_first(future, hosted, output))
+            }
+        };
+        if value {
+            return landed;
+        }
+        // for its effect: nobody waits for a failure
+        match landed {
+            Landed::Failed(failure) => {
+                self.env.unheard((*failure).clone());
+                Landed::Failed(failure)
+            }
+            Landed::Waiting {
+                future,
+                hosted,
+                detached,
+            } => {
+                let env = Arc::clone(&self.env);
+                let future = Box::pin(async move {
+                    let answer = future.await;
+                    if let Err(failure) = &answer {
+                        env.unheard(failure.clone());
+                    }
+                    answer
+                });
+                Landed::Waiting {
+                    future,
+                    hosted,
+                    detached,
+                }
+            }
+            done => done,
+        }
+    }
+
+    fn prepare(&mut self, number: u32) -> Arc<dyn Prepared> {
+        match self.scripts.get(number as usize).and_then(Option::as_ref) {
+            Some(script) => Arc::clone(script) as Arc<dyn Prepared>,
+            None => {
+                let (env, way) = (Arc::clone(&self.env), Way::Never(undefined(number)));
+                Arc::new(Script {
+                    env,
+                    parameters: 0,
+                    way,
+                })
+            }
+        }
+    }
+
+    fn connected(&mut self) -> Option<BoxFuture<()>> {
+        let hook = self.hooks.connect.take()?;
+        let po = self.po.clone();
+        let future = catch_unwind(AssertUnwindSafe(|| hook(po)));
+        match future {
+            Ok(future) => Some(future),
+            Err(panic) => {
+                self.env.unheard(panicked(&*panic).at("on_connect"));
+                None
+            }
+        }
+    }
+
+    fn disconnected(&mut self, reason: &Error) {
+        if let Some(hook) = self.hooks.disconnect.take() {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| hook(reason))) {
+                self.env.unheard(panicked(&*panic).at("on_disconnect"));
+            }
+        }
+    }
+}
+
+fn undefined(number: u32) -> Failure {
+    Failure::new(
+        Kind::Protocol,
+        format!("script {number} was used before it was defined"),
+    )
+}
+
+/// Polls a landing where it stands: most are ready at once.
+fn poll_first(
+    mut future: BoxFuture<Result<Packed, Failure>>,
+    hosted: Arc<Hosted>,
+    output: &mut Vec<u8>,
+) -> Landed {
+    let polled = catch_unwind(AssertUnwindSafe(|| {
+        let mut cx = Context::from_waker(Waker::noop());
+        Pin::new(&mut coop::unconstrained(future.as_mut())).poll(&mut cx)
+    }));
+    match polled {
+        Ok(Poll::Pending) => Landed::Waiting {
+            future,
+            hosted: Some(hosted),
+            detached: false,
+        },
+        Ok(Poll::Ready(Ok(_))) if hosted.is_taken() => Landed::Waiting {
+            future: Box::pin(std::future::ready(Ok(Packed::nil()))),
+            hosted: Some(hosted),
+            detached: false,
+        },
+        Ok(Poll::Ready(Ok(packed))) => {
+            let (bytes, handles) = packed.into_parts();
+            output.extend_from_slice(&bytes);
+            Landed::Done(handles)
+        }
+        Ok(Poll::Ready(Err(failure))) => failed(failure),
+        Err(panic) => failed(panicked(&*panic)),
+    }
+}

@@ -1,0 +1,86 @@
+//! Runs straight lines: calls one after the other, without an interpreter.
+
+use std::sync::Arc;
+
+use super::{Environment, Outcome};
+use crate::{
+    Failure, Kind,
+    endpoint::Hosted,
+    script::{Callee, Operand, Straight},
+    value::{Handles, Packed},
+};
+
+/// Runs a straight line. `arguments` is an array with as many elements as the text has parameters.
+pub(super) async fn run(
+    env: Arc<Environment>,
+    straight: Arc<Straight>,
+    parameters: usize,
+    arguments: Packed,
+    hosted: Arc<Hosted>,
+) -> Result<Packed, Failure> {
+    let arguments = arguments.elements().map_err(Failure::from)?;
+    if arguments.len() != parameters {
+        let text = format!(
+            "{} values bound to {parameters} parameters",
+            arguments.len()
+        );
+        return Err(Failure::new(Kind::Arguments, text));
+    }
+    let mut values = Values {
+        env: &env,
+        arguments,
+        answers: Vec::with_capacity(straight.steps.len()),
+    };
+    for step in &straight.steps {
+        let place = |failure: Failure| failure.in_script(step.place);
+        let mut operands = Vec::with_capacity(step.operands.len());
+        for operand in &step.operands {
+            operands.push(values.get(operand).map_err(place)?);
+        }
+        let outcome = match &step.callee {
+            Callee::Path(name) => env.call(name, Packed::array(operands), &hosted),
+            Callee::Method(name) => {
+                let object = operands.remove(0);
+                env.call_method(object, name, Packed::array(operands), &hosted)
+            }
+        };
+        let answer = match outcome {
+            Outcome::Ready(answer) => answer,
+            Outcome::Waiting(future) => future.await,
+        };
+        values.answers.push(answer.map_err(place)?);
+    }
+    match &straight.value {
+        Some(value) => values.get(value),
+        None => Ok(Packed::nil()),
+    }
+}
+
+/// What the operands of a straight line stand for, while it runs.
+struct Values<'a> {
+    env: &'a Environment,
+    arguments: Vec<Packed>,
+    answers: Vec<Packed>,
+}
+
+impl Values<'_> {
+    fn get(&mut self, operand: &Operand) -> Result<Packed, Failure> {
+        match operand {
+            Operand::Parameter(index) => Ok(self.arguments[*index].take()?),
+            Operand::Step(index) => Ok(self.answers[*index].take()?),
+            Operand::Literal(bytes) => Ok(Packed::from_parts(bytes.clone().into(), Handles::new())),
+            Operand::Name(name) => self.env.get(name).ok_or_else(|| self.env.unknown(name)),
+            Operand::List(operands) => {
+                let values: Result<Vec<_>, _> =
+                    operands.iter().map(|operand| self.get(operand)).collect();
+                Ok(Packed::array(values?))
+            }
+            Operand::Field(of, name) => match &**of {
+                // a field of a parameter or an answer leaves the rest of it where it is
+                Operand::Parameter(index) => Ok(self.arguments[*index].field(name)?),
+                Operand::Step(index) => Ok(self.answers[*index].field(name)?),
+                of => Ok(self.get(of)?.field(name)?),
+            },
+        }
+    }
+}

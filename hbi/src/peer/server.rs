@@ -1,0 +1,199 @@
+//! Serving: accepting peers, each with an environment of its own.
+
+use std::{
+    fmt, io,
+    sync::{Arc, Mutex, Weak},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Semaphore, watch},
+    task::{AbortHandle, JoinSet},
+};
+
+use super::{
+    Options, Peer,
+    connection::{Started, start},
+};
+use crate::{
+    Address, HostingEnv, Result,
+    connection::MuxLink,
+    endpoint::Link,
+    transport::{Listener, Stream},
+};
+
+/// How long a dropped server's connections may take to finish what is under way.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// How long accepting rests after a failure that is not a single connection's.
+const REST: Duration = Duration::from_millis(50);
+
+/// A server at work. Dropping it stops accepting and says goodbye to its peers.
+pub struct Server {
+    address: Address,
+    shared: Arc<Shared>,
+    accepting: AbortHandle,
+}
+
+struct Shared {
+    links: Mutex<Vec<Weak<MuxLink>>>,
+    connections: watch::Sender<usize>,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Server({})", self.address)
+    }
+}
+
+impl Server {
+    pub(super) fn start<F, R>(
+        options: Options,
+        listener: Listener,
+        address: Address,
+        factory: Arc<F>,
+    ) -> Self
+    where
+        F: Fn(Peer) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<HostingEnv>> + Send + 'static,
+        {
+        let shared = Arc::new(Shared {
+            links: Mutex::default(),
+            connections: watch::Sender::new(0),
+        });
+        let accepting = tokio::spawn(accept(options, listener, factory, Arc::clone(&shared)));
+        Self {
+            address,
+            shared,
+            accepting: accepting.abort_handle(),
+        }
+    }
+
+    /// Where it is reached: with the port it was given, where it asked for any (0).
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// How many peers are connected.
+    pub fn connections(&self) -> usize {
+        *self.shared.connections.borrow()
+    }
+
+    /// Stops accepting, says goodbye to all peers, and waits until what is under way has come to its
+    /// end, at most this long.
+    pub async fn shutdown(self, within: Duration) {
+        self.goodbye(within);
+        let mut connections = self.shared.connections.subscribe();
+        // the sender lives as long as `self`
+        let _ = connections.wait_for(|count| *count == 0).await;
+    }
+
+    fn goodbye(&self, within: Duration) {
+        self.accepting.abort();
+        for link in self.shared.links().iter().filter_map(Weak::upgrade) {
+            link.goodbye(within);
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.goodbye(GOODBYE);
+    }
+}
+
+impl Shared {
+    fn links(&self) -> std::sync::MutexGuard<'_, Vec<Weak<MuxLink>>> {
+        self.links.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+/// One connected peer, counted as long as this lives.
+struct Counted(Arc<Shared>);
+
+impl Counted {
+    fn new(shared: &Arc<Shared>, link: &Arc<MuxLink>) -> Self {
+        let mut links = shared.links();
+        links.retain(|link| link.strong_count() > 0);
+        links.push(Arc::downgrade(link));
+        drop(links);
+        shared.connections.send_modify(|count| *count += 1);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.send_modify(|count| *count -= 1);
+    }
+}
+
+async fn accept<F, R>(
+    options: Options,
+    mut listener: Listener,
+    factory: Arc<F>,
+    shared: Arc<Shared>,
+) where
+    F: Fn(Peer) -> R + Send + Sync + 'static,
+    R: Future<Output = Result<HostingEnv>> + Send + 'static,
+{
+    let room = Arc::new(Semaphore::new(options.connections));
+    let options = Arc::new(options);
+    loop {
+        // the semaphore is never closed
+        let Ok(place) = Arc::clone(&room).acquire_owned().await else {
+            return;
+        };
+        let stream = match listener.accept().await {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::warn!(target: "hbi", %error, "accepting a connection failed");
+                if !is_connections_own(&error) {
+                    tokio::time::sleep(REST).await;
+                }
+                continue;
+            }
+        };
+        let (options, factory) = (Arc::clone(&options), Arc::clone(&factory));
+        let shared = Arc::clone(&shared);
+        tokio::spawn(async move {
+            host(&options, stream, &*factory, &shared).await;
+            drop(place);
+        });
+    }
+}
+
+/// Whether a failure to accept is one connection's, and says nothing of the next.
+fn is_connections_own(error: &io::Error) -> bool {
+    use io::ErrorKind as E;
+    matches!(
+        error.kind(),
+        E::ConnectionAborted | E::ConnectionReset | E::ConnectionRefused
+    )
+}
+
+/// Hosts one peer to its end.
+async fn host<F, R>(options: &Options, stream: Stream, factory: &F, shared: &Arc<Shared>)
+where
+    F: Fn(Peer) -> R,
+    R: Future<Output = Result<HostingEnv>> + Send + 'static,
+{
+    let Started { link, driver } = start(options, stream);
+    let _counted = Counted::new(shared, &link);
+    let peer = Peer::new(Arc::clone(&link) as Arc<dyn Link>);
+    // in a task of its own, so that a panic in it is told to the peer, too
+    let mut making = JoinSet::new();
+    making.spawn(factory(peer));
+    let made = match making.join_next().await {
+        Some(Ok(Ok(env))) => env.build().map_err(|error| error.to_string()),
+        Some(Ok(Err(error))) => Err(error.to_string()),
+        Some(Err(_)) | None => Err("making the environment failed".to_owned()),
+    };
+    match made {
+        Ok((env, hooks)) => driver.run(env, hooks).await,
+        Err(reason) => {
+            tracing::info!(target: "hbi", %reason, "a peer was refused");
+            driver.refuse(&reason).await;
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! Peer-script as it is prepared for the way: text and parameters, numbers for texts, and the
+//! recogniser of straight lines, which need no interpreter.
+
+mod excerpt;
+mod interner;
+mod straight;
+mod text;
+
+pub use excerpt::excerpt;
+pub use interner::{Interned, Interner};
+pub use straight::{Callee, Operand, Step, Straight};
+pub(crate) use text::parameter;
+pub use text::{StubText, Text};

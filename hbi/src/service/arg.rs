@@ -1,0 +1,245 @@
+//! Arguments of calls: values, and calls that are still pending.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::{Call, Opened, Reactor, Stub, compose::Node, post::Packing};
+use crate::{
+    Data, Error, Items,
+    value::{Handles, Packed, pack_bytes, pack_into},
+};
+
+/// The arguments of a call, as its stub collects them.
+#[derive(Debug)]
+pub struct Arguments {
+    pub(super) bytes: Packing,
+    pub(super) handles: Handles,
+    /// Once one of them is pending: all of them, apart.
+    pub(super) parts: Option<Vec<Arg>>,
+    pub(super) error: Option<Error>,
+}
+
+/// One argument.
+#[derive(Debug, Clone)]
+pub struct Arg(pub(super) Arc<Node>);
+
+impl Arguments {
+    /// No arguments yet, of so many.
+    pub(super) fn new(count: usize) -> Self {
+        let mut bytes = Packing::new();
+        match count {
+            0..=15 => bytes.push(0x90 | count as u8),
+            _ => {
+                bytes.push(0xdc);
+                bytes.extend_from_slice(&(count as u16).to_be_bytes());
+            }
+        }
+        Self {
+            bytes,
+            handles: Handles::new(),
+            parts: None,
+            error: None,
+        }
+    }
+
+    /// Adds the next argument.
+    pub fn add<T>(&mut self, arg: impl IntoArg<T>) {
+        arg.put(self);
+    }
+
+    /// Adds a value.
+    pub(super) fn value<T: Serialize + 'static>(&mut self, value: &T) {
+        self.packed(|bytes, handles| pack_into(bytes, handles, value));
+    }
+
+    fn packed(
+        &mut self,
+        pack: impl Fn(&mut Packing, &mut Handles) -> Result<(), crate::value::ValueError>,
+    ) {
+        let packed = match &mut self.parts {
+            None => pack(&mut self.bytes, &mut self.handles),
+            Some(parts) => {
+                let (mut bytes, mut handles) = (Packing::new(), Handles::new());
+                pack(&mut bytes, &mut handles).map(|()| {
+                    let packed = Packed::from_parts(Bytes::copy_from_slice(&bytes), handles);
+                    parts.push(Arg::value(packed));
+                })
+            }
+        };
+        if let Err(error) = packed {
+            self.error.get_or_insert(error.into());
+        }
+    }
+
+    /// Adds what travels by reference.
+    pub(super) fn handle(&mut self, handle: Box<dyn crate::value::Handle>) {
+        let packed = Packed::of_handle(handle);
+        match &mut self.parts {
+            None => {
+                let mut bytes = Vec::with_capacity(6);
+                packed.append(&mut bytes, &mut self.handles);
+                self.bytes.extend_from_slice(&bytes);
+            }
+            Some(parts) => parts.push(Arg::value(packed)),
+        }
+    }
+
+    /// Adds a pending call.
+    pub(super) fn pending(&mut self, arg: Arg) {
+        let parts = self.apart();
+        parts.push(arg);
+    }
+
+    /// The arguments apart, as a composition needs them.
+    pub(super) fn apart(&mut self) -> &mut Vec<Arg> {
+        let (bytes, handles) = (&mut self.bytes, &mut self.handles);
+        self.parts.get_or_insert_with(|| {
+            // the count at the front is of all that shall come: here are those so far
+            let mut rest = &bytes[if bytes[0] == 0xdc { 3 } else { 1 }..];
+            let mut body = Vec::with_capacity(bytes.len() + 8);
+            let mut count = 0;
+            while crate::value::skip(&mut rest).is_ok() {
+                count += 1;
+            }
+            crate::value::array_head(&mut body, count);
+            body.extend_from_slice(&bytes[if bytes[0] == 0xdc { 3 } else { 1 }..]);
+            let whole = Packed::from_parts(body.into(), std::mem::take(handles));
+            let parts = whole.elements().unwrap_or_default();
+            parts.into_iter().map(Arg::value).collect()
+        })
+    }
+}
+
+impl Arg {
+    pub(super) fn value(packed: Packed) -> Self {
+        Arg(Arc::new(Node::value(packed)))
+    }
+}
+
+/// What can stand where a method takes a `T`: a `T`, a `&T`, a call that will make one, and what is
+/// commonly meant by it (`&str` for `String`, arrays and slices for `Vec`, bytes for [`Data`]).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be passed where the service takes `{T}`",
+    label = "expected `{T}`, `&{T}`, or a call that answers `{T}`",
+    note = "calls compose: pass the call itself, without `.await`, to save a round trip"
+)]
+pub trait IntoArg<T> {
+    /// Adds it to the arguments of a call.
+    fn put(self, arguments: &mut Arguments);
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Serialize + 'static> IntoArg<T> for T {
+    fn put(self, arguments: &mut Arguments) {
+        arguments.value(&self);
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Serialize + 'static> IntoArg<T> for &T {
+    fn put(self, arguments: &mut Arguments) {
+        arguments.value(self);
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<T, E> IntoArg<T> for Call<T, E> {
+    fn put(self, arguments: &mut Arguments) {
+        arguments.pending(self.share());
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<T, E> IntoArg<T> for &Call<T, E> {
+    fn put(self, arguments: &mut Arguments) {
+        arguments.pending(self.share());
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl IntoArg<String> for &str {
+    fn put(self, arguments: &mut Arguments) {
+        // the two pack alike
+        arguments.packed(|bytes, handles| pack_into(bytes, handles, &AsText(self.to_owned())));
+    }
+}
+
+/// A string that packs as one.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct AsText(String);
+
+#[diagnostic::do_not_recommend]
+impl<T: Serialize + Clone + 'static> IntoArg<Vec<T>> for &[T] {
+    fn put(self, arguments: &mut Arguments) {
+        arguments.value(&self.to_vec());
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Serialize + 'static, const N: usize> IntoArg<Vec<T>> for [T; N] {
+    fn put(self, arguments: &mut Arguments) {
+        arguments.value(&Vec::from(self));
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Serialize + Send + 'static> IntoArg<Items<T>> for Vec<T> {
+    fn put(self, arguments: &mut Arguments) {
+        arguments.value(&Items::from(self));
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Serialize + Send + 'static, const N: usize> IntoArg<Items<T>> for [T; N] {
+    fn put(self, arguments: &mut Arguments) {
+        arguments.value(&Items::iter(self));
+    }
+}
+
+macro_rules! data {
+    ($($from:ty),*) => {$(
+        #[diagnostic::do_not_recommend]
+        impl IntoArg<Data> for $from {
+            fn put(self, arguments: &mut Arguments) {
+                arguments.value(&Data::from(self));
+            }
+        }
+    )*};
+}
+data!(Vec<u8>, Bytes, &'static [u8], &'static str, tokio::fs::File);
+
+#[diagnostic::do_not_recommend]
+impl IntoArg<Bytes> for Vec<u8> {
+    fn put(self, arguments: &mut Arguments) {
+        arguments.packed(|bytes, _| pack_bytes(bytes, &self));
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl IntoArg<Bytes> for &[u8] {
+    fn put(self, arguments: &mut Arguments) {
+        arguments.packed(|bytes, _| pack_bytes(bytes, self));
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<S: Stub, E> IntoArg<Reactor<S>> for Opened<S, E> {
+    fn put(self, arguments: &mut Arguments) {
+        arguments.pending(self.share());
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<S: Stub> IntoArg<Reactor<S>> for &S {
+    fn put(self, arguments: &mut Arguments) {
+        match self.target().as_arg() {
+            Ok(arg) => arguments.pending(arg),
+            Err(error) => {
+                arguments.error.get_or_insert(error);
+            }
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! A call: described by a stub, sent when it is awaited, or made a part of another.
+
+use std::{
+    fmt,
+    future::Future,
+    marker::PhantomData,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard},
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
+
+use serde::de::DeserializeOwned;
+
+use super::{
+    Arg, Arguments, Outcome,
+    compose::{self, Callee, Node},
+    post::{Manner, Post, PostText, StubMethod},
+};
+use crate::{
+    Error, Kind, PostingEnd,
+    endpoint::CoNumber,
+    value::{Handles, ValueError, unpack_from},
+};
+
+/// A call of a peer's method, which answers a `T` or fails with an `E`.
+///
+/// It is a future: nothing is sent before it is awaited, [`Call::send`] is called, or another call
+/// that it is an argument of is sent. Passed un-awaited to another call it travels in the same round
+/// trip. Dropping it once it is sent cancels it at the peer.
+#[must_use = "a call does nothing until it is awaited, sent, or passed to another call"]
+pub struct Call<T, E = Error> {
+    state: Mutex<State>,
+    within: Option<Duration>,
+    /// The method whose error is an `E`.
+    root: &'static str,
+    answer: PhantomData<fn() -> (T, E)>,
+}
+
+enum State {
+    /// Not sent.
+    Ready(Box<Post>),
+    /// Not sent, and a part of compositions.
+    Shared(PostingEnd, Arg),
+    /// On its way.
+    Sent(PostingEnd, CoNumber, Option<PostText>),
+    /// Answered.
+    Over(PostingEnd),
+}
+
+impl<T, E> fmt::Debug for Call<T, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &*self.lock() {
+            State::Ready(_) | State::Shared(..) => "not sent",
+            State::Sent(..) => "sent",
+            State::Over(_) => "over",
+        };
+        write!(f, "Call({}, {state})", self.root)
+    }
+}
+
+impl<T, E> Call<T, E> {
+    /// A call of a method with its arguments.
+    pub(super) fn new(
+        po: &PostingEnd,
+        method: &'static StubMethod,
+        callee: Callee,
+        arguments: Arguments,
+    ) -> Self {
+        let Arguments {
+            bytes,
+            handles,
+            parts,
+            error,
+        } = arguments;
+        if let (Some(arguments), None) = (parts, &error) {
+            let sent = std::sync::atomic::AtomicBool::new(false);
+            let node = Node::Call {
+                po: po.clone(),
+                callee,
+                arguments,
+                sent,
+            };
+            return Self::composed(po.clone(), node, method.path);
+        }
+        let text = match callee {
+            Callee::Path(method) => PostText::Path(method),
+            Callee::Method(method) => PostText::Method(method),
+        };
+        let post = Post {
+            po: po.clone(),
+            text,
+            arguments: bytes,
+            handles,
+            error,
+        };
+        Self::with(State::Ready(Box::new(post)), method.path)
+    }
+
+    pub(super) fn composed(po: PostingEnd, node: Node, root: &'static str) -> Self {
+        Self::of(po, Arg(Arc::new(node)), root)
+    }
+
+    pub(super) fn of(po: PostingEnd, arg: Arg, root: &'static str) -> Self {
+        Self::with(State::Shared(po, arg), root)
+    }
+
+    pub(super) fn posting(post: Post) -> Self {
+        Self::with(State::Ready(Box::new(post)), "")
+    }
+
+    /// A call that fails when it is awaited.
+    pub(super) fn failed(po: PostingEnd, error: Error) -> Self {
+        let text = PostText::Free {
+            source: "".into(),
+            parameters: Vec::new(),
+            again: false,
+        };
+        let (arguments, handles) = Default::default();
+        Self::posting(Post {
+            po,
+            text,
+            arguments,
+            handles,
+            error: Some(error),
+        })
+    }
+
+    fn with(state: State, root: &'static str) -> Self {
+        Self {
+            state: Mutex::new(state),
+            within: None,
+            root,
+            answer: PhantomData,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    pub(super) fn po(&self) -> PostingEnd {
+        match &*self.lock() {
+            State::Ready(post) => post.po.clone(),
+            State::Shared(po, _) | State::Sent(po, ..) | State::Over(po) => po.clone(),
+        }
+    }
+
+    /// The call as a part of a composition.
+    pub(super) fn share(&self) -> Arg {
+        let mut state = self.lock();
+        let (po, node) = match &mut *state {
+            State::Shared(_, arg) => return arg.clone(),
+            State::Ready(post) => (post.po.clone(), post.as_node()),
+            // told when the composition is sent
+            State::Sent(po, ..) | State::Over(po) => (po.clone(), Node::Sent),
+        };
+        let arg = Arg(Arc::new(node));
+        if let State::Ready(_) = &*state {
+            *state = State::Shared(po, arg.clone());
+        }
+        arg
+    }
+
+    /// Gives the call this long, from when it is sent. The peer is told how much is left; calls it
+    /// makes for this one inherit that. When it has passed, the call ends with an error
+    /// ([`Error::is_timeout`]), and what runs for it at the peer is cancelled.
+    pub fn within(mut self, time: Duration) -> Self {
+        self.within = Some(self.within.map_or(time, |other| other.min(time)));
+        self
+    }
+
+    /// Sends the call now, and returns it: its answer comes when it is awaited. Where the peer takes
+    /// no more calls at the moment it is sent when it is awaited.
+    pub fn send(mut self) -> Self {
+        let mut cx = Context::from_waker(Waker::noop());
+        if let Poll::Ready(Err(error)) = self.poll_sent(&mut cx) {
+            return Self::failed(self.po(), error);
+        }
+        self
+    }
+
+    /// The request, or the graph that it is to be made of.
+    pub(super) fn into_post(mut self) -> Result<Result<Post, Error>, Arg> {
+        let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
+        let over = State::Over(match state {
+            State::Ready(post) => post.po.clone(),
+            State::Shared(po, _) | State::Sent(po, ..) | State::Over(po) => po.clone(),
+        });
+        match std::mem::replace(state, over) {
+            State::Ready(post) => Ok(Ok(*post)),
+            State::Shared(_, arg) => Err(arg),
+            sent => {
+                *state = sent;
+                Ok(Err(Error::new(Kind::Misuse, "this call was sent before")))
+            }
+        }
+    }
+
+    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
+        if let State::Shared(po, arg) = state {
+            *state = State::Ready(Box::new(compose::compile(po, arg)));
+        }
+        let State::Ready(post) = state else {
+            return Poll::Ready(Ok(()));
+        };
+        const CALL: Manner = Manner {
+            value: true,
+            call: true,
+            last: true,
+        };
+        let opened = ready!(post.poll_open(CALL, self.within, cx));
+        let po = post.po.clone();
+        match opened {
+            Ok(co) => {
+                let text = match &mut post.text {
+                    PostText::Path(_) | PostText::Method(_) => None,
+                    free => Some(std::mem::replace(
+                        free,
+                        PostText::Free {
+                            source: "".into(),
+                            parameters: Vec::new(),
+                            again: false,
+                        },
+                    )),
+                };
+                *state = State::Sent(po, co, text);
+                Poll::Ready(Ok(()))
+            }
+            Err(error) => {
+                *state = State::Over(po);
+                Poll::Ready(Err(error))
+            }
+        }
+    }
+}
+
+impl<T, E> Future for Call<T, E>
+where
+    T: DeserializeOwned + 'static,
+    E: Outcome,
+{
+    type Output = Result<T, E::Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let root = this.root;
+        if let Err(error) = ready!(this.poll_sent(cx)) {
+            return Poll::Ready(Err(E::outcome(error, root)));
+        }
+        let state = this.state.get_mut().unwrap_or_else(|e| e.into_inner());
+        let State::Sent(po, co, text) = state else {
+            let error = Error::new(Kind::Misuse, "this call was awaited to its end before");
+            return Poll::Ready(Err(E::outcome(error, root)));
+        };
+        let link = po.link();
+        let mut answer: Option<Result<T, ValueError>> = None;
+        let mut read = |bytes: &[u8], handles: &mut Handles| answer = Some(unpack(bytes, handles));
+        let polled = ready!(link.poll_reply(link, *co, cx, &mut read));
+        let result = match (polled, answer) {
+            (Ok(()), Some(Ok(value))) => Ok(value),
+            (Ok(()), Some(Err(error))) => Err(unfit::<T>(error, root)),
+            (Ok(()), None) => Err(Error::new(Kind::Protocol, "an answer without a value")),
+            (Err(error), _) => Err(match text {
+                Some(text) => text.show(error),
+                None => error,
+            }),
+        };
+        *state = State::Over(po.clone());
+        Poll::Ready(result.map_err(|error| E::outcome(error, root)))
+    }
+}
+
+#[cold]
+fn unfit<T>(error: ValueError, root: &str) -> Error {
+    let of = if root.is_empty() { "" } else { " of " };
+    let wanted = std::any::type_name::<T>();
+    Error::new(
+        Kind::Value,
+        format!("the answer{of}{root} is no `{wanted}`: {error}"),
+    )
+    .sent()
+}
+
+/// Unpacks an answer, which is one whole value.
+fn unpack<T: DeserializeOwned + 'static>(
+    mut bytes: &[u8],
+    handles: &mut Handles,
+) -> Result<T, ValueError> {
+    let value = unpack_from(&mut bytes, handles)?;
+    if bytes.is_empty() {
+        return Ok(value);
+    }
+    Err(ValueError::new(format!(
+        "{} bytes left over after the value",
+        bytes.len()
+    )))
+}
+
+impl<T, E> Drop for Call<T, E> {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
+        if let State::Sent(po, co, _) = state {
+            po.link().release(*co);
+        }
+    }
+}

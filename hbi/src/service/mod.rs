@@ -1,0 +1,33 @@
+//! The posting side of services: what stubs are made of, calls and their composition. Generated
+//! code names this module only, the hosting side included.
+
+mod arg;
+mod call;
+mod compose;
+mod error;
+mod exchange;
+mod notify;
+mod post;
+mod reactor;
+mod script;
+mod target;
+
+pub use arg::{Arg, Arguments, IntoArg};
+pub use call::Call;
+pub use compose::{Bundle, Numeric, all};
+pub use error::{CallError, Outcome};
+pub use exchange::Exchange;
+pub use notify::Notify;
+pub use post::StubMethod;
+pub use reactor::{Opened, Reactor};
+pub use script::{Script, ScriptCall};
+pub use target::{Stub, Target};
+
+pub use crate::{
+    endpoint::Landed,
+    env::{
+        Args, Constructor, Incoming, Land, Method, Param, Service, Shape, Table, Travels, travels,
+    },
+};
+#[doc(hidden)]
+pub use serde;

@@ -1,0 +1,102 @@
+//! Notifications: sent and forgotten, or confirmed.
+
+use std::{
+    fmt,
+    future::{Future, IntoFuture},
+    pin::Pin,
+    task::{Context, Poll, Waker, ready},
+};
+
+use super::{
+    Arguments, Call,
+    compose::{self, Callee},
+    post::{Manner, Post, StubMethod},
+};
+use crate::{Error, Kind, PostingEnd, Result};
+
+/// A call of a method that answers nothing. Awaiting it hands it to the wire.
+#[must_use = "a notification does nothing until it is awaited"]
+pub struct Notify(Call<()>);
+
+impl fmt::Debug for Notify {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Notify").field(&self.0).finish()
+    }
+}
+
+impl Notify {
+    pub(super) fn new(
+        po: &PostingEnd,
+        method: &'static StubMethod,
+        callee: Callee,
+        arguments: Arguments,
+    ) -> Self {
+        Self(Call::new(po, method, callee, arguments))
+    }
+
+    /// As a call: its answer says that the method has run.
+    pub fn confirmed(self) -> Call<()> {
+        self.0
+    }
+
+    /// Hands it to the wire if that can be done now, and never waits.
+    ///
+    /// # Errors
+    /// When the peer takes no more conversations now ([`Error::is_limit`]), or it cannot be sent at
+    /// all.
+    pub fn try_send(self) -> Result<()> {
+        let mut post = self.into_post()?;
+        let mut cx = Context::from_waker(Waker::noop());
+        match poll(&mut post, &mut cx) {
+            Poll::Ready(sent) => sent,
+            Poll::Pending => Err(Error::new(
+                Kind::Limit,
+                "limit `conversations` reached: the peer takes no more now; try again later, or \
+                 await the notification",
+            )),
+        }
+    }
+
+    fn into_post(self) -> Result<Post> {
+        let po = self.0.po();
+        self.0
+            .into_post()
+            .unwrap_or_else(|arg| Ok(compose::compile(&po, &arg)))
+    }
+}
+
+fn poll(post: &mut Post, cx: &mut Context<'_>) -> Poll<Result<()>> {
+    const NOTIFY: Manner = Manner {
+        value: false,
+        call: false,
+        last: true,
+    };
+    let co = ready!(post.poll_open(NOTIFY, None, cx))?;
+    post.po.link().detach(co);
+    Poll::Ready(Ok(()))
+}
+
+impl IntoFuture for Notify {
+    type Output = Result<()>;
+    type IntoFuture = Sending;
+
+    fn into_future(self) -> Sending {
+        Sending(Some(self.into_post()))
+    }
+}
+
+/// The future of a [`Notify`].
+#[derive(Debug)]
+pub struct Sending(Option<Result<Post>>);
+
+impl Future for Sending {
+    type Output = Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        match &mut self.0 {
+            Some(Ok(post)) => poll(post, cx),
+            Some(Err(error)) => Poll::Ready(Err(error.clone())),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+}

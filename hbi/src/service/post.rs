@@ -1,0 +1,148 @@
+//! A request made ready: text, arguments, and where it goes.
+
+use std::{
+    borrow::Cow,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use smallvec::SmallVec;
+
+use crate::{
+    Error, PostingEnd,
+    endpoint::{CoNumber, Request, default_deadline},
+    script::{StubText, Text, excerpt},
+    value::Handles,
+};
+
+/// A method as its stub calls it; generated code has one static for each.
+#[derive(Debug)]
+pub struct StubMethod {
+    pub(super) path: &'static str,
+    pub(super) text: StubText,
+    pub(super) object_text: StubText,
+    pub(super) name: &'static str,
+    pub(super) parameters: usize,
+}
+
+impl StubMethod {
+    /// `path` names the method in scripts, `text` calls it at a peer (`calc::add(a0, a1)`),
+    /// `object_text` at an object by reference (`a0.add(a1, a2)`).
+    pub const fn new(
+        path: &'static str,
+        text: &'static str,
+        object_text: &'static str,
+        parameters: usize,
+    ) -> Self {
+        Self {
+            path,
+            text: StubText::new(text, parameters),
+            object_text: StubText::new(object_text, parameters + 1),
+            name: last_segment(path),
+            parameters,
+        }
+    }
+}
+
+const fn last_segment(path: &'static str) -> &'static str {
+    let bytes = path.as_bytes();
+    let mut at = bytes.len();
+    while at > 0 && bytes[at - 1] != b':' {
+        at -= 1;
+    }
+    match path.split_at_checked(at) {
+        Some((_, name)) => name,
+        None => path,
+    }
+}
+
+/// Arguments up to this many bytes need no allocation.
+pub(super) type Packing = SmallVec<[u8; 64]>;
+
+/// A request that was not sent yet.
+#[derive(Debug)]
+pub(super) struct Post {
+    pub(super) po: PostingEnd,
+    pub(super) text: PostText,
+    pub(super) arguments: Packing,
+    pub(super) handles: Handles,
+    /// Why it cannot be sent.
+    pub(super) error: Option<Error>,
+}
+
+#[derive(Debug)]
+pub(super) enum PostText {
+    /// A method of something exposed.
+    Path(&'static StubMethod),
+    /// A method of the first argument, an object.
+    Method(&'static StubMethod),
+    /// Any other text.
+    Free {
+        source: Cow<'static, str>,
+        parameters: Vec<Cow<'static, str>>,
+        again: bool,
+    },
+}
+
+impl PostText {
+    fn as_text(&self) -> Text<'_> {
+        match self {
+            PostText::Path(method) => Text::Stub(&method.text),
+            PostText::Method(method) => Text::Stub(&method.object_text),
+            PostText::Free {
+                source,
+                parameters,
+                again,
+            } => Text::Free {
+                source,
+                parameters,
+                again: *again,
+            },
+        }
+    }
+
+    /// The error, with the place in this text that it is about.
+    pub(super) fn show(&self, error: Error) -> Error {
+        match self {
+            PostText::Path(_) | PostText::Method(_) => error,
+            PostText::Free { source, .. } => error.with_excerpt(|place| excerpt(source, place)),
+        }
+    }
+}
+
+/// How a request is posted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manner {
+    pub(super) value: bool,
+    pub(super) call: bool,
+    pub(super) last: bool,
+}
+
+impl Post {
+    pub(super) fn poll_open(
+        &mut self,
+        manner: Manner,
+        within: Option<Duration>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<CoNumber, Error>> {
+        if let Some(error) = self.error.take() {
+            return Poll::Ready(Err(error));
+        }
+        let link = self.po.link();
+        let mut deadline = default_deadline(&**link);
+        if let Some(at) = within.and_then(|time| Instant::now().checked_add(time)) {
+            deadline = Some(deadline.map_or(at, |other| other.min(at)));
+        }
+        let Manner { value, call, last } = manner;
+        let mut request = Request {
+            text: Some(self.text.as_text()),
+            value,
+            call,
+            last,
+            arguments: &self.arguments,
+            handles: &mut self.handles,
+            deadline,
+        };
+        link.poll_open(link, &mut request, cx)
+    }
+}

@@ -1,0 +1,117 @@
+//! Addresses of peers.
+
+use std::{fmt, path::PathBuf, str::FromStr};
+
+use crate::{Error, Kind};
+
+/// The address of a peer, such as `tcp://127.0.0.1:3232`.
+///
+/// ```
+/// let address: hbi::Address = "tcp://[::1]:3232".parse()?;
+/// assert_eq!(address.to_string(), "tcp://[::1]:3232");
+/// assert!("http://example".parse::<hbi::Address>().is_err());
+/// # Ok::<(), hbi::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Address(pub(crate) Scheme);
+
+/// What an address says, by its scheme.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Scheme {
+    /// `tcp://host:port`.
+    Tcp(String),
+    /// `unix:///path`.
+    Unix(PathBuf),
+    /// `mem://name`, within this process.
+    Mem(String),
+}
+
+/// What an address can look like, for errors.
+const FORMS: &str = "tcp://host:port, unix:///path, mem://name";
+
+impl Address {
+    /// What it says.
+    pub fn scheme(&self) -> &Scheme {
+        &self.0
+    }
+}
+
+impl FromStr for Address {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let bad = |why: &str| {
+            Error::new(
+                Kind::Address,
+                format!("address `{text}`: {why}; an address is one of {FORMS}"),
+            )
+        };
+        let Some((scheme, rest)) = text.split_once("://") else {
+            return Err(bad("it has no scheme"));
+        };
+        match scheme {
+            "tcp" => Ok(Address(Scheme::Tcp(host_and_port(rest).map_err(bad)?))),
+            "unix" if !rest.starts_with('/') => {
+                Err(bad("the path of a Unix socket is absolute: three slashes"))
+            }
+            "unix" => Ok(Address(Scheme::Unix(rest.into()))),
+            "mem" if rest.is_empty() => Err(bad("it has no name")),
+            "mem" => Ok(Address(Scheme::Mem(rest.to_owned()))),
+            _ => Err(bad("its scheme is not known")),
+        }
+    }
+}
+
+fn host_and_port(text: &str) -> Result<String, &'static str> {
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return Err("it has no port");
+    };
+    if host.is_empty() {
+        return Err("it has no host");
+    }
+    if host.contains(':') && !(host.starts_with('[') && host.ends_with(']')) {
+        return Err("an IPv6 address stands in brackets");
+    }
+    if port.parse::<u16>().is_err() {
+        return Err("its port is no number up to 65535");
+    }
+    Ok(text.to_owned())
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Scheme::Tcp(host) => write!(f, "tcp://{host}"),
+            Scheme::Unix(path) => write!(f, "unix://{}", path.display()),
+            Scheme::Mem(name) => write!(f, "mem://{name}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_say_what_is_wrong_and_show_the_forms() {
+        for (text, why) in [
+            ("127.0.0.1:1", "no scheme"),
+            ("tcp://localhost", "no port"),
+            ("tcp://:80", "no host"),
+            ("tcp://::1:80", "in brackets"),
+            ("tcp://h:70000", "65535"),
+            ("unix://relative", "absolute"),
+            ("gopher://x", "not known"),
+            ("mem://", "no name"),
+        ] {
+            let error = text.parse::<Address>().unwrap_err();
+            assert_eq!(error.kind(), Kind::Address);
+            let shown = error.to_string();
+            assert!(
+                shown.contains(why) && shown.contains("tcp://host:port"),
+                "{shown}"
+            );
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Connected byte streams.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
+    net::TcpStream,
+};
+
+use super::{Address, Scheme, mem};
+use crate::{Error, Kind};
+
+/// Bytes the kernel may hold unsent: more would keep small messages waiting behind bulk.
+const UNSENT: u32 = 128 << 10;
+
+/// A byte stream of any kind that is not known here.
+pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for S {}
+
+/// A connected byte stream.
+pub(crate) enum Stream {
+    Tcp(TcpStream),
+    #[cfg(unix)]
+    Unix(tokio::net::UnixStream),
+    Mem(DuplexStream),
+    Other(Box<dyn ByteStream>),
+}
+
+impl Stream {
+    /// A TCP stream, told to send without delay.
+    pub(crate) fn tcp(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        // one that cannot be told so still works
+        let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
+        Ok(Stream::Tcp(stream))
+    }
+
+    /// The addresses of the peer and of this side, as far as there are any.
+    pub(crate) fn addresses(&self) -> (String, String) {
+        let shown = |address: io::Result<std::net::SocketAddr>| {
+            address.map_or_else(|_| "unknown".to_owned(), |address| address.to_string())
+        };
+        match self {
+            Stream::Tcp(stream) => (shown(stream.peer_addr()), shown(stream.local_addr())),
+            #[cfg(unix)]
+            Stream::Unix(stream) => {
+                let path = |address: io::Result<tokio::net::unix::SocketAddr>| {
+                    let path = address
+                        .ok()
+                        .and_then(|a| a.as_pathname().map(|p| p.to_owned()));
+                    path.map_or_else(|| "unix".to_owned(), |path| path.display().to_string())
+                };
+                (path(stream.peer_addr()), path(stream.local_addr()))
+            }
+            Stream::Mem(_) => ("memory".to_owned(), "memory".to_owned()),
+            Stream::Other(_) => ("unknown".to_owned(), "unknown".to_owned()),
+        }
+    }
+}
+
+/// Connects to an address.
+pub(crate) async fn dial(address: &Address) -> Result<Stream, Error> {
+    let unreachable =
+        |error: io::Error| Error::new(Kind::Address, format!("cannot reach {address}: {error}"));
+    match &address.0 {
+        Scheme::Tcp(host) => {
+            let stream = TcpStream::connect(host).await.map_err(unreachable)?;
+            Stream::tcp(stream).map_err(unreachable)
+        }
+        #[cfg(unix)]
+        Scheme::Unix(path) => {
+            let stream = tokio::net::UnixStream::connect(path)
+                .await
+                .map_err(unreachable)?;
+            Ok(Stream::Unix(stream))
+        }
+        #[cfg(not(unix))]
+        Scheme::Unix(_) => Err(unreachable(io::ErrorKind::Unsupported.into())),
+        Scheme::Mem(name) => mem::dial(name).await.map(Stream::Mem).map_err(unreachable),
+    }
+}
+
+macro_rules! each {
+    ($self:ident, $stream:ident => $do:expr) => {
+        match $self.get_mut() {
+            Stream::Tcp($stream) => $do,
+            #[cfg(unix)]
+            Stream::Unix($stream) => $do,
+            Stream::Mem($stream) => $do,
+            Stream::Other($stream) => $do,
+        }
+    };
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        each!(self, stream => Pin::new(stream).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        each!(self, stream => Pin::new(stream).poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        each!(self, stream => Pin::new(stream).poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, stream => Pin::new(stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}

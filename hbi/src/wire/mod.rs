@@ -1,0 +1,3 @@
+//! Framings: how messages of conversations stand in a stream of bytes. Pure: no I/O, no clock.
+
+pub mod mux;

@@ -1,0 +1,194 @@
+//! A channel: one direction of the main sequence or of a stream, its queue and its credit.
+//!
+//! ```text
+//!  sending:    Open --end--> Ending --all written--> Closed
+//!               |  \--fail--> (error written) ------> Closed
+//!               \--peer's STOP---------------------> Stopped
+//!  receiving:  Open --LAST/END--> Ended     --ERROR--> Failed     --reader gone--> Dropped
+//! ```
+
+use std::{collections::VecDeque, task::Waker};
+
+use bytes::{Bytes, BytesMut};
+
+use super::WireHandle;
+use crate::Failure;
+
+/// MessagePack and the handles in it, as they arrived.
+#[derive(Debug, Clone, Default)]
+pub struct Payload {
+    /// MessagePack.
+    pub bytes: Bytes,
+    /// Handles in the order of their indices.
+    pub handles: Vec<WireHandle>,
+}
+
+/// What arrives on a channel.
+#[derive(Debug)]
+pub enum Arrival<P> {
+    /// A value.
+    Item(Payload),
+    /// Raw bytes.
+    Data(Bytes),
+    /// A script to land; `P` is what the environment made of its number.
+    Script {
+        /// The prepared script.
+        prepared: P,
+        /// Whether its value is asked for.
+        value: bool,
+        /// Its arguments, a MessagePack array.
+        arguments: Payload,
+    },
+}
+
+/// Something queued to be sent.
+#[derive(Debug)]
+pub(super) enum Chunk {
+    /// A message: the kind of frame it begins with, its fields, its body.
+    Message {
+        kind: u8,
+        flags: u8,
+        fields: Vec<u8>,
+        body: Bytes,
+        begun: bool,
+    },
+    Data(Bytes),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SendState {
+    Open,
+    Ending,
+    Closed,
+    /// The peer wants no more.
+    Stopped,
+}
+
+#[derive(Debug)]
+pub(super) struct Sending {
+    pub(super) state: SendState,
+    pub(super) credit: u32,
+    pub(super) queue: VecDeque<Chunk>,
+    pub(super) queued: usize,
+    /// Stands in the list of channels that have something to send.
+    pub(super) listed: bool,
+    pub(super) waker: Option<Waker>,
+}
+
+/// Bytes one channel takes over from its sender beyond what the peer's credit lets out: enough to
+/// fill the next frames.
+const SEND_BUFFER: usize = 128 << 10;
+
+impl Sending {
+    pub(super) fn new(window: u32) -> Self {
+        Self {
+            state: SendState::Open,
+            credit: window,
+            queue: VecDeque::new(),
+            queued: 0,
+            listed: false,
+            waker: None,
+        }
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.queued < SEND_BUFFER
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.state, SendState::Closed | SendState::Stopped)
+    }
+}
+
+#[derive(Debug)]
+pub(super) enum ReceiveState {
+    Open,
+    Ended,
+    Failed(Box<Failure>),
+    /// Nobody reads any more: what comes is dropped.
+    Dropped,
+}
+
+#[derive(Debug)]
+pub(super) struct Receiving<P> {
+    pub(super) state: ReceiveState,
+    /// What the peer may still send.
+    window: u32,
+    /// What the application took and the peer was not told yet.
+    owed: u32,
+    /// What arrived, and what each holds of the window.
+    pub(super) queue: VecDeque<(Arrival<P>, u32)>,
+    pub(super) waker: Option<Waker>,
+    /// A message of several frames, as far as it is there.
+    pub(super) partial: Option<Box<Partial>>,
+}
+
+/// A message of several frames.
+#[derive(Debug)]
+pub(super) struct Partial {
+    pub(super) kind: u8,
+    pub(super) script: u32,
+    pub(super) flags: u8,
+    pub(super) handles: Vec<WireHandle>,
+    pub(super) body: BytesMut,
+    /// What it holds of its channel's window.
+    pub(super) held: u32,
+    pub(super) opening: Option<super::receive::OpenFields>,
+}
+
+impl<P> Receiving<P> {
+    pub(super) fn new(window: u32) -> Self {
+        Self {
+            state: ReceiveState::Open,
+            window,
+            owed: 0,
+            queue: VecDeque::new(),
+            waker: None,
+            partial: None,
+        }
+    }
+
+    /// Counts what arrived against the window; `false` when the peer had no credit for it.
+    pub(super) fn charge(&mut self, cost: u32) -> bool {
+        match self.window.checked_sub(cost) {
+            Some(left) => {
+                self.window = left;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Counts what the application took; returns the credit to give back once enough came together.
+    pub(super) fn credit(&mut self, cost: u32, window: u32) -> Option<u32> {
+        self.owed += cost;
+        if self.owed < window / 4 || !matches!(self.state, ReceiveState::Open) {
+            return None;
+        }
+        self.window += self.owed;
+        Some(std::mem::take(&mut self.owed))
+    }
+
+    pub(super) fn take(&mut self, window: u32) -> Option<(Arrival<P>, Option<u32>)> {
+        let (arrival, cost) = self.queue.pop_front()?;
+        let credit = self.credit(cost, window);
+        Some((arrival, credit))
+    }
+}
+
+/// The channels of a conversation that is more than one call and its answer.
+#[derive(Debug)]
+pub(super) struct Channels<P> {
+    /// By number; 0 is the main sequence.
+    pub(super) sending: Vec<Sending>,
+    pub(super) receiving: Vec<Receiving<P>>,
+}
+
+impl<P> Channels<P> {
+    pub(super) fn new(send_window: u32, receive_window: u32) -> Self {
+        Self {
+            sending: vec![Sending::new(send_window)],
+            receiving: vec![Receiving::new(receive_window)],
+        }
+    }
+}

@@ -1,0 +1,776 @@
+//! The state of one connection: its conversations, their answers and ends.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    task::{Context, Poll, Waker},
+    time::Instant,
+};
+
+use bytes::Bytes;
+
+use super::{
+    Arrival, CoId, HandleKind, Payload, Settings, Violation, WireHandle,
+    channel::{Channels, ReceiveState, Receiving, SendState, Sending},
+    deadlines::Deadlines,
+    frame::{self, kind},
+    numbers::Numbers,
+    preface,
+    receive::DataLeft,
+};
+use crate::{Failure, Kind};
+
+/// An answer this short is kept in the conversation itself.
+pub(super) const INLINE: usize = 38;
+
+/// The answer of a call.
+#[derive(Debug, Default)]
+pub enum Answer {
+    /// Not there yet; who waits for it.
+    #[default]
+    Unwatched,
+    /// Not there yet; who waits for it.
+    Watched(Waker),
+    /// A short value without handles: length and MessagePack.
+    Short(u8, [u8; INLINE]),
+    /// A value.
+    Value(Payload),
+    /// The peer's failure, or why there will be no answer.
+    Failed(Box<Failure>),
+    /// Given to the caller.
+    Taken,
+}
+
+/// What a call is answered with.
+#[derive(Debug)]
+pub enum Reply {
+    /// A short value without handles.
+    Short(u8, [u8; INLINE]),
+    /// A value.
+    Value(Payload),
+    /// The peer's failure, or why there is no answer.
+    Failed(Box<Failure>),
+}
+
+/// Facts about a conversation, as bits.
+pub(super) mod bit {
+    /// This side's main sequence has begun.
+    pub(in super::super) const OUT_STARTED: u8 = 0x01;
+    /// This side's terminal has been written.
+    pub(in super::super) const OUT_ENDED: u8 = 0x02;
+    /// The peer's terminal has arrived.
+    pub(in super::super) const IN_ENDED: u8 = 0x04;
+    /// The peer's main sequence has begun.
+    pub(in super::super) const IN_STARTED: u8 = 0x08;
+    /// The application let go of it.
+    pub(in super::super) const RELEASED: u8 = 0x10;
+    /// The application will send nothing more on the main sequence.
+    pub(in super::super) const OUT_DONE: u8 = 0x20;
+    /// One call: the first value that arrives is its answer.
+    pub(in super::super) const CALL: u8 = 0x40;
+    /// Opened from within a hosted conversation.
+    pub(in super::super) const NESTED: u8 = 0x80;
+}
+
+pub(super) struct Conversation<P, U> {
+    pub(super) bits: u8,
+    pub(super) answer: Answer,
+    /// Of this side's openings: the how many-th.
+    pub(super) ordinal: u64,
+    pub(super) channels: Option<Box<Channels<P>>>,
+    pub(super) user: Option<U>,
+}
+
+impl<P, U> Conversation<P, U> {
+    pub(super) fn new(bits: u8, ordinal: u64) -> Self {
+        Self {
+            bits,
+            answer: Answer::Unwatched,
+            ordinal,
+            channels: None,
+            user: None,
+        }
+    }
+
+    pub(super) fn is(&self, bit: u8) -> bool {
+        self.bits & bit != 0
+    }
+
+    /// The channels, made when they are first needed.
+    pub(super) fn channels(&mut self, peer: u32, own: u32) -> &mut Channels<P> {
+        self.channels
+            .get_or_insert_with(|| Box::new(Channels::new(peer, own)))
+    }
+
+    /// Whether the application is done with it but for what `bits` says.
+    fn is_quiet(&self) -> bool {
+        self.channels.as_ref().is_none_or(|channels| {
+            channels.sending.iter().skip(1).all(Sending::is_over)
+                && channels.receiving.iter().skip(1).all(is_read)
+        })
+    }
+}
+
+/// Whether nobody will read from it any more, or nothing more is to be read.
+fn is_read<P>(receiving: &Receiving<P>) -> bool {
+    match receiving.state {
+        ReceiveState::Open => false,
+        ReceiveState::Ended | ReceiveState::Failed(_) => receiving.queue.is_empty(),
+        ReceiveState::Dropped => true,
+    }
+}
+
+/// The mux wire's state machine for one connection.
+///
+/// `P` is what the environment makes of a script's number, `U` what the driver keeps with a hosted
+/// conversation (how to cancel it). Time is an argument. Wakers of the application's futures are
+/// collected in [`Self::wakers`] and woken by the driver once it has let go of the state.
+pub struct Connection<P, U> {
+    pub(super) own: Settings,
+    pub(super) peer: Option<Settings>,
+    pub(super) ours: Numbers<Conversation<P, U>>,
+    pub(super) theirs: Numbers<Conversation<P, U>>,
+    /// Frames to be written, in order.
+    pub(super) out: Vec<u8>,
+    /// Channels with small messages to send, then those with bulk.
+    pub(super) ready: VecDeque<(CoId, u16)>,
+    pub(super) bulk: VecDeque<(CoId, u16)>,
+    /// Connection credit: what this side may send; what the peer may send; what it was not told yet.
+    pub(super) credit: u32,
+    pub(super) window: u32,
+    pub(super) owed: u32,
+    pub(super) data_left: Option<DataLeft>,
+    pub(super) deadlines: Deadlines,
+    pub(super) opened: u64,
+    pub(super) seen: u64,
+    pub(super) leaving: bool,
+    pub(super) peer_leaving: Option<u64>,
+    pub(super) heard: Instant,
+    pub(super) pinged: bool,
+    pub(super) closed: Option<Box<Failure>>,
+    pub(super) waiting_for_room: VecDeque<Waker>,
+    wakers: Vec<Waker>,
+    /// Users' values of ended conversations, to be dropped outside of the lock.
+    pub(super) dropped: Vec<U>,
+}
+
+impl<P, U> fmt::Debug for Connection<P, U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("posting", &self.ours.len())
+            .field("hosting", &self.theirs.len())
+            .field("unwritten", &self.out.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<P, U> Connection<P, U> {
+    /// A connection that begins; its preface is the first of its output.
+    pub fn new(settings: Settings, now: Instant) -> Self {
+        let own = settings.clamped();
+        let mut out = Vec::new();
+        preface::write(&mut out, &own);
+        Self {
+            window: own.connection_window,
+            own,
+            peer: None,
+            ours: Numbers::new(),
+            theirs: Numbers::new(),
+            out,
+            ready: VecDeque::new(),
+            bulk: VecDeque::new(),
+            credit: 0,
+            owed: 0,
+            data_left: None,
+            deadlines: Deadlines::default(),
+            opened: 0,
+            seen: 0,
+            leaving: false,
+            peer_leaving: None,
+            heard: now,
+            pinged: false,
+            closed: None,
+            waiting_for_room: VecDeque::new(),
+            wakers: Vec::new(),
+            dropped: Vec::new(),
+        }
+    }
+
+    /// What the peer told of itself, once its preface is here.
+    pub fn peer_settings(&self) -> Option<&Settings> {
+        self.peer.as_ref()
+    }
+
+    /// This side's settings.
+    pub fn settings(&self) -> &Settings {
+        &self.own
+    }
+
+    /// Conversations open: those that this side opened, those of the peer.
+    pub fn conversations(&self) -> (usize, usize) {
+        (self.ours.len(), self.theirs.len())
+    }
+
+    /// Bytes of frames that wait to be written.
+    pub fn unwritten(&self) -> usize {
+        self.out.len()
+    }
+
+    /// When the peer was last heard.
+    pub fn heard(&self) -> Instant {
+        self.heard
+    }
+
+    /// Whether there is something to write.
+    pub fn has_output(&self) -> bool {
+        !self.out.is_empty()
+            || !self.ready.is_empty()
+            || (!self.bulk.is_empty() && self.credit > frame::MESSAGE_COST)
+    }
+
+    /// Takes the wakers of those whose wait is over.
+    pub fn take_wakers(&mut self, into: &mut Vec<Waker>) {
+        if into.is_empty() {
+            std::mem::swap(into, &mut self.wakers);
+        } else {
+            into.append(&mut self.wakers);
+        }
+    }
+
+    /// Takes what belonged to conversations that ended.
+    pub fn take_dropped(&mut self) -> Vec<U> {
+        std::mem::take(&mut self.dropped)
+    }
+
+    /// Why the connection is over, once it is.
+    pub fn closed(&self) -> Option<&Failure> {
+        self.closed.as_deref()
+    }
+
+    pub(super) fn get_mut(&mut self, id: CoId) -> Option<&mut Conversation<P, U>> {
+        if id.is_hosted() {
+            self.theirs.get_mut(id)
+        } else {
+            self.ours.get_mut(id)
+        }
+    }
+
+    pub(super) fn wake(&mut self, waker: Option<Waker>) {
+        self.wakers.extend(waker);
+    }
+
+    /// Keeps the driver's data with a hosted conversation; gives it back when that has ended.
+    pub fn keep(&mut self, id: CoId, user: U) -> Result<(), U> {
+        match self.get_mut(id) {
+            Some(co) if !co.is(bit::OUT_ENDED | bit::RELEASED) => {
+                co.user = Some(user);
+                Ok(())
+            }
+            _ => Err(user),
+        }
+    }
+
+    /// Takes the driver's data from a conversation.
+    pub fn unkeep(&mut self, id: CoId) -> Option<U> {
+        self.get_mut(id)?.user.take()
+    }
+
+    /// The answer of a call, once it is there; the call is over then.
+    pub fn poll_reply(&mut self, id: CoId, cx: &mut Context<'_>) -> Poll<Reply> {
+        let Some(co) = self.ours.get_mut(id) else {
+            return Poll::Ready(Reply::Failed(self.gone()));
+        };
+        let reply = match std::mem::replace(&mut co.answer, Answer::Taken) {
+            Answer::Short(len, bytes) => Reply::Short(len, bytes),
+            Answer::Value(payload) => Reply::Value(payload),
+            Answer::Failed(failure) => Reply::Failed(failure),
+            Answer::Watched(waker) if waker.will_wake(cx.waker()) => {
+                co.answer = Answer::Watched(waker);
+                return Poll::Pending;
+            }
+            Answer::Unwatched | Answer::Watched(_) => {
+                co.answer = Answer::Watched(cx.waker().clone());
+                return Poll::Pending;
+            }
+            Answer::Taken => {
+                let failure =
+                    Failure::new(Kind::Misuse, "the answer of this call was taken before");
+                return Poll::Ready(Reply::Failed(Box::new(failure)));
+            }
+        };
+        co.bits |= bit::RELEASED;
+        self.settle(id);
+        Poll::Ready(reply)
+    }
+
+    /// What arrives next on a channel; `None` at its end.
+    pub fn poll_receive(
+        &mut self,
+        id: CoId,
+        channel: u16,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Arrival<P>>, Box<Failure>>> {
+        let gone = self.gone();
+        let (peer, window) = (self.peer_window(), self.own.window);
+        let co = if id.is_hosted() {
+            self.theirs.get_mut(id)
+        } else {
+            self.ours.get_mut(id)
+        };
+        let Some(co) = co else {
+            return Poll::Ready(Err(gone));
+        };
+        let in_ended = co.is(bit::IN_ENDED);
+        let channels = co.channels(peer, window);
+        let Some(receiving) = channels.receiving.get_mut(channel as usize) else {
+            return Poll::Ready(Err(gone));
+        };
+        if let Some((arrival, credit)) = receiving.take(window) {
+            if let Some(amount) = credit {
+                self.write_credit(id, channel, amount);
+            }
+            self.settle(id);
+            return Poll::Ready(Ok(Some(arrival)));
+        }
+        match &receiving.state {
+            ReceiveState::Open if channel == 0 && in_ended => Poll::Ready(Ok(None)),
+            ReceiveState::Open => {
+                match &receiving.waker {
+                    Some(waker) if waker.will_wake(cx.waker()) => {}
+                    _ => receiving.waker = Some(cx.waker().clone()),
+                }
+                Poll::Pending
+            }
+            ReceiveState::Ended => Poll::Ready(Ok(None)),
+            ReceiveState::Failed(failure) => Poll::Ready(Err(failure.clone())),
+            ReceiveState::Dropped => Poll::Ready(Ok(None)),
+        }
+    }
+
+    /// Lets go of a stream that arrived: what comes of it is dropped, and its sender is told.
+    pub fn stop(&mut self, id: CoId, channel: u16) {
+        let Some(co) = self.get_mut(id) else { return };
+        let in_ended = co.is(bit::IN_ENDED);
+        let Some(channels) = &mut co.channels else {
+            return;
+        };
+        let Some(receiving) = channels.receiving.get_mut(channel as usize) else {
+            return;
+        };
+        let was_open = matches!(receiving.state, ReceiveState::Open);
+        receiving.state = ReceiveState::Dropped;
+        receiving.partial = None;
+        let rest = std::mem::take(&mut receiving.queue);
+        if was_open && !in_ended {
+            frame::text_frame(&mut self.out, kind::STOP, id, channel, &[]);
+        }
+        self.drop_arrivals(id, rest);
+        self.settle(id);
+    }
+
+    /// Lets go of a conversation: what the peer still sends in it is dropped, and it is told to stop.
+    pub fn release(&mut self, id: CoId) {
+        let Some(co) = self.get_mut(id) else { return };
+        if co.is(bit::RELEASED) {
+            return;
+        }
+        co.bits |= bit::RELEASED;
+        let answer = std::mem::replace(&mut co.answer, Answer::Taken);
+        let in_ended = co.is(bit::IN_ENDED);
+        let rest = co.channels.as_mut().map(|channels| {
+            channels.receiving[0].state = ReceiveState::Dropped;
+            std::mem::take(&mut channels.receiving[0].queue)
+        });
+        if !in_ended {
+            frame::text_frame(&mut self.out, kind::STOP, id, 0, &[]);
+        }
+        if let Answer::Value(payload) = answer {
+            self.drop_streams(id, &payload.handles);
+        }
+        if let Some(rest) = rest {
+            self.drop_arrivals(id, rest);
+        }
+        self.settle(id);
+    }
+
+    /// Lets go of a conversation without disturbing it: the peer carries on to its end.
+    pub fn detach(&mut self, id: CoId) {
+        let Some(co) = self.get_mut(id) else { return };
+        co.bits |= bit::RELEASED;
+        let rest = co.channels.as_mut().map(|channels| {
+            channels.receiving[0].state = ReceiveState::Dropped;
+            std::mem::take(&mut channels.receiving[0].queue)
+        });
+        if let Some(rest) = rest {
+            self.drop_arrivals(id, rest);
+        }
+        self.settle(id);
+    }
+
+    fn drop_arrivals(&mut self, id: CoId, arrivals: VecDeque<(Arrival<P>, u32)>) {
+        for (arrival, _) in arrivals {
+            match arrival {
+                Arrival::Item(payload)
+                | Arrival::Script {
+                    arguments: payload, ..
+                } => {
+                    self.drop_streams(id, &payload.handles);
+                }
+                Arrival::Data(_) => {}
+            }
+        }
+    }
+
+    /// Stops the streams that handles of a dropped payload stand for, and releases its objects.
+    fn drop_streams(&mut self, id: CoId, handles: &[WireHandle]) {
+        for handle in handles {
+            match handle.kind {
+                HandleKind::Stream => self.stop(id, handle.number as u16),
+                HandleKind::Object => self.write_release(handle.number, 1),
+                HandleKind::Returned => {}
+            }
+        }
+    }
+
+    /// Tells the owner of objects that this side holds them no more.
+    pub fn write_release(&mut self, object: u32, count: u32) {
+        frame::write(&mut self.out, kind::RELEASE, 0, |out| {
+            out.extend_from_slice(&object.to_le_bytes());
+            out.extend_from_slice(&count.to_le_bytes());
+        });
+    }
+
+    pub(super) fn write_credit(&mut self, id: CoId, channel: u16, amount: u32) {
+        frame::text_frame(
+            &mut self.out,
+            kind::CREDIT,
+            id,
+            channel,
+            &amount.to_le_bytes(),
+        );
+    }
+
+    /// Ends what can be ended of a conversation, and frees its number when nothing is left.
+    pub(super) fn settle(&mut self, id: CoId) {
+        let Some(co) = self.get_mut(id) else { return };
+        let mut bits = co.bits;
+        let quiet = co.is_quiet();
+        if bits & (bit::OUT_ENDED | bit::OUT_DONE) == bit::OUT_DONE
+            && quiet
+            && co
+                .channels
+                .as_ref()
+                .is_none_or(|c| c.sending[0].queue.is_empty())
+        {
+            bits |= bit::OUT_ENDED;
+            co.bits = bits;
+            frame::text_frame(&mut self.out, kind::END, id, 0, &[]);
+        }
+        const OVER: u8 = bit::OUT_ENDED | bit::IN_ENDED;
+        if bits & OVER != OVER || !quiet {
+            return;
+        }
+        // a hosted number is the peer's to use again, whatever the application still holds
+        if bits & bit::RELEASED != 0 || id.is_hosted() {
+            self.remove(id);
+        }
+    }
+
+    fn remove(&mut self, id: CoId) {
+        let co = if id.is_hosted() {
+            self.theirs.remove(id)
+        } else {
+            self.ours.remove(id)
+        };
+        let Some(co) = co else { return };
+        self.dropped.extend(co.user);
+        if let Answer::Watched(waker) = co.answer {
+            self.wakers.push(waker);
+        }
+        if let Some(channels) = co.channels {
+            self.wakers
+                .extend(channels.receiving.into_iter().filter_map(|r| r.waker));
+            self.wakers
+                .extend(channels.sending.into_iter().filter_map(|s| s.waker));
+        }
+        if !id.is_hosted() {
+            // one number became free: one of those who wait can have it
+            if let Some(waker) = self.waiting_for_room.pop_front() {
+                self.wakers.push(waker);
+            }
+        }
+    }
+
+    /// Counts bytes that left the transport's hands against the connection's window.
+    pub(super) fn charge_connection(&mut self, cost: u32) -> Result<(), Violation> {
+        let Some(left) = self.window.checked_sub(cost) else {
+            return Err(Violation::new(format!(
+                "more than the connection's window of {} bytes was sent",
+                self.own.connection_window
+            )));
+        };
+        self.window = left;
+        self.owed += cost;
+        if self.owed >= self.own.connection_window / 4 {
+            let amount = std::mem::take(&mut self.owed);
+            self.window += amount;
+            frame::write(&mut self.out, kind::CONNECTION_CREDIT, 0, |out| {
+                out.extend_from_slice(&amount.to_le_bytes());
+            });
+        }
+        Ok(())
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called next.
+    pub fn timeout(&self) -> Option<Instant> {
+        let wait = if self.pinged {
+            self.own.idle_timeout
+        } else {
+            self.own.keep_alive
+        };
+        let silence = self.heard.checked_add(wait);
+        match (silence, self.deadlines.next()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Does what is due: pings a silent peer, finds it dead, ends what ran out of time. Hosted
+    /// conversations that ran out of time are returned: the driver ends them.
+    pub fn handle_timeout(&mut self, now: Instant) -> Result<Vec<CoId>, Failure> {
+        let silent = now.saturating_duration_since(self.heard);
+        if silent >= self.own.idle_timeout {
+            return Err(Failure::new(
+                Kind::Disconnected,
+                format!(
+                    "nothing came from the peer for {:?} (`Settings::idle_timeout`), not even an \
+                     answer to a ping",
+                    self.own.idle_timeout
+                ),
+            ));
+        }
+        if silent >= self.own.keep_alive && !self.pinged && self.peer.is_some() {
+            self.pinged = true;
+            frame::write(&mut self.out, kind::PING, 0, |out| {
+                out.extend_from_slice(&[0; 8])
+            });
+        }
+        let mut hosted = Vec::new();
+        while let Some(id) = self.deadlines.pop(now) {
+            if id.is_hosted() {
+                if self
+                    .theirs
+                    .get_mut(id)
+                    .is_some_and(|co| !co.is(bit::OUT_ENDED))
+                {
+                    hosted.push(id);
+                }
+                continue;
+            }
+            let timeout = || {
+                Box::new(Failure::new(
+                    Kind::Timeout,
+                    "the deadline passed before the answer came",
+                ))
+            };
+            self.give_up(id, timeout);
+        }
+        Ok(hosted)
+    }
+
+    /// Ends a conversation of this side with a failure of this side's making.
+    pub(super) fn give_up(&mut self, id: CoId, failure: impl Fn() -> Box<Failure>) {
+        let Some(co) = self.ours.get_mut(id) else {
+            return;
+        };
+        if co.is(bit::RELEASED | bit::IN_ENDED) {
+            return;
+        }
+        let (out_ended, call) = (co.is(bit::OUT_ENDED), co.is(bit::CALL));
+        let mut woken = Vec::new();
+        if call
+            && !matches!(
+                co.answer,
+                Answer::Short(..) | Answer::Value(_) | Answer::Taken
+            )
+        {
+            if let Answer::Watched(waker) =
+                std::mem::replace(&mut co.answer, Answer::Failed(failure()))
+            {
+                woken.push(waker);
+            }
+        }
+        if let Some(channels) = &mut co.channels {
+            for receiving in &mut channels.receiving {
+                if matches!(receiving.state, ReceiveState::Open) {
+                    receiving.state = ReceiveState::Failed(failure());
+                    woken.extend(receiving.waker.take());
+                }
+            }
+            for sending in &mut channels.sending {
+                sending.state = SendState::Stopped;
+                sending.queue.clear();
+                woken.extend(sending.waker.take());
+            }
+        }
+        co.bits |= bit::OUT_ENDED | bit::OUT_DONE;
+        if !out_ended {
+            self.write_error(id, 0, &failure());
+        }
+        frame::text_frame(&mut self.out, kind::STOP, id, 0, &[]);
+        self.wakers.append(&mut woken);
+        self.settle(id);
+    }
+
+    pub(super) fn write_error(&mut self, id: CoId, channel: u16, failure: &Failure) {
+        let bytes = pack_failure(failure);
+        frame::text_frame(&mut self.out, kind::ERROR, id, channel, &bytes);
+    }
+
+    /// Says goodbye: openings from now on are refused, but for those nested in running ones.
+    pub fn goodbye(&mut self) {
+        if !std::mem::replace(&mut self.leaving, true) {
+            let seen = self.seen;
+            frame::write(&mut self.out, kind::GOODBYE, 0, |out| {
+                out.extend_from_slice(&seen.to_le_bytes());
+            });
+        }
+    }
+
+    /// Whether this side said goodbye, and whether the peer did.
+    pub fn goodbyes(&self) -> (bool, bool) {
+        (self.leaving, self.peer_leaving.is_some())
+    }
+
+    /// Whether no conversation is open.
+    pub fn is_idle(&self) -> bool {
+        self.ours.len() == 0 && self.theirs.len() == 0
+    }
+
+    /// Tells the peer why the connection ends.
+    pub fn write_close(&mut self, kind: Kind, reason: &str) {
+        let end = (0..=reason.len().min(1024))
+            .rev()
+            .find(|&n| reason.is_char_boundary(n));
+        let reason = &reason[..end.unwrap_or(0)];
+        frame::write(&mut self.out, kind::CLOSE, 0, |out| {
+            out.push(kind.into());
+            out.extend_from_slice(reason.as_bytes());
+        });
+    }
+
+    /// Gives memory back that nothing is in.
+    pub fn shrink(&mut self) {
+        self.out.shrink_to_fit();
+        self.wakers.shrink_to_fit();
+        self.ready.shrink_to_fit();
+        self.bulk.shrink_to_fit();
+    }
+
+    /// Ends everything: what waits gets the reason, users' values are left to be dropped.
+    pub fn close(&mut self, reason: Failure) {
+        if self.closed.is_some() {
+            return;
+        }
+        let last = self.peer_leaving;
+        self.closed = Some(Box::new(reason));
+        for co in self.ours.iter_mut() {
+            let failure = match last {
+                Some(last) if co.ordinal > last => not_landed(),
+                _ => self.closed.clone().unwrap_or_else(not_landed),
+            };
+            end_conversation(co, failure, &mut self.wakers);
+        }
+        for co in self.theirs.iter_mut() {
+            let failure = self.closed.clone().unwrap_or_else(not_landed);
+            end_conversation(co, failure, &mut self.wakers);
+        }
+        let hosted = self.theirs.drain();
+        self.dropped.extend(hosted.filter_map(|co| co.user));
+        self.ready.clear();
+        self.bulk.clear();
+        self.wakers.extend(self.waiting_for_room.drain(..));
+    }
+
+    /// The failure of whatever touches a conversation that is over.
+    pub(super) fn gone(&self) -> Box<Failure> {
+        self.closed
+            .clone()
+            .unwrap_or_else(|| Box::new(Failure::new(Kind::Cancelled, "the conversation is over")))
+    }
+
+    /// Drops deadlines of conversations that ended long before them, when they are the most.
+    pub(super) fn prune_deadlines(&mut self) {
+        if self.deadlines.len() > 64 + 4 * (self.ours.len() + self.theirs.len()) {
+            let (ours, theirs) = (&mut self.ours, &mut self.theirs);
+            self.deadlines.retain(|id| {
+                if id.is_hosted() {
+                    theirs.get_mut(id).is_some()
+                } else {
+                    ours.get_mut(id).is_some()
+                }
+            });
+        }
+    }
+
+    /// The window of a channel towards the peer.
+    pub(super) fn peer_window(&self) -> u32 {
+        self.peer.as_ref().map_or(0, |peer| peer.window)
+    }
+}
+
+fn end_conversation<P, U>(
+    co: &mut Conversation<P, U>,
+    failure: Box<Failure>,
+    wakers: &mut Vec<Waker>,
+) {
+    if let Some(channels) = &mut co.channels {
+        for receiving in &mut channels.receiving {
+            wakers.extend(receiving.waker.take());
+            if matches!(receiving.state, ReceiveState::Open) {
+                receiving.state = ReceiveState::Failed(failure.clone());
+            }
+        }
+        for sending in &mut channels.sending {
+            wakers.extend(sending.waker.take());
+            sending.state = SendState::Stopped;
+            sending.queue.clear();
+        }
+    }
+    match std::mem::take(&mut co.answer) {
+        Answer::Watched(waker) => {
+            wakers.push(waker);
+            co.answer = Answer::Failed(failure);
+        }
+        Answer::Unwatched => co.answer = Answer::Failed(failure),
+        there => co.answer = there,
+    }
+    co.bits |= bit::IN_ENDED | bit::OUT_ENDED | bit::OUT_DONE;
+}
+
+fn not_landed() -> Box<Failure> {
+    Box::new(Failure::new(
+        Kind::NotLanded,
+        "the peer said goodbye before this could land; it was not acted upon",
+    ))
+}
+
+/// A failure's MessagePack. One that fits no frame loses its payload and the end of its message.
+fn pack_failure(failure: &Failure) -> Bytes {
+    const ROOM: usize = 12 << 10;
+    match crate::value::Packed::pack(failure) {
+        Ok(packed) if packed.bytes().len() <= ROOM => packed.into_parts().0,
+        _ => {
+            let mut short = Failure::new(failure.kind, "");
+            short.message = failure.message.chars().take(1024).collect();
+            short
+                .message
+                .push_str(" [the error was too large to travel whole]");
+            short.origin = failure.origin.chars().take(256).collect();
+            crate::value::Packed::pack(&short)
+                .unwrap_or_default()
+                .into_parts()
+                .0
+        }
+    }
+}

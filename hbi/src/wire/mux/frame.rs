@@ -1,0 +1,225 @@
+//! Frames: the kinds, their heads and flags, and how each is written.
+
+use super::{CoId, Violation};
+
+/// Conversations that one side can have open at once: what the number has room for.
+pub const MAX_CONVERSATIONS: u32 = 1 << 23;
+
+/// Bytes of a side's first message in a conversation that need no credit, so that openings, answers
+/// and ends pass however full the windows are.
+pub const ALLOWANCE: usize = 4 << 10;
+
+/// What every queued message costs of the credit beside its bytes.
+pub(super) const MESSAGE_COST: u32 = 32;
+
+/// Length (3 bytes), kind, conversation (4 bytes).
+pub(super) const HEAD: usize = 8;
+
+pub(super) mod kind {
+    pub(in super::super) const DEFINE: u8 = 0x01;
+    pub(in super::super) const OPEN: u8 = 0x02;
+    pub(in super::super) const SCRIPT: u8 = 0x03;
+    pub(in super::super) const ITEM: u8 = 0x04;
+    pub(in super::super) const DATA: u8 = 0x05;
+    pub(in super::super) const END: u8 = 0x06;
+    pub(in super::super) const ERROR: u8 = 0x07;
+    pub(in super::super) const CREDIT: u8 = 0x08;
+    pub(in super::super) const STOP: u8 = 0x09;
+    pub(in super::super) const PING: u8 = 0x0a;
+    pub(in super::super) const PONG: u8 = 0x0b;
+    pub(in super::super) const GOODBYE: u8 = 0x0c;
+    pub(in super::super) const RELEASE: u8 = 0x0d;
+    pub(in super::super) const CLOSE: u8 = 0x0e;
+    pub(in super::super) const CONNECTION_CREDIT: u8 = 0x0f;
+    /// Kinds from here on may be skipped by those who do not know them.
+    pub(in super::super) const OPTIONAL: u8 = 0x80;
+}
+
+pub(super) mod flag {
+    /// The script's value is asked for.
+    pub(in super::super) const VALUE: u8 = 0x01;
+    /// Nothing follows on this channel.
+    pub(in super::super) const LAST: u8 = 0x02;
+    /// The message goes on in ITEM frames of the same channel.
+    pub(in super::super) const MORE: u8 = 0x04;
+    /// A list of handles stands before the body.
+    pub(in super::super) const HANDLES: u8 = 0x08;
+    /// OPEN: milliseconds that remain (4 bytes).
+    pub(in super::super) const DEADLINE: u8 = 0x10;
+    /// OPEN: nesting depth (1 byte).
+    pub(in super::super) const NESTED: u8 = 0x20;
+    /// OPEN: a W3C trace context (25 bytes: trace, span, flags).
+    pub(in super::super) const TRACE: u8 = 0x40;
+}
+
+/// What a handle in a payload stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HandleKind {
+    /// A stream: a channel of the same conversation, in the payload's direction.
+    Stream,
+    /// An object that the sender of the payload owns.
+    Object,
+    /// An object that the receiver of the payload owns, given back.
+    Returned,
+}
+
+/// A handle as it stands in a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WireHandle {
+    /// What it stands for.
+    pub kind: HandleKind,
+    /// The channel, or the object's number at its owner.
+    pub number: u32,
+}
+
+/// Handles one payload may hold.
+const MAX_HANDLES: usize = 1024;
+
+/// Appends a frame with what `body` writes.
+pub(super) fn write(out: &mut Vec<u8>, kind: u8, co: u32, body: impl FnOnce(&mut Vec<u8>)) {
+    let at = out.len();
+    out.extend_from_slice(&head(0, kind, co));
+    body(out);
+    let len = (out.len() - at - HEAD) as u32;
+    out[at..at + 3].copy_from_slice(&len.to_le_bytes()[..3]);
+}
+
+/// The head of a frame.
+pub(super) fn head(len: usize, kind: u8, co: u32) -> [u8; HEAD] {
+    (len as u64 | (kind as u64) << 24 | (co as u64) << 32).to_le_bytes()
+}
+
+/// Reads a head: length of the body, kind, conversation.
+pub(super) fn read_head(input: &[u8]) -> Option<(usize, u8, u32)> {
+    let head = u64::from_le_bytes(*input.first_chunk::<HEAD>()?);
+    Some((
+        (head & 0xff_ffff) as usize,
+        (head >> 24) as u8,
+        (head >> 32) as u32,
+    ))
+}
+
+pub(super) fn write_handles(out: &mut Vec<u8>, handles: &[WireHandle]) {
+    if handles.is_empty() {
+        return;
+    }
+    out.extend_from_slice(&(handles.len() as u16).to_le_bytes());
+    for handle in handles {
+        out.push(match handle.kind {
+            HandleKind::Stream => 1,
+            HandleKind::Object => 2,
+            HandleKind::Returned => 3,
+        });
+        out.extend_from_slice(&handle.number.to_le_bytes());
+    }
+}
+
+/// Handles that a payload may hold at most, as an error for the one who packed it.
+pub(super) fn too_many_handles(handles: usize) -> bool {
+    handles > MAX_HANDLES
+}
+
+pub(super) fn text_frame(out: &mut Vec<u8>, kind: u8, co: CoId, channel: u16, text: &[u8]) {
+    write(out, kind, co.to_wire(), |out| {
+        out.extend_from_slice(&channel.to_le_bytes());
+        out.extend_from_slice(text);
+    });
+}
+
+/// Reads the fields of a frame's body, front to back.
+#[derive(Debug)]
+pub(super) struct Fields<'a> {
+    pub(super) rest: &'a [u8],
+    pub(super) kind: u8,
+}
+
+impl<'a> Fields<'a> {
+    pub(super) fn bytes<const N: usize>(&mut self) -> Result<[u8; N], Violation> {
+        match self.rest.split_first_chunk::<N>() {
+            Some((bytes, rest)) => {
+                self.rest = rest;
+                Ok(*bytes)
+            }
+            None => Err(Violation::new(format!(
+                "a frame of kind {:#04x} that ends within its fields",
+                self.kind
+            ))),
+        }
+    }
+
+    pub(super) fn slice(&mut self, n: usize) -> Result<&'a [u8], Violation> {
+        match self.rest.split_at_checked(n) {
+            Some((bytes, rest)) => {
+                self.rest = rest;
+                Ok(bytes)
+            }
+            None => Err(Violation::new(format!(
+                "a frame of kind {:#04x} that ends within its fields",
+                self.kind
+            ))),
+        }
+    }
+
+    pub(super) fn u8(&mut self) -> Result<u8, Violation> {
+        Ok(self.bytes::<1>()?[0])
+    }
+
+    pub(super) fn u16(&mut self) -> Result<u16, Violation> {
+        Ok(u16::from_le_bytes(self.bytes()?))
+    }
+
+    pub(super) fn u32(&mut self) -> Result<u32, Violation> {
+        Ok(u32::from_le_bytes(self.bytes()?))
+    }
+
+    pub(super) fn u64(&mut self) -> Result<u64, Violation> {
+        Ok(u64::from_le_bytes(self.bytes()?))
+    }
+
+    /// The flags, of which only those in `known` may be set.
+    pub(super) fn flags(&mut self, known: u8) -> Result<u8, Violation> {
+        let flags = self.u8()?;
+        if flags & !known != 0 {
+            return Err(Violation::new(format!(
+                "a frame of kind {:#04x} with reserved flags {:#04x}",
+                self.kind,
+                flags & !known
+            )));
+        }
+        Ok(flags)
+    }
+
+    pub(super) fn handles(&mut self) -> Result<Vec<WireHandle>, Violation> {
+        let count = self.u16()? as usize;
+        if count > MAX_HANDLES {
+            return Err(Violation::new(format!(
+                "a payload with {count} handles, at most {MAX_HANDLES} are taken"
+            )));
+        }
+        let mut handles = Vec::with_capacity(count);
+        for _ in 0..count {
+            let kind = match self.u8()? {
+                1 => HandleKind::Stream,
+                2 => HandleKind::Object,
+                3 => HandleKind::Returned,
+                other => return Err(Violation::new(format!("a handle of unknown kind {other}"))),
+            };
+            handles.push(WireHandle {
+                kind,
+                number: self.u32()?,
+            });
+        }
+        Ok(handles)
+    }
+
+    pub(super) fn end(&self) -> Result<(), Violation> {
+        if self.rest.is_empty() {
+            return Ok(());
+        }
+        Err(Violation::new(format!(
+            "a frame of kind {:#04x} with {} bytes after its fields",
+            self.kind,
+            self.rest.len()
+        )))
+    }
+}

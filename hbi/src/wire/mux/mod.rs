@@ -1,0 +1,39 @@
+//! The mux wire: binary frames, conversations interleaved, flow-controlled.
+//!
+//! [`Connection`] is a state machine: bytes in, events out; messages in, bytes out. The format is
+//! written down in `docs/wire.md`.
+
+mod channel;
+mod connection;
+mod deadlines;
+mod frame;
+mod numbers;
+mod output;
+mod preface;
+mod receive;
+mod send;
+mod settings;
+
+#[cfg(test)]
+mod tests;
+
+pub use channel::{Arrival, Payload};
+pub use connection::{Answer, Connection, Reply};
+pub use frame::{ALLOWANCE, HandleKind, MAX_CONVERSATIONS, WireHandle};
+pub use numbers::CoId;
+pub use output::Output;
+pub use preface::MAGIC;
+pub use receive::{Body, Event, Open, ScriptArrival};
+pub use send::{OpenRefused, Opening, SendRefused};
+pub use settings::Settings;
+
+/// A violation of the protocol: it ends the connection, its text sent to the peer first.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Violation(pub String);
+
+impl Violation {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}

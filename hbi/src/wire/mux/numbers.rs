@@ -1,0 +1,181 @@
+//! Numbers of conversations: an index, a generation that tells one use of the index from the next,
+//! and whose number it is.
+
+use super::{MAX_CONVERSATIONS, Violation};
+
+const INDEX: u32 = MAX_CONVERSATIONS - 1;
+const GENERATION_SHIFT: u32 = 23;
+const THEIRS: u32 = 1 << 31;
+
+/// The number of a conversation on one connection.
+///
+/// Lowest 23 bits: index. Next 8: generation, counted up at each use of the index. Highest bit: set
+/// when the peer opened it; on the wire, when the receiver of the frame opened it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CoId(u32);
+
+impl CoId {
+    pub(super) fn ours(index: usize, generation: u8) -> Self {
+        Self(index as u32 | (generation as u32) << GENERATION_SHIFT)
+    }
+
+    /// The number as it stands in a frame that this side sends.
+    pub(super) fn to_wire(self) -> u32 {
+        self.0
+    }
+
+    /// The number that stands in a frame that arrived.
+    pub(super) fn from_wire(number: u32) -> Self {
+        Self(number ^ THEIRS)
+    }
+
+    /// Whether the peer opened it.
+    pub fn is_hosted(self) -> bool {
+        self.0 & THEIRS != 0
+    }
+
+    pub(super) fn index(self) -> usize {
+        (self.0 & INDEX) as usize
+    }
+
+    pub(super) fn generation(self) -> u8 {
+        (self.0 >> GENERATION_SHIFT) as u8
+    }
+
+    /// The number as plain bits.
+    pub fn to_bits(self) -> u32 {
+        self.0
+    }
+
+    /// The number of [`Self::to_bits`].
+    pub fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
+    /// A number that orders the conversations of one side by nothing but their number.
+    pub fn sequence(self) -> u64 {
+        (self.0 & !THEIRS) as u64
+    }
+}
+
+/// The conversations of one side, by index.
+#[derive(Debug)]
+pub(super) struct Numbers<T> {
+    entries: Vec<Entry<T>>,
+    free: Vec<u32>,
+    live: usize,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    generation: u8,
+    value: Option<T>,
+}
+
+impl<T> Numbers<T> {
+    pub(super) const fn new() -> Self {
+        Self {
+            entries: Vec::new(),
+            free: Vec::new(),
+            live: 0,
+        }
+    }
+
+    /// How many are open.
+    pub(super) fn len(&self) -> usize {
+        self.live
+    }
+
+    pub(super) fn get_mut(&mut self, id: CoId) -> Option<&mut T> {
+        let entry = self.entries.get_mut(id.index())?;
+        if entry.generation == id.generation() {
+            entry.value.as_mut()
+        } else {
+            None
+        }
+    }
+
+    /// Takes a free number.
+    pub(super) fn insert(&mut self, value: T) -> CoId {
+        self.live += 1;
+        match self.free.pop() {
+            Some(index) => {
+                let entry = &mut self.entries[index as usize];
+                entry.generation = entry.generation.wrapping_add(1);
+                entry.value = Some(value);
+                CoId::ours(index as usize, entry.generation)
+            }
+            None => {
+                self.entries.push(Entry {
+                    generation: 0,
+                    value: Some(value),
+                });
+                CoId::ours(self.entries.len() - 1, 0)
+            }
+        }
+    }
+
+    /// Opens the number that the peer chose.
+    pub(super) fn open(&mut self, id: CoId, limit: u32, value: T) -> Result<&mut T, Violation> {
+        let index = id.index();
+        if index >= limit as usize {
+            return Err(Violation::new(format!(
+                "conversation {index} opened where at most {limit} may be open at once"
+            )));
+        }
+        if index >= self.entries.len() {
+            // indices are used from the lowest, so this grows by what was really open
+            self.entries.resize_with(index + 1, || Entry {
+                generation: u8::MAX,
+                value: None,
+            });
+        }
+        let entry = &mut self.entries[index];
+        if entry.value.is_some() || entry.generation.wrapping_add(1) != id.generation() {
+            return Err(Violation::new(format!(
+                "conversation {index} opened again before its end, or out of turn"
+            )));
+        }
+        entry.generation = id.generation();
+        self.live += 1;
+        Ok(entry.value.insert(value))
+    }
+
+    /// Whether the number was ever open: frames that come late for it are dropped, others are a
+    /// violation.
+    pub(super) fn was_open(&self, id: CoId) -> bool {
+        let age = |entry: &Entry<T>| entry.generation.wrapping_sub(id.generation());
+        // half of the generations count as past, the other half as not yet used
+        self.entries
+            .get(id.index())
+            .is_some_and(|entry| age(entry) < 128)
+    }
+
+    pub(super) fn remove(&mut self, id: CoId) -> Option<T> {
+        let entry = self.entries.get_mut(id.index())?;
+        if entry.generation != id.generation() {
+            return None;
+        }
+        let value = entry.value.take()?;
+        self.live -= 1;
+        if !id.is_hosted() {
+            self.free.push(id.index() as u32);
+        }
+        Some(value)
+    }
+
+    /// Empties the table; returns what was open.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = T> {
+        self.live = 0;
+        self.free.clear();
+        std::mem::take(&mut self.entries)
+            .into_iter()
+            .filter_map(|entry| entry.value)
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.entries
+            .iter_mut()
+            .filter_map(|entry| entry.value.as_mut())
+    }
+}

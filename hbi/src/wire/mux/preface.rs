@@ -1,0 +1,94 @@
+//! The preface: the first bytes of each direction.
+
+use super::{Settings, Violation};
+
+/// What a mux connection begins with. The first byte is no text, the last two end a line, so that a
+/// stranger which waits for a line answers at once.
+pub const MAGIC: [u8; 6] = [0x89, b'H', b'B', b'I', b'\r', b'\n'];
+
+/// The versions of the format this code speaks.
+const OLDEST: u8 = 1;
+const NEWEST: u8 = 1;
+
+/// Settings a preface may hold, known or not.
+const MAX_PAIRS: usize = 64;
+
+pub(super) fn write(out: &mut Vec<u8>, settings: &Settings) {
+    out.extend_from_slice(&MAGIC);
+    out.extend_from_slice(&[OLDEST, NEWEST]);
+    let pairs = settings.pairs();
+    out.extend_from_slice(&(pairs.len() as u16).to_le_bytes());
+    for (key, value) in pairs {
+        out.extend_from_slice(&key.to_le_bytes());
+        out.extend_from_slice(&value.to_le_bytes());
+    }
+}
+
+/// Reads the peer's preface: its settings and length, or `None` while it is not whole.
+pub(super) fn read(input: &[u8]) -> Result<Option<(Settings, usize)>, Violation> {
+    let known = input.len().min(MAGIC.len());
+    if input[..known] != MAGIC[..known] {
+        return Err(stranger(input));
+    }
+    let Some(&[oldest, newest, low, high]) = input.get(6..10).and_then(|b| b.first_chunk()) else {
+        return Ok(None);
+    };
+    if oldest > NEWEST || newest < OLDEST {
+        return Err(Violation::new(format!(
+            "the peer speaks versions {oldest} to {newest} of the mux wire, this side {OLDEST} to \
+             {NEWEST}: bring the older of the two up to date"
+        )));
+    }
+    let count = u16::from_le_bytes([low, high]) as usize;
+    if count > MAX_PAIRS {
+        return Err(Violation::new(format!(
+            "a preface with {count} settings, at most {MAX_PAIRS} are taken"
+        )));
+    }
+    let end = 10 + 6 * count;
+    let Some(pairs) = input.get(10..end) else {
+        return Ok(None);
+    };
+    let mut settings = Settings::default();
+    for pair in pairs.chunks_exact(6) {
+        let key = u16::from_le_bytes([pair[0], pair[1]]);
+        settings.set(
+            key,
+            u32::from_le_bytes([pair[2], pair[3], pair[4], pair[5]]),
+        );
+    }
+    Ok(Some((settings.clamped(), end)))
+}
+
+/// What a peer that is no mux peer sent instead of the preface.
+fn stranger(input: &[u8]) -> Violation {
+    let seen = match input {
+        [0x16, 3, ..] | [0x16] => "a TLS hello (use a `tls://` address on this side)".to_owned(),
+        [b'[', ..] => {
+            "a packet of the text wire (use a `text+tcp://` address on this side)".to_owned()
+        }
+        _ if [
+            &b"GET "[..],
+            b"POST",
+            b"PUT ",
+            b"HEAD",
+            b"OPTI",
+            b"CONN",
+            b"DELE",
+            b"PRI ",
+        ]
+        .iter()
+        .any(|method| method.starts_with(&input[..input.len().min(4)])) =>
+        {
+            "an HTTP request (the peer takes this side for a web server)".to_owned()
+        }
+        _ if input.starts_with(b"HTTP") => "an HTTP answer (the peer is a web server)".to_owned(),
+        _ => format!(
+            "{:?}",
+            String::from_utf8_lossy(&input[..input.len().min(16)])
+        ),
+    };
+    Violation::new(format!(
+        "the peer is no hbi mux peer: its first bytes are {seen}"
+    ))
+}

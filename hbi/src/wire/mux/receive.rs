@@ -1,0 +1,1034 @@
+//! Receiving: from bytes to events, and into the channels of conversations.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+
+use super::{
+    ALLOWANCE, Arrival, CoId, Connection, HandleKind, Payload, Violation, WireHandle,
+    channel::{Partial, ReceiveState, Receiving, SendState},
+    connection::{Answer, Conversation, bit},
+    frame::{self, Fields, HEAD, MESSAGE_COST, flag, kind},
+    preface,
+};
+use crate::{Failure, Kind};
+
+/// What the driver has to act upon.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// The peer's preface is here.
+    Ready,
+    /// A conversation was opened: land its script.
+    Open(Open<'a>),
+    /// A script came in an open conversation: prepare it and [`Connection::push_script`] it.
+    Script(ScriptArrival),
+    /// The peer gave a number its text.
+    Define {
+        /// The number.
+        number: u32,
+        /// Names of the parameters.
+        parameters: Vec<&'a str>,
+        /// The text.
+        source: &'a str,
+    },
+    /// The peer wants no answer of this hosted conversation any more.
+    Cancelled(CoId),
+    /// The peer holds an object of this side no more.
+    Released {
+        /// The object.
+        object: u32,
+        /// How many times it was given out that are now given back.
+        count: u32,
+    },
+    /// The peer said goodbye.
+    Goodbye,
+    /// The peer ends the connection.
+    Close {
+        /// What kind of thing went wrong.
+        kind: Kind,
+        /// Why, in words.
+        reason: &'a str,
+    },
+}
+
+/// A conversation that the peer opened.
+#[derive(Debug)]
+pub struct Open<'a> {
+    /// Its number.
+    pub id: CoId,
+    /// The script's number, if it begins with one.
+    pub script: Option<u32>,
+    /// Whether the script's value is asked for.
+    pub value: bool,
+    /// Whether the poster's side is complete with this.
+    pub last: bool,
+    /// When the poster gives up.
+    pub deadline: Option<Instant>,
+    /// How many hosted conversations it is nested in.
+    pub depth: u8,
+    /// A W3C trace context.
+    pub trace: Option<[u8; 25]>,
+    /// Arguments, a MessagePack array.
+    pub arguments: Body<'a>,
+    /// The handles in them.
+    pub handles: Vec<WireHandle>,
+}
+
+/// The bytes of an opening: those of the input, or put together from several frames.
+#[derive(Debug)]
+pub enum Body<'a> {
+    /// In the input.
+    Input(&'a [u8]),
+    /// Put together.
+    Joined(Bytes),
+}
+
+impl Body<'_> {
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        match self {
+            Body::Input(bytes) => bytes,
+            Body::Joined(bytes) => bytes,
+        }
+    }
+}
+
+/// A script that came in an open conversation.
+#[derive(Debug)]
+pub struct ScriptArrival {
+    /// The conversation.
+    pub id: CoId,
+    /// The script's number.
+    pub script: u32,
+    /// Whether its value is asked for.
+    pub value: bool,
+    /// Its arguments.
+    pub arguments: Payload,
+    /// What it holds of its channel's window.
+    cost: u32,
+}
+
+/// What an OPEN frame says beside its arguments.
+#[derive(Debug, Clone)]
+pub(super) struct OpenFields {
+    deadline: Option<Instant>,
+    depth: u8,
+    trace: Option<[u8; 25]>,
+}
+
+/// A DATA frame of which a part is still to come.
+#[derive(Debug)]
+pub(super) struct DataLeft {
+    id: CoId,
+    channel: u16,
+    left: usize,
+    /// Nothing of it was passed on yet.
+    fresh: bool,
+    last: bool,
+}
+
+impl<P, U> Connection<P, U> {
+    /// Reads from `input` at `at`, which moves on; returns at the first thing the driver has to act
+    /// upon, or `None` when more input is needed.
+    ///
+    /// # Errors
+    /// A violation of the protocol: nothing more can be read.
+    pub fn receive<'b>(
+        &mut self,
+        now: Instant,
+        input: &'b Bytes,
+        at: &mut usize,
+    ) -> Result<Option<Event<'b>>, Violation> {
+        self.heard = now;
+        self.pinged = false;
+        if self.peer.is_none() {
+            let Some((peer, len)) = preface::read(&input[*at..])? else {
+                return Ok(None);
+            };
+            *at += len;
+            self.credit = peer.connection_window;
+            self.peer = Some(peer);
+            for waker in std::mem::take(&mut self.waiting_for_room) {
+                self.wake(Some(waker));
+            }
+            return Ok(Some(Event::Ready));
+        }
+        loop {
+            if let Some(left) = self.data_left.take() {
+                let n = left.left.min(input.len() - *at);
+                // a frame without bytes is passed on, too: it ends a run of data
+                if n > 0 || (left.fresh && left.left == 0) {
+                    let data = slice(input, &input[*at..*at + n]);
+                    *at += n;
+                    let cost = n as u32 + if left.fresh { MESSAGE_COST } else { 0 };
+                    self.data(left.id, left.channel, data, cost)?;
+                }
+                if n < left.left {
+                    let fresh = left.fresh && n == 0;
+                    self.data_left = Some(DataLeft {
+                        left: left.left - n,
+                        fresh,
+                        ..left
+                    });
+                    return Ok(None);
+                }
+                if left.last {
+                    self.channel_ended(left.id, left.channel)?;
+                }
+            }
+            let rest = &input[*at..];
+            let Some((len, kind, co)) = frame::read_head(rest) else {
+                return Ok(None);
+            };
+            if len > self.own.frame as usize {
+                return Err(Violation::new(format!(
+                    "a frame of {len} bytes, at most {} are taken (`Settings::frame`)",
+                    self.own.frame
+                )));
+            }
+            if kind == kind::DATA {
+                // bytes are passed on as they come, the frame need not be whole
+                let Some(head) = rest.get(HEAD..HEAD + 3) else {
+                    return Ok(None);
+                };
+                let mut fields = Fields { rest: head, kind };
+                let flags = fields.flags(flag::LAST)?;
+                let channel = fields.u16()?;
+                let Some(left) = len.checked_sub(3) else {
+                    return Err(Violation::new("a DATA frame without its channel"));
+                };
+                *at += HEAD + 3;
+                let id = self.known(CoId::from_wire(co))?;
+                let last = flags & flag::LAST != 0;
+                self.data_left = Some(DataLeft {
+                    id,
+                    channel,
+                    left,
+                    fresh: true,
+                    last,
+                });
+                continue;
+            }
+            let Some(body) = rest.get(HEAD..HEAD + len) else {
+                return Ok(None);
+            };
+            let from = *at + HEAD;
+            *at = from + len;
+            let fields = Fields { rest: body, kind };
+            if let Some(event) = self.frame(now, kind, CoId::from_wire(co), fields, input)? {
+                return Ok(Some(event));
+            }
+        }
+    }
+
+    fn frame<'b>(
+        &mut self,
+        now: Instant,
+        kind: u8,
+        id: CoId,
+        mut fields: Fields<'b>,
+        input: &Bytes,
+    ) -> Result<Option<Event<'b>>, Violation> {
+        match kind {
+            kind::ITEM => return self.item(id, fields, input),
+            kind::OPEN => return self.open_frame(now, id, fields),
+            kind::SCRIPT => return self.script_frame(id, fields, input),
+            kind::DEFINE => return self.define_frame(fields).map(Some),
+            kind::END => {
+                let channel = fields.u16()?;
+                fields.end()?;
+                self.known(id)?;
+                self.channel_ended(id, channel)?;
+            }
+            kind::ERROR => {
+                let channel = fields.u16()?;
+                return self.error_frame(id, channel, fields.rest);
+            }
+            kind::CREDIT => {
+                let (channel, amount) = (fields.u16()?, fields.u32()?);
+                fields.end()?;
+                self.known(id)?;
+                self.credited(id, channel, amount)?;
+            }
+            kind::CONNECTION_CREDIT => {
+                let amount = fields.u32()?;
+                fields.end()?;
+                self.credit = self
+                    .credit
+                    .checked_add(amount)
+                    .ok_or_else(|| Violation::new("more connection credit than can be counted"))?;
+            }
+            kind::STOP => {
+                let channel = fields.u16()?;
+                fields.end()?;
+                self.known(id)?;
+                return Ok(self.stopped(id, channel));
+            }
+            kind::PING => {
+                let token = fields.u64()?;
+                fields.end()?;
+                frame::write(&mut self.out, kind::PONG, 0, |out| {
+                    out.extend_from_slice(&token.to_le_bytes());
+                });
+            }
+            kind::PONG => {
+                fields.u64()?;
+                fields.end()?;
+            }
+            kind::GOODBYE => {
+                let last = fields.u64()?;
+                fields.end()?;
+                self.peer_leaving = Some(last);
+                for waker in std::mem::take(&mut self.waiting_for_room) {
+                    self.wake(Some(waker));
+                }
+                return Ok(Some(Event::Goodbye));
+            }
+            kind::RELEASE => {
+                let (object, count) = (fields.u32()?, fields.u32()?);
+                fields.end()?;
+                return Ok(Some(Event::Released { object, count }));
+            }
+            kind::CLOSE => {
+                let kind = Kind::from(fields.u8()?);
+                let reason = std::str::from_utf8(fields.rest)
+                    .map_err(|_| Violation::new("a CLOSE whose reason is no UTF-8"))?;
+                return Ok(Some(Event::Close { kind, reason }));
+            }
+            kind::OPTIONAL.. => {}
+            _ => {
+                return Err(Violation::new(format!(
+                    "a frame of unknown kind {kind:#04x}"
+                )));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The number, if it is or was one of a conversation.
+    fn known(&self, id: CoId) -> Result<CoId, Violation> {
+        let known = if id.is_hosted() {
+            self.theirs.was_open(id)
+        } else {
+            self.ours.was_open(id)
+        };
+        if known {
+            return Ok(id);
+        }
+        Err(Violation::new(format!(
+            "a frame for conversation {id:?} that was never opened"
+        )))
+    }
+
+    fn define_frame<'b>(&mut self, mut fields: Fields<'b>) -> Result<Event<'b>, Violation> {
+        let number = fields.u32()?;
+        if number >= self.own.scripts {
+            return Err(Violation::new(format!(
+                "script number {number} defined where {} are kept (`Settings::scripts`)",
+                self.own.scripts
+            )));
+        }
+        let text = |bytes| {
+            std::str::from_utf8(bytes).map_err(|_| Violation::new("a script that is no UTF-8"))
+        };
+        let count = fields.u8()?;
+        let mut parameters = Vec::with_capacity(count as usize);
+        for _ in 0..count {
+            let len = fields.u8()?;
+            parameters.push(text(fields.slice(len as usize)?)?);
+        }
+        Ok(Event::Define {
+            number,
+            parameters,
+            source: text(fields.rest)?,
+        })
+    }
+
+    fn script_number(&self, number: u32) -> Result<Option<u32>, Violation> {
+        match number {
+            u32::MAX => Ok(None),
+            number if number < self.own.scripts => Ok(Some(number)),
+            number => Err(Violation::new(format!(
+                "script number {number} used where {} are kept (`Settings::scripts`)",
+                self.own.scripts
+            ))),
+        }
+    }
+
+    fn open_frame<'b>(
+        &mut self,
+        now: Instant,
+        id: CoId,
+        mut fields: Fields<'b>,
+    ) -> Result<Option<Event<'b>>, Violation> {
+        if !id.is_hosted() {
+            return Err(Violation::new("an opening under a number of this side"));
+        }
+        let flags = fields.flags(0x7f)?;
+        let script = self.script_number(fields.u32()?)?;
+        let deadline = match flags & flag::DEADLINE {
+            0 => None,
+            _ => now.checked_add(Duration::from_millis(fields.u32()? as u64)),
+        };
+        let depth = if flags & flag::NESTED != 0 {
+            fields.u8()?
+        } else {
+            0
+        };
+        let trace = if flags & flag::TRACE != 0 {
+            Some(fields.bytes()?)
+        } else {
+            None
+        };
+        let handles = if flags & flag::HANDLES != 0 {
+            fields.handles()?
+        } else {
+            Vec::new()
+        };
+        let last = flags & flag::LAST != 0;
+        let more = flags & flag::MORE != 0;
+        if last && more {
+            return Err(Violation::new(
+                "an opening that is last and has more to come",
+            ));
+        }
+        let mut bits = bit::IN_STARTED;
+        if last {
+            bits |= bit::IN_ENDED;
+        }
+        self.theirs
+            .open(id, self.own.conversations, Conversation::new(bits, 0))?;
+        if let Some(at) = deadline {
+            self.deadlines.push(at, id);
+            self.prune_deadlines();
+        }
+        if more || fields.rest.len() > ALLOWANCE {
+            let cost = fields.rest.len() as u32 + MESSAGE_COST;
+            self.charge(id, 0, cost)?;
+            // the opening leaves for its landing at once, or holds little until it is whole
+            self.uncharge(id, 0, cost);
+        }
+        self.add_received(id, &handles)?;
+        let value = flags & flag::VALUE != 0;
+        if more {
+            let opening = Some(OpenFields {
+                deadline,
+                depth,
+                trace,
+            });
+            let script = script.unwrap_or(u32::MAX);
+            let body = BytesMut::from(fields.rest);
+            let partial = Partial {
+                kind: kind::OPEN,
+                script,
+                flags,
+                handles,
+                body,
+                held: 0,
+                opening,
+            };
+            if let Some(receiving) = self.receiving(id, 0) {
+                receiving.partial = Some(Box::new(partial));
+            }
+            return Ok(None);
+        }
+        self.seen += 1;
+        Ok(Some(Event::Open(Open {
+            id,
+            script,
+            value,
+            last,
+            deadline,
+            depth,
+            trace,
+            arguments: Body::Input(fields.rest),
+            handles,
+        })))
+    }
+
+    fn script_frame<'b>(
+        &mut self,
+        id: CoId,
+        mut fields: Fields<'b>,
+        input: &Bytes,
+    ) -> Result<Option<Event<'b>>, Violation> {
+        let flags = fields.flags(flag::VALUE | flag::MORE | flag::HANDLES)?;
+        let Some(script) = self.script_number(fields.u32()?)? else {
+            return Err(Violation::new("a SCRIPT frame without a script"));
+        };
+        self.message(id, 0, kind::SCRIPT, script, flags, fields, input)
+    }
+
+    fn item<'b>(
+        &mut self,
+        id: CoId,
+        mut fields: Fields<'b>,
+        input: &Bytes,
+    ) -> Result<Option<Event<'b>>, Violation> {
+        let flags = fields.flags(flag::LAST | flag::MORE | flag::HANDLES)?;
+        let channel = fields.u16()?;
+        // the common case: the answer of a call, short and whole
+        if channel == 0 && flags == flag::LAST && !id.is_hosted() && fields.rest.len() <= ALLOWANCE
+        {
+            if let Some(co) = self.ours.get_mut(id) {
+                const PLAIN: u8 = bit::IN_ENDED | bit::IN_STARTED | bit::RELEASED;
+                if co.bits & (PLAIN | bit::CALL) == bit::CALL && co.channels.is_none() {
+                    co.bits |= bit::IN_STARTED | bit::IN_ENDED;
+                    let waker = set_answer(co, fields.rest, input);
+                    self.wake(waker);
+                    self.settle(id);
+                    return Ok(None);
+                }
+            }
+        }
+        self.message(id, channel, kind::ITEM, 0, flags, fields, input)
+    }
+
+    /// A message, or a part of one, on a channel.
+    #[expect(clippy::too_many_arguments, reason = "the fields of a frame, private")]
+    fn message<'b>(
+        &mut self,
+        id: CoId,
+        channel: u16,
+        kind: u8,
+        script: u32,
+        flags: u8,
+        mut fields: Fields<'b>,
+        input: &Bytes,
+    ) -> Result<Option<Event<'b>>, Violation> {
+        self.known(id)?;
+        let handles = if flags & flag::HANDLES != 0 {
+            fields.handles()?
+        } else {
+            Vec::new()
+        };
+        let (last, more) = (flags & flag::LAST != 0, flags & flag::MORE != 0);
+        if last && more {
+            return Err(Violation::new(
+                "a message that is last and has more to come",
+            ));
+        }
+        let (own_message, half) = (self.own.message as usize, self.own.window / 2);
+        let Some(co) = self.get_mut(id) else {
+            // late: the conversation is over, only the connection's credit is to be kept
+            self.charge_connection(fields.rest.len() as u32 + MESSAGE_COST)?;
+            self.drop_late(id, &handles);
+            return Ok(None);
+        };
+        if co.is(bit::IN_ENDED) {
+            return Err(Violation::new(
+                "a message after the end of its side of the conversation",
+            ));
+        }
+        let started = channel != 0 || co.is(bit::IN_STARTED);
+        if channel == 0 {
+            co.bits |= bit::IN_STARTED;
+        }
+        let assembling = co
+            .channels
+            .as_mut()
+            .and_then(|channels| channels.receiving.get_mut(channel as usize))
+            .and_then(|receiving| receiving.partial.take());
+        let cost = match (&assembling, started, more) {
+            (Some(_), ..) => fields.rest.len() as u32,
+            (None, false, false) if fields.rest.len() <= ALLOWANCE => 0,
+            (None, ..) => fields.rest.len() as u32 + MESSAGE_COST,
+        };
+        if cost > 0 {
+            self.charge(id, channel, cost)?;
+        } else {
+            self.ensure_channels(id);
+        }
+        self.add_received(id, &handles)?;
+        let Some(receiving) = self.receiving(id, channel) else {
+            return Err(Violation::new(format!(
+                "a message on channel {channel} that was not opened"
+            )));
+        };
+        if assembling.is_some() || more {
+            let mut partial = match assembling {
+                Some(partial) if kind != kind::ITEM || !handles.is_empty() => {
+                    return Err(Violation::new(format!(
+                        "a message within another of kind {:#04x} that is not complete",
+                        partial.kind
+                    )));
+                }
+                Some(partial) => partial,
+                None => Box::new(Partial {
+                    kind,
+                    script,
+                    flags,
+                    handles,
+                    body: BytesMut::new(),
+                    held: 0,
+                    opening: None,
+                }),
+            };
+            partial.body.extend_from_slice(fields.rest);
+            if partial.body.len() > own_message {
+                return Err(Violation::new(format!(
+                    "a message of more than {own_message} bytes (`Settings::message`)"
+                )));
+            }
+            // the message may be larger than the window: what it holds of the window is at most half
+            partial.held += cost;
+            let over = partial.held.saturating_sub(half);
+            partial.held -= over;
+            if more {
+                receiving.partial = Some(partial);
+                self.uncharge(id, channel, over);
+                return Ok(None);
+            }
+            self.uncharge(id, channel, over);
+            return self.joined(id, channel, *partial, last);
+        }
+        let payload = Payload {
+            bytes: slice(input, fields.rest),
+            handles,
+        };
+        let event = self.arrived(id, channel, (kind, script, flags), payload, cost);
+        if last {
+            self.channel_ended(id, channel)?;
+        }
+        Ok(event)
+    }
+
+    /// A message of several frames is whole.
+    fn joined<'b>(
+        &mut self,
+        id: CoId,
+        channel: u16,
+        partial: Partial,
+        last: bool,
+    ) -> Result<Option<Event<'b>>, Violation> {
+        let body = partial.body.freeze();
+        if let Some(opening) = partial.opening {
+            // it leaves for its landing at once
+            self.uncharge(id, 0, partial.held);
+            self.seen += 1;
+            if last {
+                self.channel_ended(id, 0)?;
+            }
+            return Ok(Some(Event::Open(Open {
+                id,
+                script: (partial.script != u32::MAX).then_some(partial.script),
+                value: partial.flags & flag::VALUE != 0,
+                last,
+                deadline: opening.deadline,
+                depth: opening.depth,
+                trace: opening.trace,
+                arguments: Body::Joined(body),
+                handles: partial.handles,
+            })));
+        }
+        let payload = Payload {
+            bytes: body,
+            handles: partial.handles,
+        };
+        let head = (partial.kind, partial.script, partial.flags);
+        let event = self.arrived(id, channel, head, payload, partial.held);
+        if last {
+            self.channel_ended(id, channel)?;
+        }
+        Ok(event)
+    }
+
+    fn arrived<'b>(
+        &mut self,
+        id: CoId,
+        channel: u16,
+        (kind, script, flags): (u8, u32, u8),
+        payload: Payload,
+        cost: u32,
+    ) -> Option<Event<'b>> {
+        let co = self.get_mut(id)?;
+        if channel == 0 && co.is(bit::RELEASED) {
+            self.uncharge(id, channel, cost);
+            self.drop_late(id, &payload.handles);
+            return None;
+        }
+        if kind == kind::SCRIPT {
+            let value = flags & flag::VALUE != 0;
+            let arrival = ScriptArrival {
+                id,
+                script,
+                value,
+                arguments: payload,
+                cost,
+            };
+            return Some(Event::Script(arrival));
+        }
+        if channel == 0 && co.is(bit::CALL) {
+            self.uncharge(id, channel, cost);
+            let co = self.get_mut(id)?;
+            if matches!(co.answer, Answer::Unwatched | Answer::Watched(_)) {
+                if let Answer::Watched(waker) =
+                    std::mem::replace(&mut co.answer, Answer::Value(payload))
+                {
+                    self.wake(Some(waker));
+                }
+            }
+            return None;
+        }
+        self.push(id, channel, Arrival::Item(payload), cost);
+        None
+    }
+
+    /// Queues a script that came in an open conversation, as its conversation's next arrival.
+    pub fn push_script(&mut self, arrival: ScriptArrival, prepared: P) {
+        let ScriptArrival {
+            id,
+            value,
+            arguments,
+            cost,
+            ..
+        } = arrival;
+        self.push(
+            id,
+            0,
+            Arrival::Script {
+                prepared,
+                value,
+                arguments,
+            },
+            cost,
+        );
+    }
+
+    fn push(&mut self, id: CoId, channel: u16, arrival: Arrival<P>, cost: u32) {
+        let Some(receiving) = self.receiving(id, channel) else {
+            return;
+        };
+        if matches!(receiving.state, ReceiveState::Dropped) {
+            // nobody reads it: its room is free again
+            self.uncharge(id, channel, cost);
+            if let Arrival::Item(payload) = arrival {
+                self.drop_late(id, &payload.handles);
+            }
+            return;
+        }
+        receiving.queue.push_back((arrival, cost));
+        let waker = receiving.waker.take();
+        self.wake(waker);
+    }
+
+    fn data(&mut self, id: CoId, channel: u16, data: Bytes, cost: u32) -> Result<(), Violation> {
+        if self.get_mut(id).is_none() {
+            return self.charge_connection(cost);
+        }
+        self.charge(id, channel, cost)?;
+        let Some(co) = self.get_mut(id) else {
+            return Ok(());
+        };
+        if co.is(bit::IN_ENDED) {
+            return Err(Violation::new(
+                "data after the end of its side of the conversation",
+            ));
+        }
+        if channel == 0 {
+            co.bits |= bit::IN_STARTED;
+        }
+        let Some(receiving) = self.receiving(id, channel) else {
+            return Err(Violation::new(format!(
+                "data on channel {channel} that was not opened"
+            )));
+        };
+        if matches!(receiving.state, ReceiveState::Dropped) {
+            self.uncharge(id, channel, cost);
+            return Ok(());
+        }
+        receiving.queue.push_back((Arrival::Data(data), cost));
+        let waker = receiving.waker.take();
+        self.wake(waker);
+        Ok(())
+    }
+
+    fn ensure_channels(&mut self, id: CoId) {
+        let (peer, own) = (self.peer_window(), self.own.window);
+        if let Some(co) = self.get_mut(id) {
+            let released = co.is(bit::RELEASED);
+            let channels = co.channels(peer, own);
+            if released {
+                channels.receiving[0].state = ReceiveState::Dropped;
+            }
+        }
+    }
+
+    fn receiving(&mut self, id: CoId, channel: u16) -> Option<&mut Receiving<P>> {
+        let channels = self.get_mut(id)?.channels.as_mut()?;
+        channels.receiving.get_mut(channel as usize)
+    }
+
+    /// Counts what arrived against the channel's and the connection's windows.
+    fn charge(&mut self, id: CoId, channel: u16, cost: u32) -> Result<(), Violation> {
+        self.charge_connection(cost)?;
+        self.ensure_channels(id);
+        let window = self.own.window;
+        match self.receiving(id, channel) {
+            Some(receiving) => {
+                if !receiving.charge(cost) {
+                    return Err(Violation::new(format!(
+                        "more than the window of {window} bytes was sent on channel {channel}"
+                    )));
+                }
+                Ok(())
+            }
+            None => Err(Violation::new(format!("channel {channel} was not opened"))),
+        }
+    }
+
+    fn uncharge(&mut self, id: CoId, channel: u16, cost: u32) {
+        let window = self.own.window;
+        if let Some(receiving) = self.receiving(id, channel) {
+            if let Some(amount) = receiving.credit(cost, window) {
+                self.write_credit(id, channel, amount);
+            }
+        }
+    }
+
+    /// Opens the channels of the streams in a payload.
+    fn add_received(&mut self, id: CoId, handles: &[WireHandle]) -> Result<(), Violation> {
+        let (window, limit) = (self.own.window, self.own.channels);
+        for handle in handles {
+            if handle.kind != HandleKind::Stream {
+                continue;
+            }
+            self.ensure_channels(id);
+            let Some(channels) = self.get_mut(id).and_then(|co| co.channels.as_mut()) else {
+                continue;
+            };
+            if handle.number as usize != channels.receiving.len() || handle.number > limit {
+                return Err(Violation::new(format!(
+                    "stream {} opened where {} is the next and {limit} the last",
+                    handle.number,
+                    channels.receiving.len()
+                )));
+            }
+            channels.receiving.push(Receiving::new(window));
+        }
+        Ok(())
+    }
+
+    /// Gives up the handles of a payload that nobody will see.
+    fn drop_late(&mut self, id: CoId, handles: &[WireHandle]) {
+        for handle in handles {
+            match handle.kind {
+                HandleKind::Stream => self.stop(id, handle.number as u16),
+                HandleKind::Object => self.write_release(handle.number, 1),
+                HandleKind::Returned => {}
+            }
+        }
+    }
+
+    /// The peer ended a channel in good order.
+    fn channel_ended(&mut self, id: CoId, channel: u16) -> Result<(), Violation> {
+        let Some(co) = self.get_mut(id) else {
+            return Ok(());
+        };
+        if co.is(bit::IN_ENDED) {
+            return Err(Violation::new(
+                "an end after the end of its side of the conversation",
+            ));
+        }
+        if channel > 0 {
+            let Some(receiving) = self.receiving(id, channel) else {
+                return Err(Violation::new(format!(
+                    "the end of channel {channel}, not opened"
+                )));
+            };
+            if receiving.partial.is_some() {
+                return Err(Violation::new("the end of a channel within a message"));
+            }
+            if matches!(receiving.state, ReceiveState::Open) {
+                receiving.state = ReceiveState::Ended;
+            }
+            let waker = receiving.waker.take();
+            self.wake(waker);
+            self.settle(id);
+            return Ok(());
+        }
+        self.side_ended(id, None);
+        Ok(())
+    }
+
+    /// The peer's side of a conversation ended, in good order or with a failure.
+    fn side_ended(&mut self, id: CoId, failure: Option<Box<Failure>>) {
+        let Some(co) = self.get_mut(id) else { return };
+        co.bits |= bit::IN_ENDED;
+        let mut woken = Vec::new();
+        if co.is(bit::CALL) && matches!(co.answer, Answer::Unwatched | Answer::Watched(_)) {
+            let failure = failure.clone().unwrap_or_else(|| {
+                Box::new(Failure::new(
+                    Kind::Protocol,
+                    "the peer ended the call without an answer",
+                ))
+            });
+            if let Answer::Watched(waker) =
+                std::mem::replace(&mut co.answer, Answer::Failed(failure))
+            {
+                woken.push(waker);
+            }
+        }
+        if let Some(channels) = &mut co.channels {
+            for (channel, receiving) in channels.receiving.iter_mut().enumerate() {
+                woken.extend(receiving.waker.take());
+                receiving.partial = None;
+                if !matches!(receiving.state, ReceiveState::Open) {
+                    continue;
+                }
+                receiving.state = match &failure {
+                    Some(failure) => ReceiveState::Failed(failure.clone()),
+                    None if channel == 0 => ReceiveState::Ended,
+                    None => ReceiveState::Failed(Box::new(Failure::new(
+                        Kind::Cancelled,
+                        "the conversation ended before this stream of it",
+                    ))),
+                };
+            }
+        } else if let Some(failure) = failure {
+            // whoever receives later sees it, too
+            if !co.is(bit::CALL) {
+                let (peer, own) = (self.peer_window(), self.own.window);
+                if let Some(co) = self.get_mut(id) {
+                    co.channels(peer, own).receiving[0].state = ReceiveState::Failed(failure);
+                }
+            }
+        }
+        for waker in woken {
+            self.wake(Some(waker));
+        }
+        self.settle(id);
+    }
+
+    fn error_frame<'b>(
+        &mut self,
+        id: CoId,
+        channel: u16,
+        bytes: &[u8],
+    ) -> Result<Option<Event<'b>>, Violation> {
+        self.known(id)?;
+        let packed =
+            crate::value::Packed::from_parts(Bytes::copy_from_slice(bytes), Default::default());
+        let failure: Box<Failure> =
+            Box::new(packed.unpack().map_err(|e| {
+                Violation::new(format!("an ERROR frame that holds no failure: {e}"))
+            })?);
+        let Some(co) = self.get_mut(id) else {
+            return Ok(None);
+        };
+        if co.is(bit::IN_ENDED) {
+            return Err(Violation::new(
+                "an error after the end of its side of the conversation",
+            ));
+        }
+        if channel == 0 {
+            self.side_ended(id, Some(failure));
+            // an opener that gave up wants no answer
+            return Ok(id.is_hosted().then_some(Event::Cancelled(id)));
+        }
+        let Some(receiving) = self.receiving(id, channel) else {
+            return Err(Violation::new(format!(
+                "an error on channel {channel}, not opened"
+            )));
+        };
+        receiving.partial = None;
+        if matches!(receiving.state, ReceiveState::Open) {
+            receiving.state = ReceiveState::Failed(failure);
+        }
+        let waker = receiving.waker.take();
+        self.wake(waker);
+        self.settle(id);
+        Ok(None)
+    }
+
+    fn credited(&mut self, id: CoId, channel: u16, amount: u32) -> Result<(), Violation> {
+        let Some(co) = self.get_mut(id) else {
+            return Ok(());
+        };
+        let Some(sending) = co
+            .channels
+            .as_mut()
+            .and_then(|c| c.sending.get_mut(channel as usize))
+        else {
+            return Ok(());
+        };
+        sending.credit = sending
+            .credit
+            .checked_add(amount)
+            .ok_or_else(|| Violation::new("more channel credit than can be counted"))?;
+        self.relist(id, channel);
+        Ok(())
+    }
+
+    fn stopped<'b>(&mut self, id: CoId, channel: u16) -> Option<Event<'b>> {
+        let co = self.get_mut(id)?;
+        if channel == 0 && id.is_hosted() {
+            return (!co.is(bit::OUT_ENDED)).then_some(Event::Cancelled(id));
+        }
+        let mut waker = None;
+        let mut rest = VecDeque::new();
+        if let Some(sending) = co
+            .channels
+            .as_mut()
+            .and_then(|c| c.sending.get_mut(channel as usize))
+        {
+            if !sending.is_over() {
+                sending.state = SendState::Stopped;
+                rest = std::mem::take(&mut sending.queue);
+                sending.queued = 0;
+            }
+            waker = sending.waker.take();
+        }
+        drop(rest);
+        self.wake(waker);
+        self.settle(id);
+        None
+    }
+}
+
+/// Puts a call's answer where its caller finds it.
+fn set_answer<P, U>(
+    co: &mut Conversation<P, U>,
+    body: &[u8],
+    input: &Bytes,
+) -> Option<std::task::Waker> {
+    let answer = Answer::new(body, input);
+    match std::mem::replace(&mut co.answer, answer) {
+        Answer::Watched(waker) => Some(waker),
+        Answer::Unwatched => None,
+        // given up before: what was there stays
+        there => {
+            co.answer = there;
+            None
+        }
+    }
+}
+
+/// A part of the input as bytes of its own: shared where it is much of the input, copied where it
+/// would keep a large buffer alive for little.
+fn slice(input: &Bytes, part: &[u8]) -> Bytes {
+    if part.len() >= input.len() / 4 {
+        input.slice_ref(part)
+    } else {
+        Bytes::copy_from_slice(part)
+    }
+}
+
+impl Answer {
+    fn new(body: &[u8], input: &Bytes) -> Self {
+        let mut short = [0; super::connection::INLINE];
+        match short.get_mut(..body.len()) {
+            Some(room) => {
+                room.copy_from_slice(body);
+                Answer::Short(body.len() as u8, short)
+            }
+            None => Answer::Value(Payload {
+                bytes: slice(input, body),
+                handles: Vec::new(),
+            }),
+        }
+    }
+}

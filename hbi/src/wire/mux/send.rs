@@ -1,0 +1,788 @@
+//! Sending: opening conversations, messages on their channels, and filling the output.
+
+use std::{
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use super::{
+    ALLOWANCE, CoId, Connection, HandleKind, Output, WireHandle,
+    channel::{Chunk, SendState, Sending},
+    connection::{Conversation, bit},
+    frame::{self, HEAD, MESSAGE_COST, flag, kind},
+};
+use crate::{Failure, Kind};
+
+/// Bytes of bulk that go out at once before small messages get their turn again.
+const BULK_TURN: usize = 128 << 10;
+
+/// The largest piece of bulk in one frame: an answer waits for no more than this.
+const BULK_FRAME: usize = 64 << 10;
+
+/// Pieces smaller than this are copied beside the frames' heads.
+const COPIED: usize = 4 << 10;
+
+/// What a conversation is opened with.
+#[derive(Debug, Clone, Copy)]
+pub struct Opening<'a> {
+    /// The script's number, or `None` for a conversation that begins without one.
+    pub script: Option<u32>,
+    /// Whether the script's value is asked for.
+    pub value: bool,
+    /// Whether the conversation is this one call: its first value is its answer.
+    pub call: bool,
+    /// Whether nothing follows on the main sequence.
+    pub last: bool,
+    /// When the poster gives up.
+    pub deadline: Option<Instant>,
+    /// How many hosted conversations this one is nested in.
+    pub depth: u8,
+    /// A W3C trace context.
+    pub trace: Option<&'a [u8; 25]>,
+    /// Arguments, a MessagePack array.
+    pub arguments: &'a [u8],
+    /// The handles in them. Streams have the numbers 1, 2, ... in order.
+    pub handles: &'a [WireHandle],
+}
+
+/// Why a conversation was not opened.
+#[derive(Debug)]
+pub enum OpenRefused {
+    /// All numbers are in use: wait, or fail.
+    Full,
+    /// It cannot be opened at all.
+    Failed(Box<Failure>),
+}
+
+/// Why a message was not taken.
+#[derive(Debug)]
+pub enum SendRefused {
+    /// The channel has no room now.
+    Full,
+    /// The peer wants no more, or the conversation is over.
+    Failed(Box<Failure>),
+}
+
+impl<P, U> Connection<P, U> {
+    /// Opens a conversation.
+    pub fn open(&mut self, opening: Opening<'_>, now: Instant) -> Result<CoId, OpenRefused> {
+        if let Some(closed) = &self.closed {
+            return Err(OpenRefused::Failed(closed.clone()));
+        }
+        let refused = |kind, text: String| OpenRefused::Failed(Box::new(Failure::new(kind, text)));
+        if opening.depth == 0 {
+            if self.peer_leaving.is_some() {
+                return Err(refused(
+                    Kind::NotLanded,
+                    "the peer said goodbye: nothing new lands".into(),
+                ));
+            }
+            if self.leaving {
+                return Err(refused(Kind::Disconnected, "this side said goodbye".into()));
+            }
+        }
+        // until the peer's preface is here its limits are not known
+        let Some(peer) = &self.peer else {
+            return Err(OpenRefused::Full);
+        };
+        if self.ours.len() >= peer.conversations as usize {
+            return Err(OpenRefused::Full);
+        }
+        if opening.arguments.len() > peer.message as usize {
+            return Err(OpenRefused::Failed(too_large(
+                opening.arguments.len(),
+                peer.message,
+            )));
+        }
+        let streams = opening
+            .handles
+            .iter()
+            .filter(|h| h.kind == HandleKind::Stream)
+            .count();
+        if streams > peer.channels as usize || frame::too_many_handles(opening.handles.len()) {
+            return Err(OpenRefused::Failed(too_many_streams(peer.channels)));
+        }
+
+        let remaining = opening.deadline.map(|at| at.saturating_duration_since(now));
+        let mut bits = bit::OUT_STARTED;
+        let whole = opening.arguments.len() <= ALLOWANCE;
+        let last = opening.last && streams == 0 && whole;
+        for (fact, bit) in [
+            (last, bit::OUT_ENDED),
+            (opening.last, bit::OUT_DONE),
+            (opening.call, bit::CALL),
+            (opening.depth > 0, bit::NESTED),
+        ] {
+            if fact {
+                bits |= bit;
+            }
+        }
+        self.opened += 1;
+        let id = self.ours.insert(Conversation::new(bits, self.opened));
+        if let Some(at) = opening.deadline {
+            self.deadlines.push(at, id);
+            self.prune_deadlines();
+        }
+        let mut flags = if opening.value { flag::VALUE } else { 0 };
+        for (fact, flag) in [
+            (last, flag::LAST),
+            (remaining.is_some(), flag::DEADLINE),
+            (opening.depth > 0, flag::NESTED),
+            (opening.trace.is_some(), flag::TRACE),
+            (!opening.handles.is_empty(), flag::HANDLES),
+        ] {
+            if fact {
+                flags |= flag;
+            }
+        }
+        let fields = |out: &mut Vec<u8>| {
+            out.extend_from_slice(&opening.script.unwrap_or(u32::MAX).to_le_bytes());
+            if let Some(remaining) = remaining {
+                out.extend_from_slice(&millis(remaining).to_le_bytes());
+            }
+            if opening.depth > 0 {
+                out.push(opening.depth);
+            }
+            if let Some(trace) = opening.trace {
+                out.extend_from_slice(trace);
+            }
+            frame::write_handles(out, opening.handles);
+        };
+        if whole {
+            frame::write(&mut self.out, kind::OPEN, id.to_wire(), |out| {
+                out.push(flags);
+                fields(out);
+                out.extend_from_slice(opening.arguments);
+            });
+            if streams > 0 {
+                self.add_streams(id, streams);
+            }
+        } else {
+            let mut head = Vec::with_capacity(64);
+            fields(&mut head);
+            self.add_streams(id, streams);
+            let message = Chunk::Message {
+                kind: kind::OPEN,
+                flags,
+                fields: head,
+                body: Bytes::copy_from_slice(opening.arguments),
+                begun: false,
+            };
+            self.queue(id, 0, message);
+        }
+        Ok(id)
+    }
+
+    fn add_streams(&mut self, id: CoId, streams: usize) {
+        let (peer, own) = (self.peer_window(), self.own.window);
+        if let Some(co) = self.get_mut(id) {
+            let channels = co.channels(peer, own);
+            channels
+                .sending
+                .extend((0..streams).map(|_| Sending::new(peer)));
+        }
+    }
+
+    /// The channel that the next stream of this side in the conversation gets.
+    pub fn next_channel(&mut self, id: CoId) -> u32 {
+        self.get_mut(id)
+            .and_then(|co| co.channels.as_ref())
+            .map_or(1, |channels| channels.sending.len() as u32)
+    }
+
+    /// Waits for a number to become free, or for the peer's preface.
+    pub fn wait_for_room(&mut self, cx: &mut Context<'_>) {
+        if !self
+            .waiting_for_room
+            .iter()
+            .any(|waker| waker.will_wake(cx.waker()))
+        {
+            self.waiting_for_room.push_back(cx.waker().clone());
+        }
+    }
+
+    /// Answers a hosted conversation with its value; nothing follows on the main sequence.
+    pub fn answer(&mut self, id: CoId, body: &[u8], handles: &[WireHandle]) {
+        let Some(co) = self.theirs.get_mut(id) else {
+            return;
+        };
+        if handles.is_empty()
+            && co.bits & (bit::OUT_STARTED | bit::OUT_DONE) == 0
+            && body.len() <= ALLOWANCE
+            && co.channels.is_none()
+        {
+            co.bits |= bit::OUT_STARTED | bit::OUT_DONE | bit::OUT_ENDED;
+            frame::write(&mut self.out, kind::ITEM, id.to_wire(), |out| {
+                out.extend_from_slice(&[flag::LAST, 0, 0]);
+                out.extend_from_slice(body);
+            });
+            return self.settle(id);
+        }
+        let sent = self.send_item(id, 0, Bytes::copy_from_slice(body), handles, true);
+        if let Err(SendRefused::Failed(failure)) = sent {
+            self.fail(id, 0, &failure);
+        }
+        self.end(id, 0);
+    }
+
+    /// Sends a value on a channel. `forced` takes it even where the channel has no room.
+    pub fn send_item(
+        &mut self,
+        id: CoId,
+        channel: u16,
+        body: Bytes,
+        handles: &[WireHandle],
+        forced: bool,
+    ) -> Result<(), SendRefused> {
+        let flags = if handles.is_empty() { 0 } else { flag::HANDLES };
+        self.send_message(id, channel, kind::ITEM, flags, None, body, handles, forced)
+    }
+
+    /// Sends a script on the main sequence.
+    pub fn send_script(
+        &mut self,
+        id: CoId,
+        script: u32,
+        value: bool,
+        arguments: Bytes,
+        handles: &[WireHandle],
+    ) -> Result<(), SendRefused> {
+        let mut flags = if handles.is_empty() { 0 } else { flag::HANDLES };
+        if value {
+            flags |= flag::VALUE;
+        }
+        self.send_message(
+            id,
+            0,
+            kind::SCRIPT,
+            flags,
+            Some(script),
+            arguments,
+            handles,
+            false,
+        )
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the fields of a message, private"
+    )]
+    fn send_message(
+        &mut self,
+        id: CoId,
+        channel: u16,
+        kind: u8,
+        flags: u8,
+        script: Option<u32>,
+        body: Bytes,
+        handles: &[WireHandle],
+        forced: bool,
+    ) -> Result<(), SendRefused> {
+        let peer = self
+            .peer
+            .as_ref()
+            .map(|peer| (peer.message, peer.channels, peer.window));
+        let Some((message, streams, window)) = peer else {
+            return Err(SendRefused::Full);
+        };
+        if body.len() > message as usize {
+            return Err(SendRefused::Failed(too_large(body.len(), message)));
+        }
+        let new = handles
+            .iter()
+            .filter(|h| h.kind == HandleKind::Stream)
+            .count();
+        let own = self.own.window;
+        let gone = self.gone();
+        let credit = self.credit;
+        let co = if id.is_hosted() {
+            self.theirs.get_mut(id)
+        } else {
+            self.ours.get_mut(id)
+        };
+        let Some(co) = co else {
+            return Err(SendRefused::Failed(gone));
+        };
+        let free = channel == 0 && !co.is(bit::OUT_STARTED) && body.len() <= ALLOWANCE;
+        let channels = co.channels(window, own);
+        let count = channels.sending.len() - 1 + new;
+        let Some(sending) = channels.sending.get_mut(channel as usize) else {
+            return Err(SendRefused::Failed(gone));
+        };
+        match sending.state {
+            SendState::Open => {}
+            SendState::Stopped => return Err(SendRefused::Failed(stopped())),
+            SendState::Ending | SendState::Closed => return Err(SendRefused::Failed(gone)),
+        }
+        if !forced && !sending.has_room() {
+            return Err(SendRefused::Full);
+        }
+        if new > 0 && count > streams as usize || frame::too_many_handles(handles.len()) {
+            return Err(SendRefused::Failed(too_many_streams(streams)));
+        }
+        let cost = if free {
+            0
+        } else {
+            body.len() as u32 + MESSAGE_COST
+        };
+        let direct = sending.queue.is_empty()
+            && body.len() <= ALLOWANCE
+            && cost <= sending.credit
+            && cost <= credit;
+        if direct {
+            sending.credit -= cost;
+        }
+        channels
+            .sending
+            .extend((0..new).map(|_| Sending::new(window)));
+        let write_fields = |out: &mut Vec<u8>| {
+            match script {
+                Some(script) => out.extend_from_slice(&script.to_le_bytes()),
+                None => out.extend_from_slice(&channel.to_le_bytes()),
+            }
+            frame::write_handles(out, handles);
+        };
+        if channel == 0 {
+            co.bits |= bit::OUT_STARTED;
+        }
+        if direct {
+            self.credit -= cost;
+            frame::write(&mut self.out, kind, id.to_wire(), |out| {
+                out.push(flags);
+                write_fields(out);
+                out.extend_from_slice(&body);
+            });
+        } else {
+            let mut fields = Vec::new();
+            write_fields(&mut fields);
+            self.queue(
+                id,
+                channel,
+                Chunk::Message {
+                    kind,
+                    flags,
+                    fields,
+                    body,
+                    begun: false,
+                },
+            );
+        }
+        Ok(())
+    }
+
+    /// Sends raw bytes on a channel. No bytes at all end a run of them.
+    pub fn send_data(&mut self, id: CoId, channel: u16, bytes: Bytes) -> Result<(), SendRefused> {
+        let (peer, own) = (self.peer_window(), self.own.window);
+        let gone = self.gone();
+        let Some(co) = self.get_mut(id) else {
+            return Err(SendRefused::Failed(gone));
+        };
+        let channels = co.channels(peer, own);
+        let Some(sending) = channels.sending.get_mut(channel as usize) else {
+            return Err(SendRefused::Failed(gone));
+        };
+        match sending.state {
+            SendState::Open => {}
+            SendState::Stopped => return Err(SendRefused::Failed(stopped())),
+            SendState::Ending | SendState::Closed => return Err(SendRefused::Failed(gone)),
+        }
+        if !sending.has_room() {
+            return Err(SendRefused::Full);
+        }
+        if channel == 0 {
+            co.bits |= bit::OUT_STARTED;
+        }
+        self.queue(id, channel, Chunk::Data(bytes));
+        Ok(())
+    }
+
+    /// Whether a conversation can be opened now; where not, wait for room.
+    pub fn can_open(&self) -> bool {
+        match &self.peer {
+            _ if self.closed.is_some() => true,
+            Some(peer) => self.ours.len() < peer.conversations as usize,
+            None => false,
+        }
+    }
+
+    /// Whether a channel takes a message now.
+    pub fn has_room(&mut self, id: CoId, channel: u16) -> bool {
+        // one that is over takes it and says so
+        self.sending(id, channel)
+            .is_none_or(|sending| sending.has_room())
+    }
+
+    /// Remembers who waits for room on a channel.
+    pub fn wait_to_send(&mut self, id: CoId, channel: u16, cx: &mut Context<'_>) {
+        if let Some(sending) = self.sending(id, channel) {
+            sending.waker = Some(cx.waker().clone());
+        }
+    }
+
+    /// Ready once the peer wants no more of a channel, or its conversation is over.
+    pub fn poll_stopped(&mut self, id: CoId, channel: u16, cx: &mut Context<'_>) -> Poll<()> {
+        match self.sending(id, channel) {
+            Some(sending) if sending.state == SendState::Open => {
+                sending.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            _ => Poll::Ready(()),
+        }
+    }
+
+    /// Ready once all that was sent on a channel has left for the transport.
+    pub fn poll_sent(&mut self, id: CoId, channel: u16, cx: &mut Context<'_>) -> Poll<()> {
+        match self.sending(id, channel) {
+            Some(sending) if !sending.queue.is_empty() => {
+                sending.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            _ => Poll::Ready(()),
+        }
+    }
+
+    fn sending(&mut self, id: CoId, channel: u16) -> Option<&mut Sending> {
+        let channels = self.get_mut(id)?.channels.as_mut()?;
+        channels.sending.get_mut(channel as usize)
+    }
+
+    /// Ends a channel in good order; on channel 0 the main sequence, and with it this side of the
+    /// conversation once its streams have ended.
+    pub fn end(&mut self, id: CoId, channel: u16) {
+        let Some(co) = self.get_mut(id) else { return };
+        if channel == 0 {
+            co.bits |= bit::OUT_DONE;
+            return self.settle(id);
+        }
+        if let Some(sending) = self.sending(id, channel) {
+            if sending.state == SendState::Open {
+                sending.state = SendState::Ending;
+                if sending.queue.is_empty() {
+                    self.write_end(id, channel);
+                }
+            }
+        }
+    }
+
+    fn write_end(&mut self, id: CoId, channel: u16) {
+        if let Some(sending) = self.sending(id, channel) {
+            sending.state = SendState::Closed;
+            frame::text_frame(&mut self.out, kind::END, id, channel, &[]);
+            self.settle(id);
+        }
+    }
+
+    /// Ends a channel with a failure; on channel 0 this side of the conversation.
+    pub fn fail(&mut self, id: CoId, channel: u16, failure: &Failure) {
+        let Some(co) = self.get_mut(id) else { return };
+        if co.is(bit::OUT_ENDED) {
+            return;
+        }
+        if channel > 0 {
+            let Some(sending) = self.sending(id, channel) else {
+                return;
+            };
+            if matches!(sending.state, SendState::Open | SendState::Ending) {
+                sending.state = SendState::Closed;
+                sending.queue.clear();
+                sending.queued = 0;
+                self.write_error(id, channel, failure);
+                self.settle(id);
+            }
+            return;
+        }
+        co.bits |= bit::OUT_DONE | bit::OUT_ENDED;
+        let mut wakers = Vec::new();
+        if let Some(channels) = &mut co.channels {
+            for sending in &mut channels.sending {
+                sending.state = SendState::Stopped;
+                sending.queue.clear();
+                wakers.extend(sending.waker.take());
+            }
+            if id.is_hosted() {
+                // the number is the peer's again as soon as both sides have ended
+                for receiving in channels.receiving.iter_mut().skip(1) {
+                    receiving.state =
+                        super::channel::ReceiveState::Failed(Box::new(failure.clone()));
+                    receiving.queue.clear();
+                    wakers.extend(receiving.waker.take());
+                }
+            }
+        }
+        for waker in wakers {
+            self.wake(Some(waker));
+        }
+        self.write_error(id, 0, failure);
+        self.settle(id);
+    }
+
+    /// Tells the peer the text of a script's number.
+    pub fn define(&mut self, number: u32, parameters: &[impl AsRef<str>], source: &str) {
+        frame::write(&mut self.out, kind::DEFINE, 0, |out| {
+            out.extend_from_slice(&number.to_le_bytes());
+            out.push(parameters.len() as u8);
+            for name in parameters {
+                let name = name.as_ref();
+                out.push(name.len() as u8);
+                out.extend_from_slice(name.as_bytes());
+            }
+            out.extend_from_slice(source.as_bytes());
+        });
+    }
+
+    fn queue(&mut self, id: CoId, channel: u16, chunk: Chunk) {
+        let Some(sending) = self.sending(id, channel) else {
+            return;
+        };
+        let bulk = match &chunk {
+            Chunk::Message { body, .. } => {
+                sending.queued += body.len() + MESSAGE_COST as usize;
+                body.len() > ALLOWANCE
+            }
+            Chunk::Data(bytes) => {
+                sending.queued += bytes.len();
+                true
+            }
+        };
+        sending.queue.push_back(chunk);
+        if !sending.listed {
+            sending.listed = true;
+            if bulk {
+                &mut self.bulk
+            } else {
+                &mut self.ready
+            }
+            .push_back((id, channel));
+        }
+    }
+
+    /// Fills an empty output with what is to be written next: small messages first, then a turn of
+    /// bulk.
+    pub fn fill(&mut self, output: &mut Output) {
+        while let Some((id, channel)) = self.ready.pop_front() {
+            self.write_queued(id, channel, usize::MAX, None);
+        }
+        output.swap(&mut self.out);
+        let mut turn = BULK_TURN;
+        let mut tries = self.bulk.len();
+        while turn > 0 && tries > 0 {
+            let Some((id, channel)) = self.bulk.pop_front() else {
+                break;
+            };
+            // a channel without credit waits for its CREDIT, one that the connection's credit
+            // stopped stays in the list
+            let written = self.write_queued(id, channel, BULK_FRAME.min(turn), Some(output));
+            turn = turn.saturating_sub(written);
+            tries = if written > 0 {
+                self.bulk.len()
+            } else {
+                tries - 1
+            };
+        }
+        // ends and errors written while the queues ran empty
+        if !self.out.is_empty() {
+            output.buffer().append(&mut self.out);
+        }
+    }
+
+    /// Writes from one channel's queue; returns the bytes taken from it. Lists it again if more can
+    /// be written.
+    fn write_queued(
+        &mut self,
+        id: CoId,
+        channel: u16,
+        limit: usize,
+        output: Option<&mut Output>,
+    ) -> usize {
+        let largest = self.peer.as_ref().map_or(0, |peer| peer.frame as usize);
+        let Some(co) = (if id.is_hosted() {
+            self.theirs.get_mut(id)
+        } else {
+            self.ours.get_mut(id)
+        }) else {
+            return 0;
+        };
+        let Some(sending) = co
+            .channels
+            .as_mut()
+            .and_then(|channels| channels.sending.get_mut(channel as usize))
+        else {
+            return 0;
+        };
+        let mut pieces = None;
+        let out = match output {
+            Some(output) => {
+                pieces = Some(output);
+                None
+            }
+            None => Some(&mut self.out),
+        };
+        let mut sink = Sink { out, pieces };
+        let mut written = 0;
+        let mut starved = false;
+        while written < limit {
+            let Some(chunk) = sending.queue.front_mut() else {
+                break;
+            };
+            let credit = sending.credit.min(self.credit);
+            match chunk {
+                Chunk::Data(bytes) => {
+                    let n = bytes
+                        .len()
+                        .min(credit as usize)
+                        .min(largest - 3)
+                        .min(limit - written);
+                    if n == 0 {
+                        starved = true;
+                        break;
+                    }
+                    let piece = bytes.split_to(n);
+                    sending.credit -= n as u32;
+                    self.credit -= n as u32;
+                    sending.queued -= n;
+                    written += n;
+                    if bytes.is_empty() {
+                        sending.queue.pop_front();
+                    }
+                    let mut head = [0; HEAD + 3];
+                    head[..HEAD].copy_from_slice(&frame::head(n + 3, kind::DATA, id.to_wire()));
+                    head[HEAD + 1..].copy_from_slice(&channel.to_le_bytes());
+                    sink.write(&head);
+                    sink.piece(piece);
+                }
+                Chunk::Message {
+                    kind,
+                    flags,
+                    fields,
+                    body,
+                    begun,
+                } => {
+                    // the first frame carries the fields and costs MESSAGE_COST
+                    let fixed = if *begun { 0 } else { MESSAGE_COST };
+                    let head = if *begun { 2 } else { fields.len() } + 1;
+                    let n = body
+                        .len()
+                        .min((credit as usize).saturating_sub(fixed as usize))
+                        .min(largest.saturating_sub(head));
+                    if (n == 0 && !body.is_empty()) || credit < fixed {
+                        starved = true;
+                        break;
+                    }
+                    let more = n < body.len();
+                    let (kind, flags) = match (*begun, more) {
+                        (false, false) => (*kind, *flags),
+                        (false, true) => (*kind, *flags | flag::MORE),
+                        (true, false) => (kind::ITEM, 0),
+                        (true, true) => (kind::ITEM, flag::MORE),
+                    };
+                    let piece = body.split_to(n);
+                    let cost = n as u32 + fixed;
+                    sending.credit -= cost;
+                    self.credit -= cost;
+                    sending.queued -= cost as usize;
+                    written += cost as usize;
+                    sink.write(&frame::head(head + n, kind, id.to_wire()));
+                    sink.write(&[flags]);
+                    if *begun {
+                        sink.write(&channel.to_le_bytes())
+                    } else {
+                        sink.write(fields)
+                    }
+                    *begun = true;
+                    if !more {
+                        sending.queue.pop_front();
+                    }
+                    sink.piece(piece);
+                }
+            }
+        }
+        let mut ended = false;
+        if sending.queue.is_empty() {
+            sending.listed = false;
+            ended = sending.state == SendState::Ending;
+        } else if starved && sending.credit <= MESSAGE_COST {
+            // back in a list when CREDIT comes
+            sending.listed = false;
+        } else {
+            self.bulk.push_back((id, channel));
+        }
+        let waker = if sending.has_room() {
+            sending.waker.take()
+        } else {
+            None
+        };
+        self.wake(waker);
+        if ended {
+            self.write_end(id, channel);
+        } else if channel == 0 {
+            self.settle(id);
+        }
+        written
+    }
+
+    /// Lists a channel that got credit, if it has something to send.
+    pub(super) fn relist(&mut self, id: CoId, channel: u16) {
+        if let Some(sending) = self.sending(id, channel) {
+            if !sending.listed && !sending.queue.is_empty() {
+                sending.listed = true;
+                self.bulk.push_back((id, channel));
+            }
+        }
+    }
+}
+
+/// Where queued frames are written: beside the other frames, or with pieces that are not copied.
+struct Sink<'a> {
+    out: Option<&'a mut Vec<u8>>,
+    pieces: Option<&'a mut Output>,
+}
+
+impl Sink<'_> {
+    fn write(&mut self, bytes: &[u8]) {
+        match (&mut self.out, &mut self.pieces) {
+            (Some(out), _) => out.extend_from_slice(bytes),
+            (None, Some(output)) => output.buffer().extend_from_slice(bytes),
+            (None, None) => {}
+        }
+    }
+
+    fn piece(&mut self, piece: Bytes) {
+        match (&mut self.out, &mut self.pieces) {
+            (None, Some(output)) if piece.len() > COPIED => output.piece(piece),
+            _ => self.write(&piece),
+        }
+    }
+}
+
+/// Whole milliseconds, rounded up, so that a short deadline is not none at all.
+fn millis(remaining: Duration) -> u32 {
+    remaining
+        .as_nanos()
+        .div_ceil(1_000_000)
+        .min(u32::MAX as u128) as u32
+}
+
+fn too_large(len: usize, limit: u32) -> Box<Failure> {
+    Box::new(Failure::limit(
+        "message",
+        format_args!("{len} bytes where the peer takes {limit}"),
+        "send it as `Data` or `Items`, or raise `Settings::message` at the peer",
+    ))
+}
+
+fn too_many_streams(limit: u32) -> Box<Failure> {
+    Box::new(Failure::limit(
+        "channels",
+        format_args!("the peer takes {limit} streams in one conversation"),
+        "spread them over several calls, or raise `Settings::channels` at the peer",
+    ))
+}
+
+fn stopped() -> Box<Failure> {
+    Box::new(Failure::new(
+        Kind::Cancelled,
+        "the peer wants no more of this",
+    ))
+}
