@@ -15,8 +15,16 @@ pub use endpoint::{
     Caller, Data, HoCo, Items, ItemsSender, PoCo, PostingEnd, Receiving, Sending, Working,
 };
 pub use env::HostingEnv;
+/// Makes a service of a trait.
+pub use hbi_macros::service;
+
 pub use error::{Blame, Error, Failure, Kind, Place, Result};
 pub use peer::{Connection, Options, Peer, Server, connect, serve};
 pub use service::{Call, CallError, Exchange, Notify, Reactor, Script, ScriptCall, all};
 pub use transport::{Address, Scheme};
 pub use wire::mux::Settings;
+
+/// What most programs need.
+pub mod prelude {
+    pub use crate::{Call, CallError, HoCo, HostingEnv, Peer, PoCo, PostingEnd};
+}

@@ -1,1 +1,5 @@
-//! Tests of the whole system.
+//! What tests of the whole system share: a service with a method of every shape, and pairs of peers
+//! over each transport.
+
+pub mod pair;
+pub mod work;

@@ -77,6 +77,52 @@ pub struct Method {
     pub idempotent: bool,
 }
 
+impl Method {
+    /// A method that answers with a value.
+    pub const fn new(
+        name: &'static str,
+        docs: &'static str,
+        params: &'static [Param],
+        returns: &'static str,
+    ) -> Self {
+        let (shape, cancel, parallel, idempotent) = (Shape::Value, true, false, false);
+        Self {
+            name,
+            docs,
+            params,
+            returns,
+            shape,
+            cancel,
+            parallel,
+            idempotent,
+        }
+    }
+
+    /// The same method, of another shape.
+    pub const fn shape(mut self, shape: Shape) -> Self {
+        self.shape = shape;
+        self
+    }
+
+    /// The same method, that runs to its end whatever its caller does.
+    pub const fn no_cancel(mut self) -> Self {
+        self.cancel = false;
+        self
+    }
+
+    /// The same method, in a task of its own from the start.
+    pub const fn parallel(mut self) -> Self {
+        self.parallel = true;
+        self
+    }
+
+    /// The same method, that may safely run twice.
+    pub const fn idempotent(mut self) -> Self {
+        self.idempotent = true;
+        self
+    }
+}
+
 /// A parameter of a method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Param {

@@ -640,20 +640,18 @@ impl<P, U> Connection<P, U> {
             let credit = sending.credit.min(self.credit);
             match chunk {
                 Chunk::Data(bytes) => {
-                    let n = bytes
-                        .len()
-                        .min(credit as usize)
-                        .min(largest - 3)
-                        .min(limit - written);
-                    if n == 0 {
+                    let room = (credit as usize).saturating_sub(MESSAGE_COST as usize);
+                    let n = bytes.len().min(room).min(largest - 3).min(limit - written);
+                    if (n == 0 && !bytes.is_empty()) || credit < MESSAGE_COST {
                         starved = true;
                         break;
                     }
                     let piece = bytes.split_to(n);
-                    sending.credit -= n as u32;
-                    self.credit -= n as u32;
+                    let cost = n as u32 + MESSAGE_COST;
+                    sending.credit -= cost;
+                    self.credit -= cost;
                     sending.queued -= n;
-                    written += n;
+                    written += cost as usize;
                     if bytes.is_empty() {
                         sending.queue.pop_front();
                     }

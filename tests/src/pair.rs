@@ -1,0 +1,100 @@
+//! Two peers, joined over one transport or another.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use hbi::{HostingEnv, Options};
+use tokio::sync::mpsc;
+
+use crate::work::{ConsumerHost, Event, MyConsumer, MyWork, Seen, WorkHost, WorkStub};
+
+/// How the two peers are joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// In memory.
+    Mem,
+    /// TCP on loopback.
+    Tcp,
+    /// A Unix socket.
+    Unix,
+}
+
+/// A server of [`Work`](crate::work::Work), and one consumer connected to it.
+#[derive(Debug)]
+pub struct Pair {
+    /// The server.
+    pub server: hbi::Server,
+    /// The consumer's connection.
+    pub peer: hbi::Connection,
+    /// The consumer's stub.
+    pub work: WorkStub,
+    /// What the server's side saw.
+    pub seen: Arc<Seen>,
+    /// What was pushed to the consumer.
+    pub events: mpsc::UnboundedReceiver<Event>,
+}
+
+impl Transport {
+    /// An address that nobody else uses.
+    pub fn address(self) -> String {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let id = std::process::id();
+        match self {
+            Transport::Mem => format!("mem://pair-{n}"),
+            Transport::Tcp => "tcp://127.0.0.1:0".to_owned(),
+            Transport::Unix => {
+                let path = std::env::temp_dir().join(format!("hbi-{id}-{n}.sock"));
+                format!("unix://{}", path.display())
+            }
+        }
+    }
+
+    /// A server and a consumer with default options.
+    pub async fn pair(self) -> Pair {
+        self.pair_with(Options::new(), Options::new(), |env| env)
+            .await
+    }
+
+    /// A server and a consumer with options of their own; `more` adds to what the server exposes.
+    pub async fn pair_with(
+        self,
+        server: Options,
+        consumer: Options,
+        more: impl Fn(HostingEnv) -> HostingEnv + Send + Sync + 'static,
+    ) -> Pair {
+        let seen = Arc::new(Seen::default());
+        let kept = Arc::clone(&seen);
+        let more = Arc::new(more);
+        let server = server
+            .serve(self.address(), move |peer| {
+                let (seen, more) = (Arc::clone(&kept), Arc::clone(&more));
+                async move {
+                    let work = WorkHost::new(MyWork {
+                        seen,
+                        po: peer.po(),
+                    });
+                    Ok(more(HostingEnv::new().service(work)))
+                }
+            })
+            .await
+            .expect("an address of its own can be listened at");
+        let (me, events) = MyConsumer::new();
+        let env = HostingEnv::new().service(ConsumerHost::new(me));
+        let address = server.address().to_string();
+        let peer = consumer
+            .connect(address, env)
+            .await
+            .expect("the server listens");
+        let work = WorkStub::new(&peer);
+        Pair {
+            server,
+            peer,
+            work,
+            seen,
+            events,
+        }
+    }
+}
