@@ -47,7 +47,7 @@ impl Main {
         }
     }
 
-    pub(super) async fn send(&self, message: Message) -> Result<()> {
+    pub(super) async fn send(&mut self, message: Message) -> Result<()> {
         let mut message = Some(message);
         poll_fn(|cx| {
             self.link
@@ -56,11 +56,11 @@ impl Main {
         .await
     }
 
-    pub(super) async fn send_obj<T: Serialize + ?Sized>(&self, value: &T) -> Result<()> {
+    pub(super) async fn send_obj<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<()> {
         self.send(Message::Item(Packed::pack(value)?)).await
     }
 
-    pub(super) async fn send_data(&self, data: impl Into<Data>) -> Result<()> {
+    pub(super) async fn send_data(&mut self, data: impl Into<Data>) -> Result<()> {
         let mut data = data.into();
         while let Some(piece) = data.try_next().await? {
             if !piece.is_empty() {
@@ -72,7 +72,7 @@ impl Main {
     }
 
     /// Waits until all that was sent has left for the transport.
-    pub(super) async fn flush(&self) {
+    pub(super) async fn flush(&mut self) {
         poll_fn(|cx| self.link.poll_sent(self.co, 0, cx)).await;
     }
 

@@ -209,7 +209,7 @@ impl PoCo<Sending> {
     }
 
     async fn script(&mut self, source: String, value: bool) -> Result<()> {
-        if let Some(main) = &self.main {
+        if let Some(main) = &mut self.main {
             let arguments = Packed::array([]);
             return main
                 .send(Message::Script {
@@ -289,7 +289,7 @@ impl PoCo<Sending> {
     /// When the connection is gone.
     pub async fn close(self) -> Result<()> {
         let mut this = self;
-        if let Some(main) = this.main.take() {
+        if let Some(mut main) = this.main.take() {
             main.flush().await;
             main.link.end(main.co, 0);
             main.link.detach(main.co);
