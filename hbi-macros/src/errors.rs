@@ -1,6 +1,6 @@
 //! The errors of one macro call, collected: all are reported at once, each on its token.
 
-use proc_macro2::{Span, TokenStream};
+use proc_macro2::TokenStream;
 use quote::ToTokens;
 use syn::Error;
 
@@ -14,7 +14,8 @@ impl Errors {
     }
 
     /// Adds an error that stands at this place.
-    pub(crate) fn at(&mut self, span: Span, message: impl std::fmt::Display) {
+    #[cfg(feature = "checked")]
+    pub(crate) fn at(&mut self, span: proc_macro2::Span, message: impl std::fmt::Display) {
         self.add(Error::new(span, message));
     }
 
@@ -32,8 +33,6 @@ impl Errors {
 
     /// What the compiler shows them from; nothing where there is none.
     pub(crate) fn into_compile_error(self) -> TokenStream {
-        self.0
-            .map(Error::into_compile_error)
-            .unwrap_or_default()
+        self.0.map(Error::into_compile_error).unwrap_or_default()
     }
 }

@@ -65,7 +65,8 @@ fn write(tokens: TokenStream, text: &mut String) {
             }
             TokenTree::Punct(punct) => {
                 let c = punct.as_char();
-                let spaced = matches!(c, '+' | '=') || (c == '-' && punct.spacing() == Spacing::Joint);
+                let spaced =
+                    matches!(c, '+' | '=') || (c == '-' && punct.spacing() == Spacing::Joint);
                 if spaced && !joint {
                     text.push(' ');
                 }

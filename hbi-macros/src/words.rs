@@ -5,12 +5,68 @@ use syn::{Ident, ext::IdentExt};
 /// What peer-script keeps for itself. A method of such a name could be called alone, but in no
 /// script and no composition. Sorted.
 const RESERVED: [&str; 62] = [
-    "Fn", "as", "async", "await", "break", "call", "case", "catch", "const", "continue", "curry",
-    "debug", "default", "do", "else", "eval", "export", "false", "fn", "for", "global", "go",
-    "goto", "if", "import", "in", "is", "is_def_fn", "is_def_var", "is_shared", "let", "loop",
-    "match", "module", "new", "nil", "null", "package", "print", "private", "protected", "public",
-    "return", "shared", "spawn", "static", "super", "switch", "sync", "this", "thread", "throw",
-    "true", "try", "type_of", "until", "use", "var", "void", "while", "with", "yield",
+    "Fn",
+    "as",
+    "async",
+    "await",
+    "break",
+    "call",
+    "case",
+    "catch",
+    "const",
+    "continue",
+    "curry",
+    "debug",
+    "default",
+    "do",
+    "else",
+    "eval",
+    "export",
+    "false",
+    "fn",
+    "for",
+    "global",
+    "go",
+    "goto",
+    "if",
+    "import",
+    "in",
+    "is",
+    "is_def_fn",
+    "is_def_var",
+    "is_shared",
+    "let",
+    "loop",
+    "match",
+    "module",
+    "new",
+    "nil",
+    "null",
+    "package",
+    "print",
+    "private",
+    "protected",
+    "public",
+    "return",
+    "shared",
+    "spawn",
+    "static",
+    "super",
+    "switch",
+    "sync",
+    "this",
+    "thread",
+    "throw",
+    "true",
+    "try",
+    "type_of",
+    "until",
+    "use",
+    "var",
+    "void",
+    "while",
+    "with",
+    "yield",
 ];
 
 /// Why a script cannot use this name, if it cannot.
@@ -20,15 +76,16 @@ pub(crate) fn refuse(name: &str) -> Option<String> {
     }
     if !is_identifier(name) {
         return Some(format!(
-            "`{name}` is no name in peer-script: a letter, then letters, digits and underscores \
-             (ASCII)"
+            "`{name}` is no name in peer-script, which has ASCII letters, digits and underscores, a \
+             letter before the first digit"
         ));
     }
     None
 }
 
 fn is_identifier(name: &str) -> bool {
-    name.trim_start_matches('_').starts_with(|c: char| c.is_ascii_alphabetic())
+    name.trim_start_matches('_')
+        .starts_with(|c: char| c.is_ascii_alphabetic())
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
@@ -58,7 +115,9 @@ pub(crate) fn snake_case(name: &str) -> String {
 pub(crate) fn rename_all(rule: &str, field: &str) -> Option<String> {
     let pascal = || -> String {
         let words = field.split('_').filter(|word| !word.is_empty());
-        words.map(|word| word[..1].to_uppercase() + &word[1..]).collect()
+        words
+            .map(|word| word[..1].to_uppercase() + &word[1..])
+            .collect()
     };
     Some(match rule {
         "lowercase" | "snake_case" => field.to_owned(),
@@ -89,7 +148,10 @@ mod tests {
             assert_eq!(refuse(name), None);
         }
         for name in ["", "_", "_0", "1a", "größe", "a-b", "a b"] {
-            assert!(refuse(name).is_some_and(|why| why.contains("is no name")), "{name}");
+            assert!(
+                refuse(name).is_some_and(|why| why.contains("is no name")),
+                "{name}"
+            );
         }
     }
 
@@ -103,7 +165,9 @@ mod tests {
             // `global` parses, but means the script's own globals
             assert!(word == "global" || !callable(word), "{word}");
         }
-        for name in ["add", "_x", "x_1", "exit", "then", "sleep", "env", "self", "struct"] {
+        for name in [
+            "add", "_x", "x_1", "exit", "then", "sleep", "env", "self", "struct",
+        ] {
             assert!(callable(name), "{name}");
         }
         assert!(!callable("_0") && !callable("größe"));

@@ -4,9 +4,7 @@
 use std::collections::HashSet;
 
 use quote::ToTokens;
-use syn::{
-    FnArg, GenericParam, Ident, LitStr, Pat, ReturnType, TraitItem,
-};
+use syn::{FnArg, GenericParam, Ident, LitStr, Pat, ReturnType, TraitItem, Type};
 
 use super::{
     parse::{Method, Role, Service},
@@ -19,7 +17,11 @@ pub(super) fn check(service: &mut Service, errors: &mut Errors) {
     let mut names = HashSet::new();
     let stub = format!("{}Stub", words::plain(&service.item.ident));
     for method in &mut service.methods {
-        let mut check = Check { stub: &stub, errors, sound: true };
+        let mut check = Check {
+            stub: &stub,
+            errors,
+            sound: true,
+        };
         check.method(method);
         // under `#[cfg]` one name may stand for several methods, of which one remains
         if method.attrs("cfg").next().is_none() && !names.insert(method.name()) {
@@ -36,7 +38,10 @@ pub(super) fn check(service: &mut Service, errors: &mut Errors) {
 fn check_trait(service: &Service, errors: &mut Errors) {
     let item = &service.item;
     if let Some(token) = &item.unsafety {
-        errors.on(token, "a service cannot be `unsafe`: a peer cannot keep its promises");
+        errors.on(
+            token,
+            "a service cannot be `unsafe`: a peer cannot keep its promises",
+        );
     }
     if let Some(token) = &item.auto_token {
         errors.on(token, "a service cannot be an `auto` trait");
@@ -51,7 +56,10 @@ fn check_trait(service: &Service, errors: &mut Errors) {
         }
     }
     if let (Some(flat), Some(_)) = (&service.flat, &service.name) {
-        errors.on(flat, "a flat service has no namespace: remove `flat`, or `name`");
+        errors.on(
+            flat,
+            "a flat service has no namespace: remove `flat`, or `name`",
+        );
     }
     match &service.name {
         Some(name) => {
@@ -60,7 +68,9 @@ fn check_trait(service: &Service, errors: &mut Errors) {
             }
         }
         None => {
-            if let Some(why) = words::refuse(&service.namespace()).filter(|_| service.flat.is_none()) {
+            if let Some(why) =
+                words::refuse(&service.namespace()).filter(|_| service.flat.is_none())
+            {
                 errors.on(
                     &item.ident,
                     format!("{why}: name the service `#[hbi::service(name = \"...\")]`"),
@@ -118,10 +128,14 @@ impl Check<'_> {
         let ident = &method.item.sig.ident;
         if words::plain(ident) == "new" && method.options.rename.is_some() {
             let stub = self.stub;
-            self.refuse(ident, &format!("`{stub}::new` makes a stub: call the method otherwise"));
+            self.refuse(
+                ident,
+                &format!("`{stub}::new` makes a stub: call the method otherwise"),
+            );
         }
         let refused = |tokens: &dyn ToTokens, hint: &str| {
-            words::refuse(&method.name()).map(|why| (tokens.to_token_stream(), format!("{why}: {hint}")))
+            words::refuse(&method.name())
+                .map(|why| (tokens.to_token_stream(), format!("{why}: {hint}")))
         };
         let refused = match &method.options.rename {
             Some(name) => refused(name as &LitStr, "choose another"),
@@ -138,16 +152,25 @@ impl Check<'_> {
     fn signature(&mut self, method: &Method) {
         let sig = &method.item.sig;
         if let Some(token) = &sig.unsafety {
-            self.refuse(token, "an exposed method cannot be `unsafe`: a peer cannot keep its promises");
+            self.refuse(
+                token,
+                "an exposed method cannot be `unsafe`: a peer cannot keep its promises",
+            );
         }
         if let Some(token) = &sig.constness {
             self.refuse(token, "an exposed method cannot be `const`");
         }
         if let Some(abi) = &sig.abi {
-            self.refuse(abi, "an exposed method has no ABI of its own: peers call it by a script");
+            self.refuse(
+                abi,
+                "an exposed method has no ABI of its own: peers call it by a script",
+            );
         }
         if let Some(dots) = &sig.variadic {
-            self.refuse(dots, "an exposed method takes a fixed number of arguments; take a `Vec<T>`");
+            self.refuse(
+                dots,
+                "an exposed method takes a fixed number of arguments; take a `Vec<T>`",
+            );
         }
         for param in &sig.generics.params {
             match param {
@@ -164,7 +187,10 @@ impl Check<'_> {
             }
         }
         if let Some(clause) = &sig.generics.where_clause {
-            self.refuse(clause, "an exposed method has no `where` clause: put it on the trait");
+            self.refuse(
+                clause,
+                "an exposed method has no `where` clause: put it on the trait",
+            );
         }
     }
 
@@ -209,7 +235,12 @@ impl Check<'_> {
                 ),
                 Role::Conversation => {
                     let first = method.params[..at].iter().all(|p| p.role == Role::Caller);
-                    if conversation {
+                    if let Type::Reference(_) = &param.ty {
+                        self.refuse(
+                            &param.ty,
+                            "the conversation is given to the method: `co: HoCo`",
+                        );
+                    } else if conversation {
                         self.refuse(&param.ty, "a method has one conversation: remove this one");
                     } else if !first {
                         self.refuse(&param.ty, "the conversation goes before the arguments");
@@ -236,7 +267,10 @@ impl Check<'_> {
     fn options(&mut self, method: &Method) {
         let (options, answer) = (&method.options, &method.answer);
         if let (Some(notify), Some(_)) = (&options.notify, &options.converse) {
-            self.refuse(notify, "a notification has no conversation: remove `notify`, or `converse`");
+            self.refuse(
+                notify,
+                "a notification has no conversation: remove `notify`, or `converse`",
+            );
         } else if options.notify.is_some() && !answer.is_nothing() {
             let output = &method.item.sig.output;
             self.refuse(
@@ -254,9 +288,18 @@ impl Check<'_> {
         }
         if !method.is_async() {
             let waits = [
-                (&options.converse, "a method that converses waits for the peer: make it `async fn`"),
-                (&options.no_cancel, "only an `async fn` can be cancelled: remove `no_cancel`"),
-                (&options.parallel, "only an `async fn` runs in parallel: make it one"),
+                (
+                    &options.converse,
+                    "a method that converses waits for the peer: make it `async fn`",
+                ),
+                (
+                    &options.no_cancel,
+                    "only an `async fn` can be cancelled: remove `no_cancel`",
+                ),
+                (
+                    &options.parallel,
+                    "only an `async fn` runs in parallel: make it one",
+                ),
             ];
             for (word, message) in waits {
                 if let Some(word) = word {

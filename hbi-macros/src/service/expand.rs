@@ -27,6 +27,7 @@
 //!         pub fn new(it: S) -> Self { Self { it: Arc::new(it) } }
 //!         const LAND: &'static [Land<Self>] = &[Self::land_add];
 //!         fn land_add(&self, call: Incoming<'_>) -> Landed {
+//!             travels::<i64>(); ..
 //!             let it = Arc::clone(&self.it);
 //!             call.value::<_, i64, _>(
 //!                 |args| Ok((args.next::<i64>()?, args.next::<i64>()?)),
@@ -37,7 +38,7 @@
 //!     impl<S: Calc> Service for CalcHost<S> {
 //!         fn table(&self) -> &'static Table {
 //!             static TABLE: Table = Table::new("calc", "Adds.", &[
-//!                 Method::new("add", "Adds two numbers.", &[Param { name: "a", ty: "i64" }, ..], "i64"),
+//!                 Method { name: "add", docs: "Adds two numbers.", returns: "i64", .. },
 //!             ]);
 //!             &TABLE
 //!         }
@@ -58,35 +59,36 @@
 //!         }
 //!     }
 //!     impl Stub for CalcStub { .. }
-//!
-//!     const _: () = { fn travel() { travels::<i64>(); .. } };
 //! ```
 //!
 //! `Clone` and `Debug` of host and stub are written out: derived ones would ask the same of the
 //! service and of the trait's parameters.
 
 use proc_macro2::{Ident, Span, TokenStream};
-use quote::{format_ident, quote, quote_spanned};
+use quote::{format_ident, quote};
 use syn::{
     Attribute, Expr, ExprLit, Generics, ItemTrait, Lit, Meta, Pat, TraitItem, Type, parse_quote,
     parse_quote_spanned, spanned::Spanned,
 };
 
 use super::{
-    host, stub,
+    host,
     parse::{Method, Service},
+    stub,
 };
 
 /// What is emitted for a service. `whole`: no error stands on it.
 pub(super) fn expand(service: &Service, whole: bool) -> TokenStream {
-    let of = Emitted::new(service);
     let the_trait = the_trait(service);
+    if service.item.generics.lifetimes().next().is_some() {
+        return the_trait;
+    }
+    let of = Emitted::new(service);
     // with a method left out it would not be an implementation
     let shared = whole.then(|| shared(&of));
-    let travel = travel(&of);
     let host = host::host(&of);
     let stub = stub::stub(&of);
-    quote!(#the_trait #shared #travel #host #stub)
+    quote!(#the_trait #shared #host #stub)
 }
 
 /// What all that is emitted needs.
@@ -103,18 +105,36 @@ pub(super) struct Emitted<'a> {
 
 impl<'a> Emitted<'a> {
     fn new(service: &'a Service) -> Self {
-        let ItemTrait { ident, generics, .. } = &service.item;
+        let ItemTrait {
+            ident, generics, ..
+        } = &service.item;
         let it = fresh("S", &service.item);
         let (_, of, _) = generics.split_for_impl();
         let mut host_generics = generics.clone();
-        host_generics.params.insert(0, parse_quote!(#it: #ident #of));
-        let methods = service.methods.iter().filter(|method| method.sound).collect();
-        Self { service, methods, it, generics, host_generics }
+        host_generics
+            .params
+            .insert(0, parse_quote!(#it: #ident #of));
+        let methods = service
+            .methods
+            .iter()
+            .filter(|method| method.sound)
+            .collect();
+        Self {
+            service,
+            methods,
+            it,
+            generics,
+            host_generics,
+        }
     }
 
     /// A field that stands for the trait's type parameters, where it has some.
     pub(super) fn marker(&self) -> Option<(TokenStream, TokenStream)> {
-        let types: Vec<_> = self.generics.type_params().map(|param| &param.ident).collect();
+        let types: Vec<_> = self
+            .generics
+            .type_params()
+            .map(|param| &param.ident)
+            .collect();
         (!types.is_empty()).then(|| {
             let ty = quote!(of: ::core::marker::PhantomData<fn() -> (#(#types,)*)>);
             (ty, quote!(of: ::core::marker::PhantomData))
@@ -151,7 +171,18 @@ fn the_trait(service: &Service) -> TokenStream {
         item.colon_token = Some(Default::default());
     }
     for item in &mut item.items {
-        let TraitItem::Fn(method) = item else { continue };
+        let TraitItem::Fn(method) = item else {
+            continue;
+        };
+        for input in &mut method.sig.inputs {
+            // an error stands on a pattern already
+            match input {
+                syn::FnArg::Typed(typed) if !matches!(&*typed.pat, Pat::Ident(_)) => {
+                    *typed.pat = parse_quote!(_);
+                }
+                _ => {}
+            }
+        }
         if method.sig.asyncness.take().is_none() {
             continue;
         }
@@ -167,7 +198,9 @@ fn the_trait(service: &Service) -> TokenStream {
             });
             let stmts = &body.stmts;
             *body = parse_quote_spanned!(body.span()=> { async move { #(let _ = &#held;)* #(#stmts)* } });
-            method.attrs.push(parse_quote!(#[allow(clippy::manual_async_fn)]));
+            method
+                .attrs
+                .push(parse_quote!(#[allow(clippy::manual_async_fn)]));
         }
     }
     quote!(#item)
@@ -184,7 +217,12 @@ fn future(output: &syn::ReturnType) -> syn::ReturnType {
 
 /// The trait for an `Arc` of what implements it: a service can be hosted and kept.
 fn shared(of: &Emitted<'_>) -> TokenStream {
-    let (ItemTrait { ident, supertraits, .. }, it) = (&of.service.item, &of.it);
+    let (
+        ItemTrait {
+            ident, supertraits, ..
+        },
+        it,
+    ) = (&of.service.item, &of.it);
     let (_, trait_generics, _) = of.generics.split_for_impl();
     let (impl_generics, _, wheres) = of.host_generics.split_for_impl();
     // an `Arc` has the user's supertraits or it does not: where it has not, this is not there
@@ -201,7 +239,11 @@ fn shared(of: &Emitted<'_>) -> TokenStream {
         let (name, params) = (&sig.ident, &method.params);
         let idents: Vec<_> = params.iter().filter_map(|param| param.ident()).collect();
         let types = params.iter().map(|param| &param.ty);
-        let output = if method.is_async() { future(&sig.output) } else { sig.output.clone() };
+        let output = if method.is_async() {
+            future(&sig.output)
+        } else {
+            sig.output.clone()
+        };
         quote! {
             #(#cfgs)*
             fn #name(&self, #(#idents: #types),*) #output {
@@ -218,41 +260,25 @@ fn shared(of: &Emitted<'_>) -> TokenStream {
     }
 }
 
-/// One check for each type that is to travel, standing on the type: a clear error comes first.
-fn travel(of: &Emitted<'_>) -> TokenStream {
-    let root = &of.service.root;
-    let (impl_generics, _, wheres) = of.generics.split_for_impl();
-    let checks = of.methods.iter().flat_map(|method| {
-        let arguments = method.arguments().map(|param| &param.ty);
-        let answer = &method.answer;
-        let types = arguments.chain([&answer.value]).chain(&answer.error);
-        types.map(|ty| {
-            let cfgs = method.attrs("cfg");
-            quote_spanned!(ty.span()=> #(#cfgs)* #root::service::travels::<#ty>();)
-        })
-    });
-    quote! {
-        const _: () = {
-            #[allow(dead_code, deprecated)]
-            fn travel #impl_generics () #wheres { #(#checks)* }
-        };
-    }
-}
-
 /// The text of documentation, as markdown.
 pub(super) fn docs<'a>(attrs: impl Iterator<Item = &'a Attribute>) -> String {
     let lines: Vec<String> = attrs
         .filter(|attr| attr.path().is_ident("doc"))
         .filter_map(|attr| match &attr.meta {
             Meta::NameValue(pair) => match &pair.value {
-                Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => Some(text.value()),
+                Expr::Lit(ExprLit {
+                    lit: Lit::Str(text),
+                    ..
+                }) => Some(text.value()),
                 _ => None,
             },
             _ => None,
         })
         .collect();
-    let lines = lines.iter().flat_map(|text| text.lines());
-    let lines: Vec<_> = lines.map(|line| line.strip_prefix(' ').unwrap_or(line)).collect();
+    let lines = lines.iter().flat_map(|text| text.split('\n'));
+    let lines: Vec<_> = lines
+        .map(|line| line.strip_prefix(' ').unwrap_or(line))
+        .collect();
     lines.join("\n").trim().to_owned()
 }
 

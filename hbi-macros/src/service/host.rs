@@ -16,7 +16,9 @@ pub(super) fn host(of: &Emitted<'_>) -> TokenStream {
     let host = beside(of.service, "Host");
     let text = host.to_string();
     let doc = match of.service.namespace() {
-        flat if flat.is_empty() => format!("Hosts a [`{ident}`]: its methods stand in a hosting environment by their names."),
+        flat if flat.is_empty() => format!(
+            "Hosts a [`{ident}`]: its methods stand in a hosting environment by their names."
+        ),
         name => format!("Hosts a [`{ident}`], which scripts of the peer know as `{name}`."),
     };
     let (marker_field, marker) = of.marker().unzip();
@@ -55,7 +57,7 @@ pub(super) fn host(of: &Emitted<'_>) -> TokenStream {
         #[automatically_derived]
         impl #bare_impl ::core::clone::Clone for #host #host_generics #bare_wheres {
             fn clone(&self) -> Self {
-                Self { it: ::std::sync::Arc::clone(&self.it), #marker }
+                Self { it: ::core::clone::Clone::clone(&self.it), #marker }
             }
         }
 
@@ -97,10 +99,16 @@ fn local(name: &str) -> Ident {
 fn land_method(of: &Emitted<'_>, method: &Method) -> TokenStream {
     let (root, it) = (&of.service.root, &of.it);
     let (ident, (_, trait_generics, _)) = (&of.service.item.ident, of.generics.split_for_impl());
-    let (cfgs, land, name) = (method.attrs("cfg"), land_name(method), &method.item.sig.ident);
+    let (cfgs, land, name) = (
+        method.attrs("cfg"),
+        land_name(method),
+        &method.item.sig.ident,
+    );
     let [object, call, cx, co, args] = ["it", "call", "cx", "co", "args"].map(local);
 
-    let decoded: Vec<_> = (0..method.arguments().count()).map(|n| local(&format!("a{n}"))).collect();
+    let decoded: Vec<_> = (0..method.arguments().count())
+        .map(|n| local(&format!("a{n}")))
+        .collect();
     let mut rest = decoded.iter();
     let passed = method.params.iter().map(|param| match param.role {
         Role::Caller => quote!(&#cx),
@@ -111,7 +119,11 @@ fn land_method(of: &Emitted<'_>, method: &Method) -> TokenStream {
         }
     });
     let run = quote!(<#it as #ident #trait_generics>::#name(&#object, #(#passed),*));
-    let run = if method.is_async() { quote!(async move { #run.await }) } else { run };
+    let run = if method.is_async() {
+        quote!(async move { #run.await })
+    } else {
+        run
+    };
     let types = method.arguments().map(|param| &param.ty);
     // the tokens of a type stand where the user wrote it, so that errors about it do, too
     let next = types.map(|ty| quote_spanned!(ty.span()=> #args.next::<#ty>()?));
@@ -132,10 +144,19 @@ fn land_method(of: &Emitted<'_>, method: &Method) -> TokenStream {
         true => (Some(quote!(mut)), Some(quote!(let #cx = #call.caller();))),
         false => (None, None),
     };
+    // said first and where the type stands, it is the one error about a type without serde
+    let answer = &method.answer;
+    let types = method
+        .arguments()
+        .map(|param| &param.ty)
+        .chain([&answer.value])
+        .chain(&answer.error);
+    let travels = types.map(|ty| quote_spanned!(ty.span()=> #root::service::travels::<#ty>();));
     quote! {
         #(#cfgs)*
         fn #land(&self, #mutable #call: #root::service::Incoming<'_>) -> #root::service::Landed {
-            let #object = ::std::sync::Arc::clone(&self.it);
+            #(#travels)*
+            let #object = ::core::clone::Clone::clone(&self.it);
             #caller
             #call.#shape(#decode, #run)
         }
@@ -157,7 +178,12 @@ fn shape(method: &Method) -> TokenStream {
         quote!(#effect)
     } else if answer.fallible {
         let result = function("result");
-        quote_spanned!(ty.span()=> #result::<_, #ty, _ #future>)
+        let inferred = quote_spanned!(answer.written.span()=> _);
+        let error = answer
+            .error
+            .as_ref()
+            .map_or(inferred, |error| quote!(#error));
+        quote_spanned!(ty.span()=> #result::<_, #ty, #error #future>)
     } else {
         let value = function("value");
         quote_spanned!(ty.span()=> #value::<_, #ty #future>)
@@ -181,16 +207,23 @@ fn table_row(of: &Emitted<'_>, method: &Method) -> TokenStream {
     });
     let returns = text(&method.answer.written);
     let shape = match (&options.notify, &options.converse) {
-        (Some(_), _) => Some(quote!(.shape(#root::service::Shape::Notify))),
-        (_, Some(_)) => Some(quote!(.shape(#root::service::Shape::Converse))),
-        _ => None,
+        (Some(_), _) => quote!(Notify),
+        (_, Some(_)) => quote!(Converse),
+        _ => quote!(Value),
     };
-    let no_cancel = options.no_cancel.as_ref().map(|_| quote!(.no_cancel()));
-    let parallel = options.parallel.as_ref().map(|_| quote!(.parallel()));
-    let idempotent = options.idempotent.as_ref().map(|_| quote!(.idempotent()));
+    let (cancel, parallel) = (options.no_cancel.is_none(), options.parallel.is_some());
+    let idempotent = options.idempotent.is_some();
     quote! {
         #(#cfgs)*
-        #root::service::Method::new(#name, #docs, &[#(#params),*], #returns)
-            #shape #no_cancel #parallel #idempotent
+        #root::service::Method {
+            name: #name,
+            docs: #docs,
+            params: &[#(#params),*],
+            returns: #returns,
+            shape: #root::service::Shape::#shape,
+            cancel: #cancel,
+            parallel: #parallel,
+            idempotent: #idempotent,
+        }
     }
 }

@@ -19,7 +19,10 @@ pub(crate) fn service(options: TokenStream, input: TokenStream) -> TokenStream {
         Ok(item) => item,
         Err(error) => return not_a_trait(input, error),
     };
-    let (cfgs, others) = item.attrs.drain(..).partition::<Vec<Attribute>, _>(|a| a.path().is_ident("cfg"));
+    let (cfgs, others) = item
+        .attrs
+        .drain(..)
+        .partition::<Vec<Attribute>, _>(|a| a.path().is_ident("cfg"));
     item.attrs = others;
     let mut errors = Errors::default();
     let mut service = Service::parse(options.clone(), item, &mut errors);

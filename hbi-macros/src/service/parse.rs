@@ -95,7 +95,13 @@ impl Service {
             })
             .collect();
         let root = parse_quote!(::hbi);
-        let mut service = Self { root, name: None, flat: None, item, methods };
+        let mut service = Self {
+            root,
+            name: None,
+            flat: None,
+            item,
+            methods,
+        };
         match Punctuated::<Meta, Token![,]>::parse_terminated.parse2(options) {
             Ok(options) => {
                 for option in options {
@@ -115,12 +121,17 @@ impl Service {
             Meta::NameValue(pair) if pair.path.is_ident("name") => {
                 self.name = string(pair, errors);
             }
-            Meta::NameValue(MetaNameValue { path, value: Expr::Path(root), .. })
-                if path.is_ident("crate") =>
-            {
+            Meta::NameValue(MetaNameValue {
+                path,
+                value: Expr::Path(root),
+                ..
+            }) if path.is_ident("crate") => {
                 self.root = root.path.clone();
             }
-            _ => errors.on(&option, "expected `name = \"...\"`, `flat` or `crate = path`"),
+            _ => errors.on(
+                &option,
+                "expected `name = \"...\"`, `flat` or `crate = path`",
+            ),
         }
     }
 
@@ -147,7 +158,13 @@ impl Method {
         });
         let params = item.sig.inputs.iter().filter_map(Param::parse).collect();
         let answer = Answer::parse(&item.sig.output);
-        Self { item: item.clone(), options, params, answer, sound: true }
+        Self {
+            item: item.clone(),
+            options,
+            params,
+            answer,
+            sound: true,
+        }
     }
 
     /// The name in scripts.
@@ -160,12 +177,17 @@ impl Method {
 
     /// The arguments that come from the peer.
     pub(crate) fn arguments(&self) -> impl Iterator<Item = &Param> {
-        self.params.iter().filter(|param| param.role == Role::Argument)
+        self.params
+            .iter()
+            .filter(|param| param.role == Role::Argument)
     }
 
     /// Its attributes of a kind: `cfg`, `doc`.
     pub(crate) fn attrs(&self, name: &'static str) -> impl Iterator<Item = &Attribute> {
-        self.item.attrs.iter().filter(move |attr| attr.path().is_ident(name))
+        self.item
+            .attrs
+            .iter()
+            .filter(move |attr| attr.path().is_ident(name))
     }
 
     pub(crate) fn is_async(&self) -> bool {
@@ -215,14 +237,22 @@ impl Options {
 
 impl Param {
     fn parse(input: &FnArg) -> Option<Self> {
-        let FnArg::Typed(typed) = input else { return None };
+        let FnArg::Typed(typed) = input else {
+            return None;
+        };
         let ty = (*typed.ty).clone();
         let role = match &ty {
             Type::Reference(reference) if is_named(&reference.elem, "Caller") => Role::Caller,
+            Type::Reference(reference) if is_named(&reference.elem, "HoCo") => Role::Conversation,
             ty if is_named(ty, "HoCo") => Role::Conversation,
             _ => Role::Argument,
         };
-        Some(Self { attrs: typed.attrs.clone(), pat: (*typed.pat).clone(), ty, role })
+        Some(Self {
+            attrs: typed.attrs.clone(),
+            pat: (*typed.pat).clone(),
+            ty,
+            role,
+        })
     }
 
     /// Its name; `None` for a pattern, which is an error.
@@ -244,16 +274,23 @@ impl Answer {
         let fallible = is_named(&written, "Result") && !outcome.is_empty();
         let (value, error) = match (fallible, &outcome[..]) {
             (true, [value]) => ((*value).clone(), None),
-            (true, [value, error, ..]) => {
-                ((*value).clone(), Some((*error).clone()).filter(|error| !is_hbi_error(error)))
-            }
+            (true, [value, error, ..]) => (
+                (*value).clone(),
+                Some((*error).clone()).filter(|error| !is_hbi_error(error)),
+            ),
             _ => (written.clone(), None),
         };
         let object = match &type_arguments(&value)[..] {
             [stub] if is_named(&value, "Reactor") => Some((*stub).clone()),
             _ => None,
         };
-        Self { written, value, fallible, error, object }
+        Self {
+            written,
+            value,
+            fallible,
+            error,
+            object,
+        }
     }
 
     pub(crate) fn is_nothing(&self) -> bool {
@@ -272,7 +309,10 @@ fn is_hbi_error(ty: &Type) -> bool {
 /// The string of `name = "..."`.
 fn string(pair: &MetaNameValue, errors: &mut Errors) -> Option<LitStr> {
     match &pair.value {
-        Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => Some(text.clone()),
+        Expr::Lit(ExprLit {
+            lit: Lit::Str(text),
+            ..
+        }) => Some(text.clone()),
         other => {
             errors.on(other, "expected a string: `\"...\"`");
             None

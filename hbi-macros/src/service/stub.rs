@@ -72,13 +72,17 @@ fn stub_method(of: &Emitted<'_>, method: &Method) -> TokenStream {
     let root = &of.service.root;
     let (vis, name) = (&of.service.item.vis, &method.item.sig.ident);
     let attrs = method.item.attrs.iter().filter(|attr| is_carried(attr));
-    let (idents, types): (Vec<_>, Vec<_>) =
-        method.arguments().filter_map(|param| Some((param.ident()?, &param.ty))).unzip();
-    let params = idents.iter().zip(&types).map(|(ident, ty)| {
-        quote_spanned!(ty.span()=> #ident: impl #root::service::IntoArg<#ty>)
-    });
+    let (idents, types): (Vec<_>, Vec<_>) = method
+        .arguments()
+        .filter_map(|param| Some((param.ident()?, &param.ty)))
+        .unzip();
+    let params = idents
+        .iter()
+        .zip(&types)
+        .map(|(ident, ty)| quote_spanned!(ty.span()=> #ident: impl #root::service::IntoArg<#ty>));
     let (output, function) = answer(of, method);
-    let (path, script, object_script) = scripts(&of.service.namespace(), &method.name(), idents.len());
+    let (path, script, object_script) =
+        scripts(&of.service.namespace(), &method.name(), idents.len());
     let count = idents.len();
     let args = Ident::new("args", Span::mixed_site());
     let fill = match count {
@@ -97,7 +101,9 @@ fn stub_method(of: &Emitted<'_>, method: &Method) -> TokenStream {
 
 /// The attributes of a trait's method that its stub has, too.
 fn is_carried(attr: &Attribute) -> bool {
-    ["doc", "cfg", "deprecated", "allow"].iter().any(|name| attr.path().is_ident(name))
+    ["doc", "cfg", "deprecated", "allow"]
+        .iter()
+        .any(|name| attr.path().is_ident(name))
 }
 
 /// What the stub's method returns, and the function of `Target` that makes it.
@@ -109,10 +115,16 @@ fn answer(of: &Emitted<'_>, method: &Method) -> (TokenStream, TokenStream) {
     } else if method.options.converse.is_some() {
         (quote!(#root::service::Exchange), quote!(exchange))
     } else if let Some(object) = &answer.object {
-        (quote!(#root::service::Opened<#object #(, #error)*>), quote!(open))
+        (
+            quote!(#root::service::Opened<#object #(, #error)*>),
+            quote!(open),
+        )
     } else {
         let value = &answer.value;
-        (quote!(#root::service::Call<#value #(, #error)*>), quote!(call))
+        (
+            quote!(#root::service::Call<#value #(, #error)*>),
+            quote!(call),
+        )
     }
 }
 
@@ -143,6 +155,9 @@ mod tests {
             ["calc::add", "calc::add(a0, a1)", "a0.add(a1, a2)"]
         );
         let (path, script, object_script) = scripts("", "say", 0);
-        assert_eq!([&*path, &script, &object_script], ["say", "say()", "a0.say()"]);
+        assert_eq!(
+            [&*path, &script, &object_script],
+            ["say", "say()", "a0.say()"]
+        );
     }
 }

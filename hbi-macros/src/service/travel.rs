@@ -14,21 +14,26 @@ type Refuse<'a> = dyn FnMut(&dyn ToTokens, String) + 'a;
 
 pub(super) fn check_argument(ty: &Type, stub: &str, refuse: &mut Refuse<'_>) {
     if is_named(ty, "Caller") {
-        refuse(ty, "who calls is lent to the method: `cx: &Caller`".to_owned());
+        refuse(
+            ty,
+            "who calls is lent to the method: `cx: &Caller`".to_owned(),
+        );
         return;
     }
-    if let Type::Reference(reference) = ty {
-        if is_named(&reference.elem, "HoCo") {
-            refuse(ty, "the conversation is given to the method: `co: HoCo`".to_owned());
-            return;
-        }
-    }
-    let mut visitor = Visitor { answer: None, stub, refuse };
+    let mut visitor = Visitor {
+        answer: None,
+        stub,
+        refuse,
+    };
     visitor.visit_type(ty);
 }
 
 pub(super) fn check_answer(method: &Method, stub: &str, refuse: &mut Refuse<'_>) {
-    let mut visitor = Visitor { answer: Some(method), stub, refuse };
+    let mut visitor = Visitor {
+        answer: Some(method),
+        stub,
+        refuse,
+    };
     visitor.visit_type(&method.answer.written);
 }
 
@@ -70,7 +75,12 @@ impl<'ast> Visit<'ast> for Visitor<'_, '_> {
     }
 
     fn visit_type_path(&mut self, path: &'ast TypePath) {
-        if path.path.segments.first().is_some_and(|first| first.ident == "Self") {
+        if path
+            .path
+            .segments
+            .first()
+            .is_some_and(|first| first.ident == "Self")
+        {
             let message = if path.path.segments.len() > 1 {
                 "a service has no associated types: write the type".to_owned()
             } else {
@@ -116,7 +126,10 @@ fn future_output(ty: &TypeImplTrait) -> Option<TokenStream> {
         }
     }
     let mut output = Output(None);
-    ty.bounds.iter().filter(|bound| is_future(bound)).for_each(|b| output.visit_type_param_bound(b));
+    ty.bounds
+        .iter()
+        .filter(|bound| is_future(bound))
+        .for_each(|b| output.visit_type_param_bound(b));
     output.0
 }
 

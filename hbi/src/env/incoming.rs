@@ -118,6 +118,11 @@ fn wrong_count(given: usize, params: &[Param]) -> String {
 }
 
 /// What a method may end with in place of its value.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the error of a method",
+    label = "errors travel and are shown, so this needs `serde::Serialize`, `serde::Deserialize` and `Display`",
+    note = "where the method has no error type of its own, let it return `hbi::Result<T>`"
+)]
 pub trait IntoFailure {
     /// The failure as it travels.
     fn into_failure(self) -> Failure;
@@ -129,6 +134,7 @@ impl IntoFailure for Error {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<E: Serialize + fmt::Display> IntoFailure for E {
     fn into_failure(self) -> Failure {
         let mut failure = Failure::new(Kind::App, self.to_string());

@@ -29,5 +29,6 @@ pub use crate::{
         Args, Constructor, Incoming, Land, Method, Param, Service, Shape, Table, Travels, travels,
     },
 };
+pub use crate::value::write_literal;
 #[doc(hidden)]
 pub use serde;

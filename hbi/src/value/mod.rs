@@ -4,11 +4,13 @@
 //! a list kept outside of them, so that a value dropped undecoded still releases its handles.
 
 mod handle;
+mod literal;
 mod packed;
 mod scan;
 mod take;
 
 pub use handle::{Handle, Handles, deserialize_handle, serialize_handle};
+pub use literal::write_literal;
 pub use packed::{Packed, ValueError, pack_bytes, pack_into, unpack_from};
 pub use scan::{MAX_DEPTH, skip};
 pub use take::{array_head, array_parts};
