@@ -15,9 +15,6 @@ pub use endpoint::{
     Caller, Data, HoCo, Items, ItemsSender, PoCo, PostingEnd, Receiving, Sending, Working,
 };
 pub use env::HostingEnv;
-/// Makes a service of a trait.
-pub use hbi_macros::service;
-
 pub use error::{Blame, Error, Failure, Kind, Place, Result};
 pub use hbi_macros::{Fields, Value, script, service};
 pub use peer::{Connection, Options, Peer, Server, connect, serve};

@@ -3,6 +3,7 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use hbi::{CallError, Kind, Options, Reactor, Settings};
+// a pair's owners are bound in each test: the connection lives as long as they do
 use hbi_tests::{
     pair::{Pair, Transport},
     work::{CounterHost, CounterStub, DivError, Event, FileError, FileMeta, MyCounter, bytes_of},
@@ -53,7 +54,12 @@ macro_rules! each {
 over!(Mem as mem, Tcp as tcp, Unix as unix);
 
 async fn calls_answer_values(over: Transport) {
-    let Pair { work, server, .. } = over.pair().await;
+    let Pair {
+        work,
+        server,
+        peer: _peer,
+        ..
+    } = over.pair().await;
     assert_eq!(work.add(1, 2).await.unwrap(), 3);
     assert_eq!(work.now().await.unwrap(), 42);
     assert_eq!(work.version().await.unwrap(), 7);
@@ -62,7 +68,12 @@ async fn calls_answer_values(over: Transport) {
 }
 
 async fn errors_arrive_typed(over: Transport) {
-    let Pair { work, .. } = over.pair().await;
+    let Pair {
+        work,
+        peer: _peer,
+        server: _server,
+        ..
+    } = over.pair().await;
     assert_eq!(work.div(7, 2).await.unwrap(), 3);
     match work.div(1, 0).await {
         Err(CallError::App(DivError::ByZero)) => {}
@@ -75,6 +86,8 @@ async fn notifications_are_heard_and_pushed_back(over: Transport) {
         work,
         seen,
         mut events,
+        peer: _peer,
+        server: _server,
         ..
     } = over.pair().await;
     work.log("one").await.unwrap();
@@ -92,7 +105,12 @@ async fn notifications_are_heard_and_pushed_back(over: Transport) {
 }
 
 async fn a_composition_is_one_round_trip(over: Transport) {
-    let Pair { work, peer, .. } = over.pair().await;
+    let Pair {
+        work,
+        peer,
+        server: _server,
+        ..
+    } = over.pair().await;
     assert_eq!(work.add(work.add(1, 2), 27).await.unwrap(), 30);
     let shared = work.add(1, 1);
     let both = work.add(&shared, &shared);
@@ -127,7 +145,12 @@ async fn a_composition_is_one_round_trip(over: Transport) {
 }
 
 async fn errors_of_steps_say_which(over: Transport) {
-    let Pair { work, .. } = over.pair().await;
+    let Pair {
+        work,
+        peer: _peer,
+        server: _server,
+        ..
+    } = over.pair().await;
     let error = work.add(work.div(1, 0), 27).await.unwrap_err();
     assert_eq!(error.origin(), "work::div");
     assert_eq!(error.app::<DivError>(), Some(DivError::ByZero));
@@ -139,7 +162,12 @@ async fn errors_of_steps_say_which(over: Transport) {
 }
 
 async fn scripts_call_the_same_methods(over: Transport) {
-    let Pair { peer, work, .. } = over.pair().await;
+    let Pair {
+        peer,
+        work,
+        server: _server,
+        ..
+    } = over.pair().await;
     let five: i64 = peer
         .script("work::add(a, b)")
         .bind("a", 2)
@@ -168,7 +196,12 @@ async fn scripts_call_the_same_methods(over: Transport) {
 }
 
 async fn unknown_names_and_wrong_arguments_are_told(over: Transport) {
-    let Pair { peer, work, .. } = over.pair().await;
+    let Pair {
+        peer,
+        work,
+        server: _server,
+        ..
+    } = over.pair().await;
     let error = peer.script::<i64>("work::ad(1)").await.unwrap_err();
     assert!(error.is_unknown() && error.is_remote(), "{error}");
     assert!(
@@ -204,7 +237,12 @@ async fn unknown_names_and_wrong_arguments_are_told(over: Transport) {
 }
 
 async fn a_panic_is_the_callers_error_only(over: Transport) {
-    let Pair { work, .. } = over.pair().await;
+    let Pair {
+        work,
+        peer: _peer,
+        server: _server,
+        ..
+    } = over.pair().await;
     let error = work.panic().await.unwrap_err();
     assert!(
         error.is_panic() && error.to_string().contains("as it was told"),
@@ -214,7 +252,13 @@ async fn a_panic_is_the_callers_error_only(over: Transport) {
 }
 
 async fn replies_come_out_of_order(over: Transport) {
-    let Pair { work, seen, .. } = over.pair().await;
+    let Pair {
+        work,
+        seen,
+        peer: _peer,
+        server: _server,
+        ..
+    } = over.pair().await;
     let first = tokio::spawn(work.wait(1));
     seen.until(|seen| seen.waiting.load(Ordering::SeqCst) == 1)
         .await;
@@ -225,7 +269,12 @@ async fn replies_come_out_of_order(over: Transport) {
 }
 
 async fn thousand_calls_both_ways(over: Transport) {
-    let Pair { work, .. } = over.pair().await;
+    let Pair {
+        work,
+        peer: _peer,
+        server: _server,
+        ..
+    } = over.pair().await;
     let mut calls = JoinSet::new();
     for n in 0..1000 {
         // each is answered by a call in the other direction
@@ -239,7 +288,12 @@ async fn thousand_calls_both_ways(over: Transport) {
 }
 
 async fn items_come_and_end(over: Transport) {
-    let Pair { work, .. } = over.pair().await;
+    let Pair {
+        work,
+        peer: _peer,
+        server: _server,
+        ..
+    } = over.pair().await;
     let mut events = work.watch("tea", 100).await.unwrap();
     for n in 0..100 {
         let event = events.try_next().await.unwrap();
@@ -264,7 +318,12 @@ async fn items_come_and_end(over: Transport) {
 }
 
 async fn the_error_of_a_stream_is_told_apart(over: Transport) {
-    let Pair { work, .. } = over.pair().await;
+    let Pair {
+        work,
+        peer: _peer,
+        server: _server,
+        ..
+    } = over.pair().await;
     let mut events = work.watch_failing(3).await.unwrap();
     for _ in 0..3 {
         assert!(events.try_next().await.unwrap().is_some());
@@ -274,7 +333,12 @@ async fn the_error_of_a_stream_is_told_apart(over: Transport) {
 }
 
 async fn a_slow_consumer_slows_the_producer(over: Transport) {
-    let Pair { work, peer, .. } = over.pair().await;
+    let Pair {
+        work,
+        peer,
+        server: _server,
+        ..
+    } = over.pair().await;
     let mut events = work.endless().await.unwrap();
     for n in 0..1000 {
         assert_eq!(events.try_next().await.unwrap().unwrap().n, n);
@@ -290,7 +354,12 @@ async fn a_slow_consumer_slows_the_producer(over: Transport) {
 }
 
 async fn items_go_in_and_both_ways(over: Transport) {
-    let Pair { work, .. } = over.pair().await;
+    let Pair {
+        work,
+        peer: _peer,
+        server: _server,
+        ..
+    } = over.pair().await;
     assert_eq!(work.total([1, 2, 3]).await.unwrap(), 6);
     let many = hbi::Items::iter(0..10_000);
     assert_eq!(work.total(many).await.unwrap(), (0..10_000).sum::<i64>());
@@ -313,7 +382,12 @@ async fn items_go_in_and_both_ways(over: Transport) {
 }
 
 async fn data_goes_up_and_down(over: Transport) {
-    let Pair { work, .. } = over.pair().await;
+    let Pair {
+        work,
+        peer: _peer,
+        server: _server,
+        ..
+    } = over.pair().await;
     assert_eq!(
         work.upload("f", vec![1u8; 1000]).await.unwrap(),
         (1000, 1000)
@@ -344,7 +418,12 @@ async fn data_goes_up_and_down(over: Transport) {
 }
 
 async fn data_that_breaks_off_is_an_error(over: Transport) {
-    let Pair { work, .. } = over.pair().await;
+    let Pair {
+        work,
+        peer: _peer,
+        server: _server,
+        ..
+    } = over.pair().await;
     let broken = futures_util::stream::iter([
         Ok(bytes::Bytes::from_static(b"half")),
         Err(hbi::Error::refusal("the disk broke")),
@@ -357,7 +436,13 @@ async fn data_that_breaks_off_is_an_error(over: Transport) {
 }
 
 async fn objects_are_called_and_released(over: Transport) {
-    let Pair { work, seen, .. } = over.pair().await;
+    let Pair {
+        work,
+        seen,
+        peer: _peer,
+        server: _server,
+        ..
+    } = over.pair().await;
     let counter = work.counter(10).await.unwrap();
     assert_eq!(counter.bump(1).await.unwrap(), 11);
     assert_eq!(counter.clone().bump(1).await.unwrap(), 12);
@@ -369,7 +454,12 @@ async fn objects_are_called_and_released(over: Transport) {
 }
 
 async fn objects_compose_and_come_back(over: Transport) {
-    let Pair { work, .. } = over.pair().await;
+    let Pair {
+        work,
+        peer: _peer,
+        server: _server,
+        ..
+    } = over.pair().await;
     assert_eq!(work.counter(5).bump(2).await.unwrap(), 7);
     let counter = work.counter(5).await.unwrap();
     assert_eq!(
@@ -385,7 +475,11 @@ async fn objects_compose_and_come_back(over: Transport) {
 
 async fn callbacks_reach_the_caller(over: Transport) {
     let Pair {
-        work, peer, seen, ..
+        work,
+        peer,
+        seen,
+        server: _server,
+        ..
     } = over.pair().await;
     let mine = Reactor::<CounterStub>::new(CounterHost::new(MyCounter::new(
         100,
@@ -400,7 +494,12 @@ async fn callbacks_reach_the_caller(over: Transport) {
 }
 
 async fn a_conversation_sends_a_file(over: Transport) {
-    let Pair { work, peer, .. } = over.pair().await;
+    let Pair {
+        work,
+        peer,
+        server: _server,
+        ..
+    } = over.pair().await;
     let mut co = work.send_file("f").await.unwrap();
     let meta: FileMeta = co.recv_obj().await.unwrap();
     let mut first = [0; 10];
@@ -420,7 +519,12 @@ async fn a_conversation_sends_a_file(over: Transport) {
 }
 
 async fn a_conversation_receives_a_file(over: Transport) {
-    let Pair { work, peer, .. } = over.pair().await;
+    let Pair {
+        work,
+        peer,
+        server: _server,
+        ..
+    } = over.pair().await;
     let mut co = work.recv_file("f").open().await.unwrap();
     co.send_obj(&FileMeta {
         name: "f".into(),
@@ -437,7 +541,12 @@ async fn a_conversation_receives_a_file(over: Transport) {
 }
 
 async fn a_conversation_ends_with_the_methods_error(over: Transport) {
-    let Pair { work, .. } = over.pair().await;
+    let Pair {
+        work,
+        peer: _peer,
+        server: _server,
+        ..
+    } = over.pair().await;
     let mut co = work.send_file("none").await.unwrap();
     let error = co.recv_obj::<FileMeta>().await.unwrap_err();
     assert!(
@@ -448,7 +557,12 @@ async fn a_conversation_ends_with_the_methods_error(over: Transport) {
 }
 
 async fn an_abandoned_conversation_is_told(over: Transport) {
-    let Pair { work, peer, .. } = over.pair().await;
+    let Pair {
+        work,
+        peer,
+        server: _server,
+        ..
+    } = over.pair().await;
     let mut co = work.recv_file("f").open().await.unwrap();
     co.send_obj(&FileMeta {
         name: "f".into(),
@@ -467,7 +581,11 @@ async fn an_abandoned_conversation_is_told(over: Transport) {
 
 async fn raw_conversations_mix_scripts_and_objects(over: Transport) {
     let Pair {
-        work, peer, seen, ..
+        work,
+        peer,
+        seen,
+        server: _server,
+        ..
     } = over.pair().await;
     let mut co = peer.po().co().await.unwrap();
     co.send_code("work::log(\"one\")").await.unwrap();
@@ -512,7 +630,11 @@ async fn raw_conversations_mix_scripts_and_objects(over: Transport) {
 
 async fn dropping_a_call_cancels_it(over: Transport) {
     let Pair {
-        work, seen, peer, ..
+        work,
+        seen,
+        peer,
+        server: _server,
+        ..
     } = over.pair().await;
     let call = tokio::spawn(work.wait(1));
     seen.until(|seen| seen.waiting.load(Ordering::SeqCst) == 1)
@@ -525,7 +647,11 @@ async fn dropping_a_call_cancels_it(over: Transport) {
 
 async fn a_deadline_cancels_and_is_inherited(over: Transport) {
     let Pair {
-        work, seen, peer, ..
+        work,
+        seen,
+        peer,
+        server: _server,
+        ..
     } = over.pair().await;
     let error = work
         .wait(1)
@@ -547,7 +673,11 @@ async fn a_deadline_cancels_and_is_inherited(over: Transport) {
 
 async fn stubborn_methods_run_to_their_end(over: Transport) {
     let Pair {
-        work, seen, peer, ..
+        work,
+        seen,
+        peer,
+        server: _server,
+        ..
     } = over.pair().await;
     let call = tokio::spawn(work.stubborn(1));
     seen.until(|seen| seen.waiting.load(Ordering::SeqCst) == 1)
@@ -562,7 +692,11 @@ async fn stubborn_methods_run_to_their_end(over: Transport) {
 
 async fn ten_thousand_cancelled_calls_leave_nothing(over: Transport) {
     let Pair {
-        work, seen, peer, ..
+        work,
+        seen,
+        peer,
+        server: _server,
+        ..
     } = over.pair().await;
     for round in 1..=10 {
         let calls: Vec<_> = (0..1000).map(|n| work.wait(n).send()).collect();
@@ -577,7 +711,12 @@ async fn ten_thousand_cancelled_calls_leave_nothing(over: Transport) {
 }
 
 async fn large_values_travel(over: Transport) {
-    let Pair { work, .. } = over.pair().await;
+    let Pair {
+        work,
+        peer: _peer,
+        server: _server,
+        ..
+    } = over.pair().await;
     let megabytes = vec![9; 3 << 20];
     let (a, b) = tokio::join!(work.echo(megabytes.clone()), work.echo(megabytes.clone()));
     assert!(a.unwrap() == megabytes && b.unwrap() == megabytes);
@@ -590,7 +729,11 @@ async fn limits_are_named(over: Transport) {
     settings.channels = 2;
     let server = Options::new().settings(settings);
     let Pair {
-        work, peer, seen, ..
+        work,
+        peer,
+        seen,
+        server: _server,
+        ..
     } = over.pair_with(server, Options::new(), |env| env).await;
     let error = work.echo(vec![0; 200_000]).await.unwrap_err();
     assert!(
@@ -618,7 +761,12 @@ async fn limits_are_named(over: Transport) {
 }
 
 async fn nesting_and_calls_back(over: Transport) {
-    let Pair { work, .. } = over.pair().await;
+    let Pair {
+        work,
+        peer: _peer,
+        server: _server,
+        ..
+    } = over.pair().await;
     assert_eq!(work.add_there(20, 22).await.unwrap(), 42);
 }
 
@@ -662,7 +810,11 @@ async fn a_cut_connection_ends_every_wait(over: Transport) {
 
 async fn goodbye_lets_calls_finish(over: Transport) {
     let Pair {
-        work, peer, seen, ..
+        work,
+        peer,
+        seen,
+        server: _server,
+        ..
     } = over.pair().await;
     let call = tokio::spawn(work.wait(7));
     seen.until(|seen| seen.waiting.load(Ordering::SeqCst) == 1)
@@ -682,7 +834,11 @@ async fn goodbye_lets_calls_finish(over: Transport) {
 
 async fn after_a_shutdown_calls_are_told(over: Transport) {
     let Pair {
-        work, seen, server, ..
+        work,
+        seen,
+        server,
+        peer: _peer,
+        ..
     } = over.pair().await;
     let call = tokio::spawn(work.wait(7));
     seen.until(|seen| seen.waiting.load(Ordering::SeqCst) == 1)
@@ -701,7 +857,12 @@ async fn after_a_shutdown_calls_are_told(over: Transport) {
 }
 
 async fn one_reader_that_stands_still_stops_nobody_else(over: Transport) {
-    let Pair { work, .. } = over.pair().await;
+    let Pair {
+        work,
+        peer: _peer,
+        server: _server,
+        ..
+    } = over.pair().await;
     let mut still = work.endless().await.unwrap();
     let (_, mut data) = work.download("f", 1 << 30).await.unwrap();
     assert!(still.try_next().await.unwrap().is_some());

@@ -27,7 +27,7 @@ use crate::{
         Arrived, BoxFuture, CoNumber, Current, Landed, Landing, Link, Origin, run_conversation,
     },
     value::{Handles, Packed},
-    wire::mux::{Body, CoId, Event, Open, Output, ScriptArrival, Violation},
+    wire::mux::{Body, CoId, Event, Open, Output, Violation},
 };
 
 /// The smallest and the largest read buffer.
@@ -81,12 +81,7 @@ pub(crate) struct Driver<S> {
 /// What the driver has to do for something that arrived.
 enum Work {
     Land(Opened),
-    Define {
-        number: u32,
-        parameters: Vec<String>,
-        source: String,
-    },
-    Script(ScriptArrival),
+
     Released(Arc<dyn crate::endpoint::Object>),
     Cancel(CoId, Box<Failure>),
 }
@@ -313,7 +308,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn ended(&self) -> End {
         let state = self.link.lock();
         let (ours, theirs) = state.mux.goodbyes();
-        if (ours || theirs) && state.mux.is_idle() {
+        if (ours || theirs) && state.mux.is_over() {
             return End::Goodbye;
         }
         End::Failed(if state.mux.peer_settings().is_none() {
@@ -327,7 +322,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn lost(&self, error: io::Error) -> End {
         let state = self.link.lock();
         let (ours, theirs) = state.mux.goodbyes();
-        if ours && theirs && state.mux.is_idle() {
+        if ours && theirs && state.mux.is_over() {
             return End::Goodbye;
         }
         End::Failed(cut(&error.to_string()))
@@ -341,6 +336,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let end = loop {
             match state.mux.receive(now, input, at) {
                 Ok(None) => break Ok(()),
+                Ok(Some(Event::Define {
+                    number,
+                    parameters,
+                    source,
+                })) => {
+                    if self.landing.is_defined(number) {
+                        // what came before means the old text
+                        state.mux.take_wakers(&mut self.wakers);
+                        drop(state);
+                        self.land_all(&mut work, input);
+                        state = link.lock();
+                    }
+                    self.landing.define(number, &parameters, source);
+                }
                 Ok(Some(event)) => match self.work(&mut state, event, input) {
                     Ok(Some(done)) => work.push(done),
                     Ok(None) => {}
@@ -373,6 +382,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         end
     }
 
+    /// Lands all that waits, and `work`.
+    fn land_all(&mut self, work: &mut Vec<Work>, input: &Bytes) {
+        for held in std::mem::take(&mut self.waiting) {
+            self.perform(held, input);
+        }
+        for work in work.drain(..) {
+            self.perform(work, input);
+        }
+        self.give_answers();
+    }
+
     /// What an event asks for.
     fn work(
         &mut self,
@@ -382,16 +402,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     ) -> Result<Option<Work>, Violation> {
         Ok(Some(match event {
             Event::Open(open) => Work::Land(self.opened(state, open, input)),
-            Event::Script(arrival) => Work::Script(arrival),
-            Event::Define {
-                number,
-                parameters,
-                source,
-            } => Work::Define {
-                number,
-                parameters: parameters.into_iter().map(str::to_owned).collect(),
-                source: source.to_owned(),
-            },
+            Event::Script(arrival) => {
+                let prepared = self.landing.prepare(arrival.script);
+                state.mux.push_script(arrival, prepared);
+                return Ok(None);
+            }
             Event::Cancelled(id) => {
                 let text = "the caller dropped the call, or gave up";
                 Work::Cancel(id, Box::new(Failure::new(Kind::Cancelled, text)))
@@ -412,7 +427,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 });
                 return Ok(None);
             }
-            Event::Ready | Event::Goodbye => return Ok(None),
+            Event::Ready | Event::Goodbye | Event::Define { .. } => return Ok(None),
         }))
     }
 
@@ -464,20 +479,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn perform(&mut self, work: Work, input: &[u8]) {
         match work {
             Work::Land(opened) => self.land(opened, input),
-            Work::Define {
-                number,
-                parameters,
-                source,
-            } => {
-                let parameters: Vec<_> = parameters.iter().map(String::as_str).collect();
-                self.landing.define(number, &parameters, &source);
-            }
-            Work::Script(arrival) => {
-                let prepared = self.landing.prepare(arrival.script);
-                let mut state = self.link.lock();
-                state.mux.push_script(arrival, prepared);
-                state.mux.take_wakers(&mut self.wakers);
-            }
+
             Work::Released(object) => drop(object),
             Work::Cancel(id, failure) => self.cancel(id, failure),
         }
@@ -777,7 +779,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn poll_goodbye(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), End> {
         let mut state = self.link.lock();
         let (ours, theirs) = state.mux.goodbyes();
-        if !(ours || theirs) || !state.mux.is_idle() || !self.waiting.is_empty() {
+        if !(ours || theirs) || !state.mux.is_over() || !self.waiting.is_empty() {
             return Ok(());
         }
         if theirs && !ours {

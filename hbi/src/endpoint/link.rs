@@ -258,13 +258,17 @@ impl fmt::Debug for Landed {
 
 /// What a connection asks of the hosting environment behind it. Owned by the connection's task.
 pub trait Landing: Send {
-    /// The peer gave a number its text. One that does not compile is kept with its error.
+    /// Whether a number has a text.
+    fn is_defined(&self, number: u32) -> bool;
+
+    /// The peer gave a number its text. Cheap, and runs no code of the application: the text is looked
+    /// at when it lands first; one that does not compile answers each use with its error.
     fn define(&mut self, number: u32, parameters: &[&str], source: &str);
 
     /// Lands the script that opens a conversation. Its value is appended to `output`.
     fn land(&mut self, arrived: Arrived<'_>, output: &mut Vec<u8>) -> Landed;
 
-    /// Readies a script that came in an open conversation.
+    /// Readies a script that came in an open conversation. Cheap, as [`Landing::define`].
     fn prepare(&mut self, number: u32) -> Arc<dyn Prepared>;
 
     /// The connection is up: whatever is to happen before anything lands.

@@ -13,7 +13,7 @@ use crate::{
 pub(super) struct Free;
 
 impl Free {
-    pub(super) fn compile(_: &Arc<Environment>, _: &[&str], _: &str) -> Result<Self, Failure> {
+    pub(super) fn compile(_: &Arc<Environment>, _: &[Box<str>], _: &str) -> Result<Self, Failure> {
         Err(Failure::new(Kind::Script, "no interpreter yet"))
     }
 

@@ -4,7 +4,7 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll, Waker},
 };
 
@@ -34,8 +34,10 @@ pub(crate) struct EnvLanding {
 /// A text that the peer gave a number, made ready.
 struct Script {
     env: Arc<Environment>,
-    parameters: usize,
-    way: Way,
+    source: Box<str>,
+    parameters: Vec<Box<str>>,
+    /// Found out when it lands first.
+    way: OnceLock<Way>,
 }
 
 /// How a script lands.
@@ -66,15 +68,27 @@ impl EnvLanding {
 
 impl Script {
     fn new(env: &Arc<Environment>, parameters: &[&str], source: &str) -> Self {
-        let way = Self::way(env, parameters, source);
+        let parameters = parameters.iter().map(|&name| name.into()).collect();
+        let (env, way) = (Arc::clone(env), OnceLock::new());
         Self {
-            env: Arc::clone(env),
-            parameters: parameters.len(),
+            env,
+            source: source.into(),
+            parameters,
             way,
         }
     }
 
-    fn way(env: &Arc<Environment>, parameters: &[&str], source: &str) -> Way {
+    fn way(&self) -> &Way {
+        self.way.get_or_init(|| self.find_way())
+    }
+
+    fn find_way(&self) -> Way {
+        let Self {
+            env,
+            source,
+            parameters,
+            ..
+        } = self;
         let limit = env.bounds.source;
         if source.len() > limit {
             return Way::Never(Failure::limit(
@@ -107,7 +121,7 @@ impl Script {
 
     /// Lands it as a future.
     fn start(&self, arguments: Packed, hosted: Arc<Hosted>) -> BoxFuture<Result<Packed, Failure>> {
-        match &self.way {
+        match self.way() {
             Way::Call(target) => match self.env.call_target(target, arguments, &hosted) {
                 super::Outcome::Ready(answer) => Box::pin(std::future::ready(answer)),
                 super::Outcome::Waiting(future) => future,
@@ -115,12 +129,12 @@ impl Script {
             Way::Straight(straight) => Box::pin(straight::run(
                 Arc::clone(&self.env),
                 Arc::clone(straight),
-                self.parameters,
+                self.parameters.len(),
                 arguments,
                 hosted,
             )),
             #[cfg(feature = "script")]
-            Way::Free(free) => free.run(&self.env, self.parameters, arguments, hosted),
+            Way::Free(free) => free.run(&self.env, self.parameters.len(), arguments, hosted),
             Way::Never(failure) => Box::pin(std::future::ready(Err(failure.clone()))),
         }
     }
@@ -137,6 +151,10 @@ impl Prepared for Script {
 }
 
 impl Landing for EnvLanding {
+    fn is_defined(&self, number: u32) -> bool {
+        matches!(self.scripts.get(number as usize), Some(Some(_)))
+    }
+
     fn define(&mut self, number: u32, parameters: &[&str], source: &str) {
         let place = number as usize;
         if place >= self.scripts.len() {
@@ -156,7 +174,7 @@ impl Landing for EnvLanding {
         let Some(script) = self.scripts.get(script as usize).and_then(Option::as_ref) else {
             return failed(undefined(script));
         };
-        let landed = match &script.way {
+        let landed = match script.way() {
             Way::Call(target) => target.land(&self.env, arguments, handles, output, origin, None),
             Way::Never(failure) => failed(failure.clone()),
             _ => {
@@ -204,12 +222,10 @@ impl Landing for EnvLanding {
         match self.scripts.get(number as usize).and_then(Option::as_ref) {
             Some(script) => Arc::clone(script) as Arc<dyn Prepared>,
             None => {
-                let (env, way) = (Arc::clone(&self.env), Way::Never(undefined(number)));
-                Arc::new(Script {
-                    env,
-                    parameters: 0,
-                    way,
-                })
+                let script = Script::new(&self.env, &[], "");
+                // nobody else has it yet
+                let _ = script.way.set(Way::Never(undefined(number)));
+                Arc::new(script)
             }
         }
     }

@@ -23,12 +23,12 @@ pub use reactor::{Opened, Reactor};
 pub use script::{Script, ScriptCall};
 pub use target::{Stub, Target};
 
+pub use crate::value::write_literal;
 pub use crate::{
     endpoint::Landed,
     env::{
         Args, Constructor, Incoming, Land, Method, Param, Service, Shape, Table, Travels, travels,
     },
 };
-pub use crate::value::write_literal;
 #[doc(hidden)]
 pub use serde;

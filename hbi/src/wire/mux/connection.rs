@@ -111,13 +111,9 @@ impl<P, U> Conversation<P, U> {
     }
 }
 
-/// Whether nobody will read from it any more, or nothing more is to be read.
+/// Whether its reader has seen its end, or is gone.
 fn is_read<P>(receiving: &Receiving<P>) -> bool {
-    match receiving.state {
-        ReceiveState::Open => false,
-        ReceiveState::Ended | ReceiveState::Failed(_) => receiving.queue.is_empty(),
-        ReceiveState::Dropped => true,
-    }
+    matches!(receiving.state, ReceiveState::Dropped)
 }
 
 /// The mux wire's state machine for one connection.
@@ -341,9 +337,15 @@ impl<P, U> Connection<P, U> {
                 }
                 Poll::Pending
             }
-            ReceiveState::Ended => Poll::Ready(Ok(None)),
-            ReceiveState::Failed(failure) => Poll::Ready(Err(failure.clone())),
             ReceiveState::Dropped => Poll::Ready(Ok(None)),
+            ReceiveState::Ended | ReceiveState::Failed(_) => {
+                let seen = std::mem::replace(&mut receiving.state, ReceiveState::Dropped);
+                self.settle(id);
+                Poll::Ready(match seen {
+                    ReceiveState::Failed(failure) => Err(failure),
+                    _ => Ok(None),
+                })
+            }
         }
     }
 
@@ -642,9 +644,11 @@ impl<P, U> Connection<P, U> {
         (self.leaving, self.peer_leaving.is_some())
     }
 
-    /// Whether no conversation is open.
-    pub fn is_idle(&self) -> bool {
-        self.ours.len() == 0 && self.theirs.len() == 0
+    /// Whether all conversations have come to their ends on both sides, though an application may
+    /// still have something to read.
+    pub fn is_over(&self) -> bool {
+        const OVER: u8 = bit::OUT_ENDED | bit::IN_ENDED;
+        self.theirs.len() == 0 && self.ours.iter().all(|co| co.bits & OVER == OVER)
     }
 
     /// Tells the peer why the connection ends.

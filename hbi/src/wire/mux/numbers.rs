@@ -173,6 +173,10 @@ impl<T> Numbers<T> {
             .filter_map(|entry| entry.value)
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.entries.iter().filter_map(|entry| entry.value.as_ref())
+    }
+
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.entries
             .iter_mut()
