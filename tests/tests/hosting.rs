@@ -114,10 +114,14 @@ async fn functions_constructors_values_and_reactors_are_found_by_name() {
 async fn a_script_catches_a_methods_error_and_looks_at_it() {
     let (_server, peer) = joined(everything, HostingEnv::new()).await;
     let peer = peer.unwrap();
-    let caught = r#"try { half(3) } catch (e) { e.origin + ": " + e.message + " " + e.payload }"#;
+    let caught = r#"
+        let seen = "";
+        try { half(3) } catch (e) { seen = `${e.kind} ${e.origin}: ${e.message}, ${e.payload}`; }
+        seen
+    "#;
     assert_eq!(
         peer.script::<String>(caught).await.unwrap(),
-        "half: odd odd"
+        "App half: odd, odd"
     );
     let error = peer
         .script::<i64>("let n = 3;\n  half(n)")
@@ -392,7 +396,7 @@ async fn bounds_end_a_script_with_their_name_and_nothing_else() {
 
 #[tokio::test(start_paused = true)]
 async fn a_script_that_waits_too_long_is_ended() {
-    let env = || HostingEnv::new().async_function("never", || std::future::pending::<()>());
+    let env = || HostingEnv::new().async_function("never", std::future::pending::<()>);
     let (_server, peer) = joined(env, HostingEnv::new()).await;
     let error = peer
         .unwrap()
@@ -490,7 +494,7 @@ async fn back_scripts_land_at_the_consumer() {
     });
     let env = || HostingEnv::new().service(GreeterHost::new(MyGreeter));
     let (_server, peer) = joined(env, own).await;
-    let mut co = GreeterStub::new(&peer.unwrap()).greet().await.unwrap();
+    let mut co = GreeterStub::new(peer.unwrap()).greet().await.unwrap();
     assert_eq!(co.recv_obj::<i64>().await.unwrap(), 42);
     assert_eq!(heard.recv().await.unwrap(), "one");
     assert_eq!(co.recv_obj::<String>().await.unwrap(), "done");
