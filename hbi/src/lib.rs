@@ -7,6 +7,7 @@ mod error;
 pub mod peer;
 pub mod script;
 pub mod service;
+pub mod testing;
 mod transport;
 pub mod value;
 pub mod wire;
