@@ -19,7 +19,9 @@ pub use env::HostingEnv;
 pub use error::{Blame, Error, Failure, Kind, Place, Result};
 pub use hbi_macros::{Fields, Value, script, service};
 pub use peer::{Connection, Options, Peer, Server, connect, serve};
-pub use service::{Call, CallError, Exchange, Notify, Reactor, Script, ScriptCall, all};
+pub use service::{
+    Call, CallError, Exchange, Notify, Outbox, Policy, Reactor, Script, ScriptCall, all,
+};
 pub use transport::{Address, Scheme};
 pub use wire::mux::Settings;
 
