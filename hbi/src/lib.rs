@@ -59,6 +59,7 @@ mod error;
 pub mod peer;
 pub mod script;
 pub mod service;
+pub mod testing;
 mod transport;
 pub mod value;
 pub mod wire;
@@ -70,7 +71,9 @@ pub use env::HostingEnv;
 pub use error::{Blame, Error, Failure, Kind, Place, Result};
 pub use hbi_macros::{Fields, Value, script, service};
 pub use peer::{Connection, Options, Peer, Server, connect, serve};
-pub use service::{Call, CallError, Exchange, Notify, Reactor, Script, ScriptCall, all};
+pub use service::{
+    Call, CallError, Exchange, Notify, Outbox, Policy, Reactor, Script, ScriptCall, all,
+};
 pub use transport::{Address, Scheme};
 pub use wire::mux::Settings;
 

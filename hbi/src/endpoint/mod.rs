@@ -26,6 +26,6 @@ pub use link::{
     Received, Request,
 };
 pub use object::{Object, RemoteObject};
-pub(crate) use posting::default_deadline;
 pub use posting::{PoCo, PostingEnd};
+pub(crate) use posting::{default_deadline, now};
 pub use running::run_conversation;

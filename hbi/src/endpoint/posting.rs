@@ -188,7 +188,7 @@ impl PoCo<Sending> {
     /// Gives the conversation this long; what its landings at the peer call inherits what is left.
     /// To be said before anything is sent.
     pub fn within(mut self, time: Duration) -> Self {
-        self.deadline = Instant::now().checked_add(time);
+        self.deadline = now().checked_add(time);
         self
     }
 
@@ -378,9 +378,14 @@ pub(crate) fn default_deadline(link: &dyn Link) -> Option<Instant> {
     let own = link
         .info()
         .deadline
-        .and_then(|time| Instant::now().checked_add(time));
+        .and_then(|time| now().checked_add(time));
     match (inherited, own) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
     }
+}
+
+/// The time as deadlines are made of it: under a paused clock, that clock's.
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }

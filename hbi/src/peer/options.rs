@@ -131,7 +131,8 @@ impl Options {
         self.join(Stream::Other(Box::new(stream)), env).await
     }
 
-    async fn join(&self, stream: Stream, env: HostingEnv) -> Result<Connection> {
+    /// Talks over a stream of a known kind.
+    pub(crate) async fn join(&self, stream: Stream, env: HostingEnv) -> Result<Connection> {
         let (env, hooks) = env.build()?;
         let Started { link, driver, .. } = start(self, stream);
         driver.spawn(env, hooks);
