@@ -494,7 +494,7 @@ async fn back_scripts_land_at_the_consumer() {
     });
     let env = || HostingEnv::new().service(GreeterHost::new(MyGreeter));
     let (_server, peer) = joined(env, own).await;
-    let mut co = GreeterStub::new(peer.unwrap()).greet().await.unwrap();
+    let mut co = GreeterStub::new(&peer.unwrap()).greet().await.unwrap();
     assert_eq!(co.recv_obj::<i64>().await.unwrap(), 42);
     assert_eq!(heard.recv().await.unwrap(), "one");
     assert_eq!(co.recv_obj::<String>().await.unwrap(), "done");
