@@ -67,7 +67,7 @@ pub mod wire;
 pub use endpoint::{
     Caller, Data, HoCo, Items, ItemsSender, PoCo, PostingEnd, Receiving, Sending, Working,
 };
-pub use env::HostingEnv;
+pub use env::{HostedCall, HostingEnv, Layer};
 pub use error::{Blame, Error, Failure, Kind, Place, Result};
 pub use hbi_macros::{Fields, Value, script, service};
 pub use peer::{Connection, Options, Peer, Server, connect, serve};

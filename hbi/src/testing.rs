@@ -277,7 +277,7 @@ mod tests {
             }
             pair.wire.cut();
         };
-        let (answer, ()) = tokio::join!(async { call.await }, cut);
+        let (answer, ()) = tokio::join!(call, cut);
         assert!(answer.unwrap_err().is_disconnected());
     }
 

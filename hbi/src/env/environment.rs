@@ -15,6 +15,7 @@ use bytes::Bytes;
 
 use super::{
     Bounds, Incoming, Outcome, Reactive, Service, describe, function::Exposed, incoming::full_name,
+    layer::Layers,
 };
 use crate::{
     Error, Failure, Kind, PostingEnd,
@@ -50,6 +51,7 @@ pub(crate) struct Environment {
     pub(super) services: Vec<Arc<dyn Service>>,
     pub(super) artifacts: HashMap<String, Artifact>,
     pub(super) bounds: Bounds,
+    layers: Option<Arc<Layers>>,
     error: Option<ErrorHook>,
     print: Option<PrintHook>,
     kept: Mutex<Kept>,
@@ -83,6 +85,7 @@ impl Environment {
         services: Vec<Arc<dyn Service>>,
         artifacts: HashMap<String, Artifact>,
         bounds: Bounds,
+        layers: Option<Arc<Layers>>,
         error: Option<ErrorHook>,
         print: Option<PrintHook>,
     ) -> Self {
@@ -90,6 +93,7 @@ impl Environment {
             services,
             artifacts,
             bounds,
+            layers,
             error,
             print,
             kept: Mutex::default(),
@@ -286,12 +290,7 @@ impl Environment {
 
     /// A failure that nobody waits for.
     pub(super) fn unheard(&self, failure: Failure) {
-        match &self.error {
-            Some(hook) => hook(failure.into()),
-            None => {
-                tracing::warn!(target: "hbi", %failure, "a script that landed for its effect failed")
-            }
-        }
+        unheard(self.error.as_ref(), failure);
     }
 
     /// What a script prints.
@@ -303,13 +302,50 @@ impl Environment {
     }
 }
 
+/// A failure that nobody waits for.
+pub(super) fn unheard(hook: Option<&ErrorHook>, failure: Failure) {
+    match hook {
+        Some(hook) => hook(failure.into()),
+        None => tracing::warn!(target: "hbi", %failure, "a failure that nobody waits for"),
+    }
+}
+
 fn refuse(kind: Kind, text: String) -> Outcome {
     Outcome::Ready(Err(Failure::new(kind, text)))
 }
 
 impl Target {
-    /// Lands a call.
+    /// Lands a call, within the layers of the environment.
     pub(super) fn land(
+        &self,
+        env: &Environment,
+        arguments: &[u8],
+        handles: Handles,
+        output: &mut Vec<u8>,
+        origin: crate::endpoint::Origin<'_>,
+        hosted: Option<Arc<Hosted>>,
+    ) -> Landed {
+        let Some(layers) = &env.layers else {
+            return self.land_bare(env, arguments, handles, output, origin, hosted);
+        };
+        let hosted = hosted.unwrap_or_else(|| origin.hosted());
+        layers.around(self.name(), arguments.len(), Arc::clone(&hosted), || {
+            self.land_bare(env, arguments, handles, output, origin, Some(hosted))
+        })
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Target::Method(service, place) => {
+                let table = service.table();
+                full_name(table.name, table.methods[*place].name)
+            }
+            Target::Function(name, _) => name.clone(),
+            Target::Describe => "describe".to_owned(),
+        }
+    }
+
+    fn land_bare(
         &self,
         env: &Environment,
         arguments: &[u8],

@@ -10,6 +10,7 @@ mod function;
 mod hosting_env;
 mod incoming;
 mod landing;
+mod layer;
 mod reactive;
 #[cfg(feature = "script")]
 mod script;
@@ -24,5 +25,6 @@ pub use function::{AsyncFunction, Function};
 pub use hosting_env::HostingEnv;
 pub use incoming::{Args, Incoming, IntoFailure};
 pub(crate) use landing::EnvLanding;
+pub use layer::{HostedCall, Layer};
 pub(crate) use reactive::Reactive;
 pub use service::{Constructor, Land, Method, Param, Service, Shape, Table, Travels, travels};
