@@ -539,3 +539,31 @@ async fn a_dropped_script_stops() {
     }
     assert!(heard.try_recv().is_err(), "it did not go on");
 }
+
+#[tokio::test]
+async fn a_conversation_can_have_an_environment_of_its_own() {
+    #[hbi::service(flat)]
+    trait Greeter {
+        #[hbi(converse)]
+        async fn greet(&self, co: hbi::HoCo) -> hbi::Result<()>;
+    }
+    struct MyGreeter;
+    impl Greeter for MyGreeter {
+        async fn greet(&self, co: hbi::HoCo) -> hbi::Result<()> {
+            let mut co = co.start_send().await?;
+            co.send_obj_of("double(4)").await?;
+            co.send_obj_of("half(4)").await?;
+            co.close().await
+        }
+    }
+    let env = || HostingEnv::new().service(GreeterHost::new(MyGreeter));
+    let (_server, peer) = joined(env, everything()).await;
+    let greeter = GreeterStub::new(peer.as_ref().unwrap());
+    let plain = greeter.greet().await.unwrap();
+    let own = HostingEnv::new().function("double", |n: i64| n * 200);
+    let augmented = greeter.greet().await.unwrap().augment(own).unwrap();
+    for (mut co, doubled) in [(plain, 8), (augmented, 800)] {
+        assert_eq!(co.recv_obj::<i64>().await.unwrap(), doubled);
+        assert_eq!(co.recv_obj::<i64>().await.unwrap(), 2);
+    }
+}

@@ -19,7 +19,7 @@ pub use caller::{Caller, Carry, Current, Origin};
 pub use carried::{Carried, Inlet, Messages, Outlet};
 pub use conversation::{Receiving, Sending, Working};
 pub use data::Data;
-pub use hosting::{Cancellation, HoCo, Hosted};
+pub use hosting::{Augmented, Cancellation, HoCo, Hosted};
 pub use items::{Items, ItemsSender};
 pub use link::{
     Arrived, BoxFuture, CoNumber, Encoding, Landed, Landing, Link, LinkInfo, Message, Prepared,

@@ -55,6 +55,8 @@ pub(crate) struct Environment {
     error: Option<ErrorHook>,
     print: Option<PrintHook>,
     kept: Mutex<Kept>,
+    /// Of one conversation's environment: what stands before, and what behind it.
+    over: Option<(Arc<Environment>, Arc<Environment>)>,
 }
 
 /// What the peer keeps in the environment.
@@ -97,11 +99,24 @@ impl Environment {
             error,
             print,
             kept: Mutex::default(),
+            over: None,
         }
+    }
+
+    /// The environment of one conversation: its own names stand before those of the connection.
+    pub(super) fn over(own: Arc<Environment>, base: Arc<Environment>) -> Self {
+        let (error, print) = (base.error.clone(), base.print.clone());
+        let (bounds, layers) = (base.bounds.clone(), base.layers.clone());
+        let mut env = Self::new(Vec::new(), HashMap::new(), bounds, layers, error, print);
+        env.over = Some((own, base));
+        env
     }
 
     /// What a call of this name calls.
     pub(super) fn resolve(&self, name: &str) -> Option<Target> {
+        if let Some((own, base)) = &self.over {
+            return own.resolve(name).or_else(|| base.resolve(name));
+        }
         let (namespace, method) = name.rsplit_once("::").unwrap_or(("", name));
         for service in &self.services {
             let table = service.table();
@@ -136,6 +151,11 @@ impl Environment {
 
     /// Names like one that is not there: those of its namespace, or those spelt like it.
     pub(super) fn resembling(&self, name: &str) -> Vec<String> {
+        if let Some((own, base)) = &self.over {
+            let mut names = own.resembling(name);
+            names.extend(base.resembling(name));
+            return names;
+        }
         const MOST: usize = 12;
         let (namespace, _) = name.rsplit_once("::").unwrap_or(("", name));
         let mut names: Vec<String> = Vec::new();
@@ -165,6 +185,9 @@ impl Environment {
 
     /// An exposed value.
     pub(super) fn exposed(&self, name: &str) -> Option<Packed> {
+        if let Some((own, base)) = &self.over {
+            return own.exposed(name).or_else(|| base.exposed(name));
+        }
         self.artifacts.get(name)?.value()
     }
 
@@ -173,6 +196,9 @@ impl Environment {
         if let Some(exposed) = self.exposed(name) {
             return Some(exposed);
         }
+        if let Some((_, base)) = &self.over {
+            return base.get(name);
+        }
         let kept = self.kept.lock().unwrap_or_else(|e| e.into_inner());
         let bytes = kept.values.get(name)?.clone();
         Some(Packed::from_parts(bytes, Handles::new()))
@@ -180,6 +206,9 @@ impl Environment {
 
     /// Keeps a value for the peer.
     pub(super) fn set(&self, name: &str, value: Packed) -> Result<(), Failure> {
+        if let Some((_, base)) = &self.over {
+            return base.set(name, value);
+        }
         let exposed = self.artifacts.contains_key(name)
             || self.services.iter().any(|service| {
                 let table = service.table();

@@ -146,7 +146,15 @@ impl Prepared for Script {
         arguments: Packed,
         hosted: Arc<Hosted>,
     ) -> BoxFuture<Result<Packed, Failure>> {
-        self.start(arguments, hosted)
+        let augmented = hosted.augmented().cloned();
+        match augmented.map(|augmented| augmented.downcast::<Environment>()) {
+            Some(Ok(own)) => {
+                let env = Arc::new(Environment::over(own, Arc::clone(&self.env)));
+                let parameters: Vec<_> = self.parameters.iter().map(|name| &**name).collect();
+                Script::new(&env, &parameters, &self.source).start(arguments, hosted)
+            }
+            _ => self.start(arguments, hosted),
+        }
     }
 }
 

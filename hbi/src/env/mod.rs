@@ -1,6 +1,7 @@
 //! The hosting environment: what a peer exposes, and how scripts of the other land in it.
 
 mod artifacts;
+mod augment;
 mod bounds;
 mod describe;
 mod environment;
