@@ -3,7 +3,9 @@
 use std::{
     collections::HashMap,
     fmt,
+    pin::Pin,
     sync::{LazyLock, Mutex},
+    task::Poll,
 };
 
 use hbi::{Caller, HostingEnv, Options, TraceContext, testing};
@@ -219,7 +221,13 @@ async fn both_sides_have_spans_that_last_as_the_conversation() {
     assert!(back.parent.is_some(), "it was made within the host's span");
 
     let waiting = TraceContext::begin();
-    let never = waiting.carry(async { stub.never().send() }).await;
+    // within the trace only until it is sent
+    let mut never = stub.never();
+    let sent = waiting.carry(std::future::poll_fn(|cx| {
+        assert!(Pin::new(&mut never).poll(cx).is_pending());
+        Poll::Ready(())
+    }));
+    sent.await;
     while !spans_of(&waiting).iter().any(|made| made.name == "host") {
         tokio::task::yield_now().await;
     }
