@@ -259,11 +259,11 @@ impl State {
 }
 
 /// The error of a failure that a conversation ended with.
-fn error(failure: Box<Failure>) -> Error {
+fn error(failure: Failure) -> Error {
     match failure.kind {
-        Kind::Disconnected => Error::from(*failure).sent(),
-        Kind::NotLanded => Error::from(*failure),
-        _ => Error::from_peer(*failure),
+        Kind::Disconnected => Error::from(failure).sent(),
+        Kind::NotLanded => Error::from(failure),
+        _ => Error::from_peer(failure),
     }
 }
 
@@ -288,11 +288,11 @@ impl Link for MuxLink {
             .into()));
         }
         let now = request.deadline.map(|at| (now(), at));
-        if let Some((now, at)) = now {
-            if at <= now {
-                let text = "the deadline passed before the call was sent";
-                return Poll::Ready(Err(Error::new(Kind::Timeout, text)));
-            }
+        if let Some((now, at)) = now
+            && at <= now
+        {
+            let text = "the deadline passed before the call was sent";
+            return Poll::Ready(Err(Error::new(Kind::Timeout, text)));
         }
         let mut outgoing = Outgoing::default();
         let mut state = self.lock();
@@ -388,7 +388,7 @@ impl Link for MuxLink {
                 read(&bytes, &mut handles);
                 Ok(())
             }
-            Reply::Failed(failure) => Err(error(failure)),
+            Reply::Failed(failure) => Err(error(*failure)),
         })
     }
 
@@ -450,7 +450,7 @@ impl Link for MuxLink {
         }
         Poll::Ready(match sent {
             Ok(()) => Ok(()),
-            Err(SendRefused::Failed(failure)) => Err(error(failure)),
+            Err(SendRefused::Failed(failure)) => Err(error(*failure)),
             Err(SendRefused::Full) => Err(Error::new(Kind::Limit, "the channel has no room")),
         })
     }
@@ -501,7 +501,7 @@ impl Link for MuxLink {
                     arguments,
                 }))
             }
-            Err(failure) => Err(error(failure)),
+            Err(failure) => Err(error(*failure)),
         })
     }
 

@@ -134,7 +134,7 @@ impl Script {
                 hosted,
             )),
             #[cfg(feature = "script")]
-            Way::Free(free) => free.run(&self.env, self.parameters.len(), arguments, hosted),
+            Way::Free(free) => free.run(&self.env, arguments, hosted),
             Way::Never(failure) => Box::pin(std::future::ready(Err(failure.clone()))),
         }
     }
@@ -249,10 +249,10 @@ impl Landing for EnvLanding {
     }
 
     fn disconnected(&mut self, reason: &Error) {
-        if let Some(hook) = self.hooks.disconnect.take() {
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| hook(reason))) {
-                self.env.unheard(panicked(&*panic).at("on_disconnect"));
-            }
+        if let Some(hook) = self.hooks.disconnect.take()
+            && let Err(panic) = catch_unwind(AssertUnwindSafe(|| hook(reason)))
+        {
+            self.env.unheard(panicked(&*panic).at("on_disconnect"));
         }
     }
 }

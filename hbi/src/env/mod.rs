@@ -12,6 +12,8 @@ mod incoming;
 mod landing;
 mod layer;
 mod reactive;
+#[cfg(feature = "script")]
+mod script;
 mod service;
 mod straight;
 

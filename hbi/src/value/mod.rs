@@ -9,7 +9,7 @@ mod packed;
 mod scan;
 mod take;
 
-pub use handle::{Handle, Handles, deserialize_handle, serialize_handle};
+pub use handle::{Handle, Handles, deserialize_handle, serialize_handle, take_placeholder};
 pub use literal::write_literal;
 pub use packed::{Packed, ValueError, pack_bytes, pack_into, unpack_from};
 pub use scan::{MAX_DEPTH, skip};
