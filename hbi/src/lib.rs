@@ -65,7 +65,8 @@ pub mod value;
 pub mod wire;
 
 pub use endpoint::{
-    Caller, Data, HoCo, Items, ItemsSender, PoCo, PostingEnd, Receiving, Sending, Working,
+    Caller, Data, HoCo, Items, ItemsSender, PoCo, PostingEnd, Receiving, Sending, TraceContext,
+    Working,
 };
 pub use env::{HostedCall, HostingEnv, Layer};
 pub use error::{Blame, Error, Failure, Kind, Place, Result};

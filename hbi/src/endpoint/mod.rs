@@ -14,6 +14,7 @@ mod link;
 mod object;
 mod posting;
 mod running;
+mod trace;
 
 pub use caller::{Caller, Carry, Current, Origin};
 pub use carried::{Carried, Inlet, Messages, Outlet};
@@ -29,3 +30,5 @@ pub use object::{Object, RemoteObject};
 pub use posting::{PoCo, PostingEnd};
 pub(crate) use posting::{default_deadline, now};
 pub use running::run_conversation;
+pub use trace::TraceContext;
+pub(crate) use trace::{Posted, hosted_span};

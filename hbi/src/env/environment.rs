@@ -363,7 +363,8 @@ impl Target {
         })
     }
 
-    fn name(&self) -> String {
+    /// What it calls, as it is exposed.
+    pub(super) fn name(&self) -> String {
         match self {
             Target::Method(service, place) => {
                 let table = service.table();

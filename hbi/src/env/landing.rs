@@ -182,6 +182,11 @@ impl Landing for EnvLanding {
         let Some(script) = self.scripts.get(script as usize).and_then(Option::as_ref) else {
             return failed(undefined(script));
         };
+        if self.po.info().trace
+            && let Way::Call(target) = script.way()
+        {
+            tracing::Span::current().record("call", target.name());
+        }
         let landed = match script.way() {
             Way::Call(target) => target.land(&self.env, arguments, handles, output, origin, None),
             Way::Never(failure) => failed(failure.clone()),

@@ -98,7 +98,7 @@ impl Outbox {
     ///
     /// # Panics
     /// Outside of a tokio runtime: it spawns a task.
-    pub fn new(peer: impl AsRef<PostingEnd>, capacity: usize, policy: Policy) -> Self {
+    pub fn new(peer: &impl AsRef<PostingEnd>, capacity: usize, policy: Policy) -> Self {
         let shared = Arc::new(Shared {
             po: peer.as_ref().clone(),
             capacity: capacity.max(1),
