@@ -5,6 +5,10 @@ mod handles;
 mod mux;
 mod mux_driver;
 mod objects;
+#[cfg(feature = "quic")]
+mod quic;
 
 pub(crate) use mux::MuxLink;
 pub(crate) use mux_driver::Driver;
+#[cfg(feature = "quic")]
+pub(crate) use quic::{QuicDriver, QuicLink};

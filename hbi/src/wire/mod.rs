@@ -1,3 +1,5 @@
 //! Framings: how messages of conversations stand in a stream of bytes. Pure: no I/O, no clock.
 
 pub mod mux;
+#[cfg(feature = "quic")]
+pub mod quic;

@@ -13,7 +13,7 @@ const NEWEST: u8 = 1;
 /// Settings a preface may hold, known or not.
 const MAX_PAIRS: usize = 64;
 
-pub(super) fn write(out: &mut Vec<u8>, settings: &Settings) {
+pub(in crate::wire) fn write(out: &mut Vec<u8>, settings: &Settings) {
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&[OLDEST, NEWEST]);
     let pairs = settings.pairs();
@@ -25,7 +25,7 @@ pub(super) fn write(out: &mut Vec<u8>, settings: &Settings) {
 }
 
 /// Reads the peer's preface: its settings and length, or `None` while it is not whole.
-pub(super) fn read(input: &[u8]) -> Result<Option<(Settings, usize)>, Violation> {
+pub(in crate::wire) fn read(input: &[u8]) -> Result<Option<(Settings, usize)>, Violation> {
     let known = input.len().min(MAGIC.len());
     if input[..known] != MAGIC[..known] {
         return Err(stranger(input));

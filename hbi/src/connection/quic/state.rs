@@ -1,0 +1,696 @@
+//! What the endpoints and the driver of a QUIC connection share: conversations, texts, objects.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, BinaryHeap, HashMap, VecDeque},
+    sync::Arc,
+    task::Waker,
+    time::Instant,
+};
+
+use quinn::RecvStream;
+use tokio::task::AbortHandle;
+use tracing::Span;
+
+use super::{
+    receive::{ReceiveState, Receiving},
+    send::{SendState, Sending},
+};
+use crate::{
+    Failure, Kind,
+    connection::{handles::Outgoing, objects::Objects},
+    endpoint::{Carried, CoNumber, Hosted, Link, Object},
+    script::{Interner, Text},
+    value::Handles,
+    wire::{
+        mux::{HandleKind, Settings, Violation, WireHandle},
+        quic::{Control, Reader, STOP_CANCELLED, STOP_DONE, ScriptText},
+    },
+};
+
+/// A conversation: its number at the side that opened it, and whether that is the peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Key(u64);
+
+impl Key {
+    pub(super) fn ours(number: u64) -> Self {
+        Self(number << 1)
+    }
+
+    pub(super) fn hosted(number: u64) -> Self {
+        Self(number << 1 | 1)
+    }
+
+    pub(super) fn is_hosted(self) -> bool {
+        self.0 & 1 != 0
+    }
+
+    pub(super) fn number(self) -> u64 {
+        self.0 >> 1
+    }
+
+    pub(super) fn co(self) -> CoNumber {
+        CoNumber(self.0)
+    }
+}
+
+impl From<CoNumber> for Key {
+    fn from(co: CoNumber) -> Self {
+        Key(co.0)
+    }
+}
+
+/// A landing that goes on in a task of its own.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) task: AbortHandle,
+    pub(super) hosted: Arc<Hosted>,
+    /// It runs to its end, whatever its caller does.
+    pub(super) detached: bool,
+}
+
+impl Running {
+    /// The caller wants no answer any more.
+    pub(super) fn cancel(self) {
+        self.hosted.cancellation().cancel();
+        if !self.detached {
+            self.task.abort();
+        }
+    }
+}
+
+pub(super) struct Conversation {
+    /// By number; 0 is the main sequence.
+    pub(super) sending: Vec<Sending>,
+    pub(super) receiving: Vec<Receiving>,
+    /// The application let go of it.
+    pub(super) released: bool,
+    pub(super) running: Option<Running>,
+    pub(super) span: Option<Span>,
+}
+
+impl Conversation {
+    pub(super) fn new(sending: Sending, receiving: Receiving) -> Self {
+        Self {
+            sending: vec![sending],
+            receiving: vec![receiving],
+            released: false,
+            running: None,
+            span: None,
+        }
+    }
+
+    /// Whether nothing of it is on its way any more, as far as this side can see.
+    fn is_over(&self) -> bool {
+        self.sending.iter().all(Sending::is_over) && self.receiving.iter().all(Receiving::is_over)
+    }
+}
+
+/// What was given to the peer in one direction of a conversation, until the peer is done with it: what
+/// it did not see is taken back, and what it gets back it can still find.
+pub(super) enum Given {
+    Object(u32),
+    /// Holds on to an object of the peer's: its release must not overtake it.
+    Returned {
+        _held: Carried,
+    },
+    Stream,
+}
+
+/// A script in an open conversation, to be made ready by the driver.
+pub(super) struct Prepare {
+    pub(super) key: Key,
+    pub(super) script: ScriptText<'static>,
+    pub(super) value: bool,
+    pub(super) arguments: crate::value::Packed,
+}
+
+/// What is to be dropped once the state is not locked.
+#[expect(
+    dead_code,
+    reason = "held to be dropped: what stands behind it is the application's"
+)]
+pub(super) enum Dropped {
+    Object(Arc<dyn Object>),
+    Given(Vec<Given>),
+    Conversation(Box<Conversation>),
+    Span(Span),
+    Received(VecDeque<crate::endpoint::Received>),
+    /// A landing of a connection that is gone.
+    Running(Running),
+}
+
+impl Dropped {
+    /// Drops it.
+    pub(super) fn finish(self) {
+        if let Dropped::Running(running) = self {
+            running.cancel();
+        }
+    }
+}
+
+pub(super) struct State {
+    pub(super) own: Settings,
+    pub(super) peer: Option<Settings>,
+    pub(super) conversations: HashMap<Key, Conversation>,
+    pub(super) posting: usize,
+    pub(super) hosting: usize,
+    /// Conversations opened here, and how many of them have a place in the order of landings.
+    pub(super) opened: u64,
+    pub(super) landing: u64,
+    /// All conversations of the peer up to this number are known, and those beyond.
+    known_to: u64,
+    known: BTreeSet<u64>,
+    /// Streams that came before the message that names them.
+    early: HashMap<(Key, u16), (RecvStream, Reader)>,
+    interner: Option<Interner>,
+    /// By number: the peer knows the text.
+    acknowledged: Vec<bool>,
+    pub(super) objects: Objects,
+    ledger: HashMap<(Key, u16), Vec<Given>>,
+    /// Control messages to be written.
+    pub(super) control: Vec<u8>,
+    pub(super) prepare: Vec<Prepare>,
+    pub(super) deadlines: BinaryHeap<Reverse<(Instant, Key)>>,
+    /// When the driver looks at the time next.
+    pub(super) timer_at: Option<Instant>,
+    /// This side said goodbye, and which conversation is the last to land.
+    pub(super) leaving: Option<u64>,
+    pub(super) peer_leaving: Option<u64>,
+    /// The peer has nothing left to do, and opened this many conversations.
+    pub(super) peer_done: Option<u64>,
+    pub(super) leave_by: Option<Instant>,
+    pub(super) violation: Option<Violation>,
+    /// The driver's waker, and whether it has something to do.
+    pub(super) driver: Option<Waker>,
+    pub(super) stir: bool,
+    pub(super) started: bool,
+    pub(super) closed: Option<Box<Failure>>,
+    pub(super) ended_well: bool,
+    pub(super) waiting_for_room: VecDeque<Waker>,
+    pub(super) closed_wakers: Vec<Waker>,
+    pub(super) wakers: Vec<Waker>,
+    pub(super) dropped: Vec<Dropped>,
+}
+
+/// Handles that may be on their way to the peer in messages that it has not confirmed.
+const LEDGER: usize = 64 << 10;
+
+impl State {
+    pub(super) fn new(own: Settings) -> Self {
+        let mut control = Vec::new();
+        Control::Settings(Box::new(own.clone())).write(&mut control);
+        Self {
+            own,
+            peer: None,
+            conversations: HashMap::new(),
+            posting: 0,
+            hosting: 0,
+            opened: 0,
+            landing: 0,
+            known_to: 0,
+            known: BTreeSet::new(),
+            early: HashMap::new(),
+            interner: None,
+            acknowledged: Vec::new(),
+            objects: Objects::default(),
+            ledger: HashMap::new(),
+            control,
+            prepare: Vec::new(),
+            deadlines: BinaryHeap::new(),
+            timer_at: None,
+            leaving: None,
+            peer_leaving: None,
+            peer_done: None,
+            leave_by: None,
+            violation: None,
+            driver: None,
+            stir: false,
+            started: false,
+            closed: None,
+            ended_well: false,
+            waiting_for_room: VecDeque::new(),
+            closed_wakers: Vec::new(),
+            wakers: Vec::new(),
+            dropped: Vec::new(),
+        }
+    }
+
+    /// Has the driver write a message on the control stream.
+    pub(super) fn tell(&mut self, message: &Control<'_>) {
+        if self.closed.is_none() {
+            message.write(&mut self.control);
+            self.stir = true;
+        }
+    }
+
+    /// The failure of whatever touches a conversation that is over.
+    pub(super) fn gone(&self) -> Failure {
+        match &self.closed {
+            Some(reason) => (**reason).clone(),
+            None => Failure::new(Kind::Cancelled, "the conversation is over"),
+        }
+    }
+
+    /// The script as it is written: its number once the peer knows that, until then its text.
+    pub(super) fn script<'a>(&mut self, text: &'a Text<'_>) -> Result<ScriptText<'a>, Failure> {
+        let Some(peer) = &self.peer else {
+            return Err(Failure::new(
+                Kind::Disconnected,
+                "the peer has not answered yet",
+            ));
+        };
+        let (frame, scripts) = (peer.frame as usize, peer.scripts);
+        let source = text.source();
+        if source.len() > frame - frame / 4 {
+            return Err(Failure::limit(
+                "source",
+                format_args!(
+                    "{} bytes where the peer takes {}",
+                    source.len(),
+                    frame - frame / 4
+                ),
+                "bind large values as parameters instead of writing them into the script",
+            ));
+        }
+        let interner = self
+            .interner
+            .get_or_insert_with(|| Interner::permanent(scripts));
+        let interned = interner.intern(text);
+        let number = interned.number;
+        if self.acknowledged.get(number as usize) == Some(&true) {
+            return Ok(ScriptText::Number(number));
+        }
+        let parameters = text.parameters();
+        if interned.define && number != 0 {
+            self.tell(&Control::Define {
+                number,
+                parameters: parameters.clone(),
+                source: source.into(),
+            });
+        }
+        Ok(ScriptText::Inline {
+            parameters,
+            source: source.into(),
+        })
+    }
+
+    /// The peer knows the text of a number.
+    pub(super) fn acknowledged(&mut self, number: u32) -> Result<(), Violation> {
+        let scripts = self.peer.as_ref().map_or(0, |peer| peer.scripts);
+        if number == 0 || number >= scripts {
+            return Err(Violation(format!(
+                "an acknowledgement of script {number}, which was not defined"
+            )));
+        }
+        let place = number as usize;
+        if place >= self.acknowledged.len() {
+            self.acknowledged.resize(place + 1, false);
+        }
+        self.acknowledged[place] = true;
+        Ok(())
+    }
+
+    /// Takes the handles of a message that goes out on a channel. Streams get channels of their own.
+    pub(super) fn outgoing(
+        &mut self,
+        outgoing: &mut Outgoing,
+        this: &Arc<dyn Link>,
+        (key, channel): (Key, u16),
+        next: u32,
+        handles: &mut Handles,
+    ) -> Result<(), Failure> {
+        if handles.is_empty() {
+            return Ok(());
+        }
+        let limit = self.own.objects;
+        if self.ledger.values().map(Vec::len).sum::<usize>() + handles.len() > LEDGER {
+            return Err(Failure::limit(
+                "handles",
+                format_args!("{LEDGER} that the peer has not seen yet"),
+                "let it take what was sent",
+            ));
+        }
+        outgoing.take(this, handles, &mut self.objects, limit, next)?;
+        if outgoing
+            .wire
+            .iter()
+            .any(|handle| handle.kind != HandleKind::Stream)
+        {
+            let rest = outgoing.take_rest();
+            let given = outgoing.wire.iter().zip(rest).map(|pair| match pair {
+                (wire, Some(_)) if wire.kind == HandleKind::Object => Given::Object(wire.number),
+                (_, Some(held)) => Given::Returned { _held: held },
+                (_, None) => Given::Stream,
+            });
+            self.ledger.entry((key, channel)).or_default().extend(given);
+        }
+        Ok(())
+    }
+
+    /// How many handles were given on a channel.
+    pub(super) fn given(&self, channel: (Key, u16)) -> usize {
+        self.ledger.get(&channel).map_or(0, Vec::len)
+    }
+
+    /// Takes back what was given on a channel beyond the first so many: its message is not sent.
+    pub(super) fn revoke(&mut self, channel: (Key, u16), from: usize) {
+        let Some(given) = self.ledger.get_mut(&channel) else {
+            return;
+        };
+        let revoked = given.split_off(from.min(given.len()));
+        if given.is_empty() {
+            self.ledger.remove(&channel);
+        }
+        for given in &revoked {
+            if let Given::Object(number) = given {
+                // it was given just now
+                let _ = self.take_back(*number, 1);
+            }
+        }
+        self.dropped.push(Dropped::Given(revoked));
+    }
+
+    /// The peer is done with what came to it in one direction of a conversation.
+    pub(super) fn seen(&mut self, key: Key, channel: u16, handles: u32) -> Result<(), Violation> {
+        if let Some(sending) = self.sending(key, channel)
+            && sending.state == SendState::Open
+        {
+            // what is given from now on it would not see
+            sending.stop();
+            let waker = sending.waker.take();
+            self.wakers.extend(waker);
+            self.settle(key);
+        }
+        let Some(given) = self.ledger.remove(&(key, channel)) else {
+            return Ok(());
+        };
+        for unseen in given.iter().skip(handles as usize) {
+            if let Given::Object(number) = unseen {
+                self.take_back(*number, 1)?;
+            }
+        }
+        self.dropped.push(Dropped::Given(given));
+        Ok(())
+    }
+
+    /// The peer holds an object of this side that many times less.
+    pub(super) fn take_back(&mut self, object: u32, count: u32) -> Result<(), Violation> {
+        match self.objects.take_back(object, count) {
+            Ok(dropped) => {
+                self.dropped.extend(dropped.map(Dropped::Object));
+                Ok(())
+            }
+            Err(()) => Err(Violation(format!(
+                "object {object} released {count} times more than it was given out"
+            ))),
+        }
+    }
+
+    /// Tells the peer how much of one direction this side has seen.
+    pub(super) fn tell_seen(&mut self, key: Key, channel: u16, handles: u32) {
+        self.tell(&Control::Seen {
+            receivers: !key.is_hosted(),
+            number: key.number(),
+            channel,
+            handles,
+        });
+    }
+
+    /// Opens the channels of the streams in a payload that arrived.
+    pub(super) fn add_received(
+        &mut self,
+        key: Key,
+        handles: &[WireHandle],
+    ) -> Result<(), Violation> {
+        let limit = self.own.channels;
+        for handle in handles {
+            if handle.kind != HandleKind::Stream {
+                continue;
+            }
+            let reader = Reader::new(&self.own);
+            let Some(co) = self.conversations.get_mut(&key) else {
+                return Ok(());
+            };
+            let next = co.receiving.len();
+            if handle.number as usize != next || handle.number > limit {
+                return Err(Violation(format!(
+                    "stream {} opened where {next} is the next and {limit} the last",
+                    handle.number
+                )));
+            }
+            let arrived = self.early.remove(&(key, next as u16));
+            co.receiving.push(match arrived {
+                Some((stream, reader)) => Receiving::new(Some(stream), reader),
+                None => Receiving::new(None, reader),
+            });
+        }
+        Ok(())
+    }
+
+    /// A stream of a conversation arrived.
+    pub(super) fn channel_arrived(
+        &mut self,
+        key: Key,
+        channel: u16,
+        mut stream: RecvStream,
+        reader: Reader,
+    ) -> Result<(), Violation> {
+        let over = if key.is_hosted() {
+            self.is_known(key.number())
+        } else if key.number() > self.opened {
+            return Err(Violation(format!(
+                "a stream of conversation {}, which was not opened",
+                key.number()
+            )));
+        } else {
+            true
+        };
+        let receiving = match self.conversations.get_mut(&key) {
+            Some(co) => co.receiving.get_mut(channel as usize),
+            None if over => {
+                // it is stopped as it is dropped
+                self.tell_seen(key, channel, 0);
+                return Ok(());
+            }
+            None => None,
+        };
+        let Some(receiving) = receiving else {
+            if channel == 0 || self.early.insert((key, channel), (stream, reader)).is_some() {
+                return Err(Violation(format!("channel {channel} was opened twice")));
+            }
+            return Ok(());
+        };
+        if channel == 0 || receiving.stream.is_some() {
+            return Err(Violation(format!("channel {channel} was opened twice")));
+        }
+        if receiving.is_over() {
+            // nobody reads it: it has not been stopped before
+            let _ = stream.stop(STOP_DONE.into());
+            self.tell_seen(key, channel, 0);
+            return Ok(());
+        }
+        receiving.stream = Some(stream);
+        receiving.reader = reader;
+        let waker = receiving.waker.take();
+        self.wakers.extend(waker);
+        Ok(())
+    }
+
+    fn is_known(&self, number: u64) -> bool {
+        number <= self.known_to || self.known.contains(&number)
+    }
+
+    /// A conversation of the peer arrived.
+    pub(super) fn learn(&mut self, number: u64) -> Result<(), Violation> {
+        if number == 0 || self.is_known(number) {
+            return Err(Violation(format!("conversation {number} was opened twice")));
+        }
+        self.known.insert(number);
+        while self.known.remove(&(self.known_to + 1)) {
+            self.known_to += 1;
+        }
+        Ok(())
+    }
+
+    /// How many conversations of the peer have arrived, and the last of them.
+    pub(super) fn arrived(&self) -> (u64, u64) {
+        let beyond = self.known.last().copied();
+        (
+            self.known_to + self.known.len() as u64,
+            beyond.unwrap_or(self.known_to),
+        )
+    }
+
+    /// Stops receiving on a channel: what comes is dropped, its sender is told.
+    pub(super) fn stop_receiving(&mut self, key: Key, channel: u16, cancelled: bool) {
+        let Some(co) = self.conversations.get_mut(&key) else {
+            return;
+        };
+        let Some(receiving) = co.receiving.get_mut(channel as usize) else {
+            return;
+        };
+        let ready = std::mem::take(&mut receiving.ready);
+        let was_open = matches!(receiving.state, ReceiveState::Open);
+        receiving.state = ReceiveState::Dropped;
+        receiving.cancelled |= was_open && cancelled;
+        if let Some(mut stream) = receiving.stream.take()
+            && was_open
+        {
+            let code = if cancelled { STOP_CANCELLED } else { STOP_DONE };
+            // it ended before its end was seen: as good
+            let _ = stream.stop(code.into());
+        }
+        let seen = receiving.seen;
+        let waker = receiving.waker.take();
+        self.wakers.extend(waker);
+        self.dropped.push(Dropped::Received(ready));
+        if was_open {
+            self.tell_seen(key, channel, seen);
+        }
+    }
+
+    /// Stops receiving on a channel; whoever reads it finds a failure.
+    pub(super) fn fail_receiving(&mut self, key: Key, channel: u16, failure: &Failure) {
+        let receiving = |state: &Self| -> Option<bool> {
+            let co = state.conversations.get(&key)?;
+            Some(co.receiving.get(channel as usize)?.is_over())
+        };
+        if receiving(self) != Some(false) {
+            return;
+        }
+        self.stop_receiving(key, channel, true);
+        if let Some(co) = self.conversations.get_mut(&key) {
+            let failure = Box::new(failure.clone());
+            co.receiving[channel as usize].state = ReceiveState::Failed(failure);
+        }
+    }
+
+    /// Ends this side of a conversation with a failure.
+    pub(super) fn fail(&mut self, link: &Arc<super::QuicLink>, key: Key, failure: &Failure) {
+        let Some(co) = self.conversations.get_mut(&key) else {
+            return;
+        };
+        if co.sending.iter().all(|s| s.state != SendState::Open) {
+            return;
+        }
+        let mut kicked = Vec::new();
+        for (channel, sending) in co.sending.iter_mut().enumerate() {
+            if sending.state == SendState::Open && sending.fail(failure) {
+                kicked.push(channel as u16);
+            }
+            self.wakers.extend(sending.waker.take());
+        }
+        let streams = 1..co.receiving.len() as u16;
+        if key.is_hosted() {
+            for channel in streams {
+                self.fail_receiving(key, channel, failure);
+            }
+        }
+        for channel in kicked {
+            self.kick(link, key, channel);
+        }
+        self.settle(key);
+    }
+
+    /// Frees a conversation when nothing is left of it.
+    pub(super) fn settle(&mut self, key: Key) {
+        let Some(co) = self.conversations.get(&key) else {
+            return;
+        };
+        let over = co.is_over() || self.closed.is_some();
+        if !co.released || !over {
+            if !self.started_goodbye() {
+                return;
+            }
+            // the driver looks whether all is over
+            self.stir = true;
+            return;
+        }
+        if let Some(co) = self.conversations.remove(&key) {
+            self.dropped.push(Dropped::Conversation(Box::new(co)));
+        }
+        if !self.early.is_empty() {
+            self.early.retain(|(of, _), _| *of != key);
+        }
+        if key.is_hosted() {
+            self.hosting -= 1;
+        } else {
+            self.posting -= 1;
+            let waker = self.waiting_for_room.pop_front();
+            self.wakers.extend(waker);
+            if self.posting == 0 {
+                // one that was asked may have gone away meanwhile
+                self.wakers.extend(self.waiting_for_room.drain(..));
+            }
+        }
+        self.stir |= self.started_goodbye();
+    }
+
+    fn started_goodbye(&self) -> bool {
+        self.leaving.is_some() || self.peer_leaving.is_some()
+    }
+
+    /// Whether all conversations have come to their ends, as far as this side can see.
+    pub(super) fn is_over(&self) -> bool {
+        self.hosting == 0 && self.conversations.values().all(Conversation::is_over)
+    }
+
+    /// Says goodbye: conversations that begin later do not land.
+    pub(super) fn goodbye(&mut self) {
+        if self.leaving.is_none() {
+            let (_, last) = self.arrived();
+            self.leaving = Some(last);
+            self.tell(&Control::Goodbye(last));
+        }
+    }
+
+    /// Ends everything with a reason.
+    pub(super) fn close(&mut self, reason: Failure) {
+        if self.closed.is_some() {
+            return;
+        }
+        self.closed = Some(Box::new(reason));
+        self.control.clear();
+        self.prepare.clear();
+        self.early.clear();
+        let ledger = std::mem::take(&mut self.ledger);
+        self.dropped.extend(ledger.into_values().map(Dropped::Given));
+        for co in self.conversations.values_mut() {
+            for sending in &mut co.sending {
+                sending.stop();
+                self.wakers.extend(sending.waker.take());
+            }
+            for receiving in &mut co.receiving {
+                self.wakers.extend(receiving.waker.take());
+            }
+        }
+        let hosted: Vec<_> = self
+            .conversations
+            .keys()
+            .copied()
+            .filter(|key| key.is_hosted())
+            .collect();
+        for key in hosted {
+            if let Some(mut co) = self.conversations.remove(&key) {
+                let running = co.running.take();
+                self.dropped.extend(running.map(Dropped::Running));
+                self.dropped.push(Dropped::Conversation(Box::new(co)));
+            }
+        }
+        self.hosting = 0;
+        let released: Vec<_> = self
+            .conversations
+            .iter()
+            .filter(|(_, co)| co.released)
+            .map(|(key, _)| *key)
+            .collect();
+        for key in released {
+            self.settle(key);
+        }
+        let objects = self.objects.take_all();
+        self.dropped.extend(objects.into_iter().map(Dropped::Object));
+        self.wakers.extend(self.waiting_for_room.drain(..));
+        self.wakers.append(&mut self.closed_wakers);
+    }
+}

@@ -1,0 +1,217 @@
+//! The control stream: settings, texts and their acknowledgements, objects, and goodbye.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
+use super::{
+    StreamKind,
+    frame::{HEAD, Reader, read_names, text, write, write_names},
+};
+use crate::wire::mux::{
+    Settings, Violation,
+    frame::{Fields, kind},
+    preface,
+};
+
+/// Kinds of messages that only this wire has.
+const DEFINED: u8 = 0x10;
+const SEEN: u8 = 0x11;
+const DONE: u8 = 0x12;
+
+/// The largest message beside a script's text.
+const LARGEST: usize = 64 << 10;
+
+/// A message on the control stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Control<'a> {
+    /// What the sender takes; the first message, written once.
+    Settings(Box<Settings>),
+    /// Gives a number, which had none, its text.
+    Define {
+        /// The number, from 1.
+        number: u32,
+        /// Names of the parameters.
+        parameters: Vec<Cow<'a, str>>,
+        /// The source.
+        source: Cow<'a, str>,
+    },
+    /// The text of this number is known: it may be used.
+    Defined(u32),
+    /// Objects of the receiver are held that many times less.
+    Release {
+        /// The object.
+        object: u32,
+        /// How many times.
+        count: u32,
+    },
+    /// The sender is done with what came to it in one direction: it saw this many handles. Those
+    /// behind, it never will. Sent where there were any, and where it stopped before the end.
+    Seen {
+        /// The receiver of this message opened the conversation.
+        receivers: bool,
+        /// The conversation.
+        number: u64,
+        /// The channel.
+        channel: u16,
+        /// Handles seen.
+        handles: u32,
+    },
+    /// Conversations of the receiver with a number beyond this one do not land, but for those nested
+    /// in ones that do.
+    Goodbye(u64),
+    /// The sender has nothing left to do, and has opened this many conversations in all.
+    Done(u64),
+}
+
+impl Control<'_> {
+    /// Appends the message.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Control::Settings(settings) => {
+                out.push(StreamKind::Control.to_byte());
+                preface::write(out, settings);
+            }
+            Control::Define {
+                number,
+                parameters,
+                source,
+            } => write(out, kind::DEFINE, |out| {
+                out.extend_from_slice(&number.to_le_bytes());
+                write_names(out, parameters);
+                out.extend_from_slice(source.as_bytes());
+            }),
+            Control::Defined(number) => write(out, DEFINED, |out| {
+                out.extend_from_slice(&number.to_le_bytes());
+            }),
+            Control::Release { object, count } => write(out, kind::RELEASE, |out| {
+                out.extend_from_slice(&object.to_le_bytes());
+                out.extend_from_slice(&count.to_le_bytes());
+            }),
+            Control::Seen {
+                receivers,
+                number,
+                channel,
+                handles,
+            } => write(out, SEEN, |out| {
+                out.push(*receivers as u8);
+                out.extend_from_slice(&number.to_le_bytes());
+                out.extend_from_slice(&channel.to_le_bytes());
+                out.extend_from_slice(&handles.to_le_bytes());
+            }),
+            Control::Goodbye(last) => write(out, kind::GOODBYE, |out| {
+                out.extend_from_slice(&last.to_le_bytes());
+            }),
+            Control::Done(opened) => write(out, DONE, |out| {
+                out.extend_from_slice(&opened.to_le_bytes());
+            }),
+        }
+    }
+}
+
+/// Takes messages out of the bytes of a control stream, whose first byte was read before.
+#[derive(Debug)]
+pub struct ControlReader {
+    reader: Reader,
+    /// The preface, as far as it is there.
+    preface: Option<Vec<u8>>,
+    largest: usize,
+    scripts: u32,
+}
+
+impl ControlReader {
+    /// A reader within the limits of this side.
+    pub fn new(settings: &Settings) -> Self {
+        Self {
+            reader: Reader::new(settings),
+            preface: Some(Vec::new()),
+            largest: settings.frame as usize + LARGEST,
+            scripts: settings.scripts,
+        }
+    }
+
+    /// Adds what came. Only after [`Self::next`] found no message.
+    pub fn push(&mut self, chunk: Bytes) {
+        match &mut self.preface {
+            Some(preface) => preface.extend_from_slice(&chunk),
+            None => self.reader.push(chunk),
+        }
+    }
+
+    /// The next message, if it is whole.
+    ///
+    /// # Errors
+    /// A violation of the protocol.
+    pub fn next(&mut self) -> Result<Option<Control<'static>>, Violation> {
+        if let Some(preface) = &mut self.preface {
+            let Some((settings, len)) = preface::read(preface)? else {
+                return Ok(None);
+            };
+            let rest = Bytes::from(preface.split_off(len));
+            self.preface = None;
+            self.reader.push(rest);
+            return Ok(Some(Control::Settings(Box::new(settings))));
+        }
+        loop {
+            let Some((kind, len)) = self.reader.head() else {
+                return Ok(None);
+            };
+            if len > self.largest {
+                return Err(Violation::new(format!(
+                    "a control message of {len} bytes, at most {} are taken",
+                    self.largest
+                )));
+            }
+            let Some(message) = self.reader.take(HEAD + len) else {
+                return Ok(None);
+            };
+            if kind < kind::OPTIONAL {
+                return self.message(kind, &message[HEAD..]).map(Some);
+            }
+        }
+    }
+
+    fn message(&self, kind: u8, body: &[u8]) -> Result<Control<'static>, Violation> {
+        let mut fields = Fields { rest: body, kind };
+        let message = match kind {
+            kind::DEFINE => {
+                let number = fields.u32()?;
+                if number == 0 || number >= self.scripts {
+                    return Err(Violation::new(format!(
+                        "script number {number} defined where 1 to {} are kept \
+                         (`Settings::scripts`)",
+                        self.scripts.saturating_sub(1)
+                    )));
+                }
+                let parameters = read_names(&mut fields)?;
+                let source = text(fields.rest)?.to_owned().into();
+                fields.rest = &[];
+                Control::Define {
+                    number,
+                    parameters,
+                    source,
+                }
+            }
+            DEFINED => Control::Defined(fields.u32()?),
+            kind::RELEASE => Control::Release {
+                object: fields.u32()?,
+                count: fields.u32()?,
+            },
+            SEEN => Control::Seen {
+                receivers: fields.u8()? != 0,
+                number: fields.u64()?,
+                channel: fields.u16()?,
+                handles: fields.u32()?,
+            },
+            kind::GOODBYE => Control::Goodbye(fields.u64()?),
+            DONE => Control::Done(fields.u64()?),
+            other => {
+                return Err(Violation::new(format!(
+                    "a control message of unknown kind {other:#04x}"
+                )));
+            }
+        };
+        fields.end()?;
+        Ok(message)
+    }
+}
