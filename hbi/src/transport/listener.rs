@@ -46,6 +46,7 @@ impl Listener {
                     Address(Scheme::Tcp(bound.to_string())),
                 ))
             }
+            Scheme::Tls(_) => Err(failed(io::ErrorKind::Unsupported.into())),
             #[cfg(unix)]
             Scheme::Unix(path) => {
                 let listener = bind_unix(path).await.map_err(failed)?;

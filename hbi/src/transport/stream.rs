@@ -74,6 +74,7 @@ pub(crate) async fn dial(address: &Address) -> Result<Stream, Error> {
             let stream = TcpStream::connect(host).await.map_err(unreachable)?;
             Stream::tcp(stream).map_err(unreachable)
         }
+        Scheme::Tls(_) => Err(unreachable(io::ErrorKind::Unsupported.into())),
         #[cfg(unix)]
         Scheme::Unix(path) => {
             let stream = tokio::net::UnixStream::connect(path)
