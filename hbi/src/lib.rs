@@ -75,7 +75,7 @@ pub use endpoint::{
 pub use env::{HostedCall, HostingEnv, Layer};
 pub use error::{Blame, Error, Failure, Kind, Place, Result};
 pub use hbi_macros::{Fields, Value, script, service};
-pub use peer::{Connection, Options, Peer, Server, connect, serve};
+pub use peer::{Connection, Credentials, Defences, Options, Peer, Server, connect, serve};
 pub use service::{
     Call, CallError, Exchange, Notify, Outbox, Policy, Reactor, Script, ScriptCall, all,
 };

@@ -10,7 +10,7 @@ use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     client::WebPkiServerVerifier,
     crypto::CryptoProvider,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 
@@ -129,7 +129,7 @@ enum Trust {
 }
 
 /// TLS of a client: by default it trusts the authorities that the system trusts, and shows no
-/// certificate. See `Options::client_tls`.
+/// certificate. See [`Options::client_tls`](crate::Options::client_tls).
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct ClientTls {
@@ -208,6 +208,16 @@ impl ClientTls {
     }
 }
 
+/// The name that a server's certificate has to be for, of `host:port`.
+pub(crate) fn server_name(host: &str) -> std::io::Result<ServerName<'static>> {
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    ServerName::try_from(name.to_owned()).map_err(|error| {
+        let text = format!("`{name}` is no name that a certificate could be for: {error}");
+        std::io::Error::new(std::io::ErrorKind::InvalidInput, text)
+    })
+}
+
 fn verifier(
     roots: Arc<RootCertStore>,
     provider: &Arc<CryptoProvider>,
@@ -227,12 +237,14 @@ enum Ask {
 }
 
 /// TLS of a server: the certificate it shows, and what it asks of its clients. See
-/// `Options::server_tls`.
+/// [`Options::server_tls`](crate::Options::server_tls).
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct ServerTls {
     shown: Shown,
     ask: Ask,
+    /// No authority vouches for the certificate.
+    own: bool,
 }
 
 impl ServerTls {
@@ -244,19 +256,28 @@ impl ServerTls {
         Ok(Self {
             shown: Shown::read(chain.into(), key.into())?,
             ask: Ask::default(),
+            own: false,
         })
     }
 
     /// Shows a certificate that no authority vouches for: clients pin its [fingerprint](Self::fingerprint).
     /// It is made for these names, with its key, when the file is not there yet, and is read from the
-    /// file from then on. Only the owner may read the file.
+    /// file from then on. Only the owner may read the file. [`Server::address`](crate::Server::address)
+    /// has the pin in it.
     ///
     /// # Errors
     /// When the file cannot be read or written.
     pub fn self_signed(file: impl Into<PathBuf>, names: &[&str]) -> Result<Self, Error> {
         let file = file.into();
         self_signed::ensure(&file, names)?;
-        Self::files(file.clone(), file)
+        let mut made = Self::files(file.clone(), file)?;
+        made.own = true;
+        Ok(made)
+    }
+
+    /// What clients have to pin, where no authority vouches for the certificate.
+    pub(crate) fn pin(&self) -> Option<Fingerprint> {
+        self.own.then(|| self.fingerprint())
     }
 
     /// The fingerprint of the certificate, for clients to pin: `tls://host:port#sha256=<fingerprint>`.
