@@ -45,6 +45,11 @@ fn certificate(wrong: &CertificateError) -> String {
             certificate: name the authority with `ca_file`, or pin a self-signed certificate with \
             `#sha256=...` behind the address"
             .to_owned(),
+        C::BadSignature => {
+            "the peer's certificate names an authority that this side trusts, but is \
+            signed by another of the same name: give both sides the files of one authority"
+                .to_owned()
+        }
         C::NotValidForName => {
             "the peer's certificate is for another name: connect by a name it is for".to_owned()
         }
@@ -95,7 +100,10 @@ fn refused(alert: AlertDescription) -> String {
         A::CertificateRevoked => "this side's certificate is revoked",
         A::NoApplicationProtocol => "it speaks TLS, but not hbi: check host and port",
         A::ProtocolVersion => "it does not speak TLS 1.3",
-        A::DecryptError => "it could not verify this side's signature",
+        A::DecryptError => {
+            "it could not verify this side's certificate: it is signed by another authority of the \
+             same name as one that it trusts"
+        }
         other => return format!("the peer ended the TLS handshake: {other:?}"),
     };
     format!("the peer ended the TLS handshake: {why}")
