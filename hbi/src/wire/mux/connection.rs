@@ -454,7 +454,11 @@ impl<P, U> Connection<P, U> {
     /// Ends what can be ended of a conversation, and frees its number when nothing is left.
     pub(super) fn settle(&mut self, id: CoId) {
         let Some(co) = self.get_mut(id) else { return };
+        const OVER: u8 = bit::OUT_ENDED | bit::IN_ENDED;
         let mut bits = co.bits;
+        if bits & bit::OUT_DONE == 0 && bits & OVER != OVER {
+            return;
+        }
         let quiet = co.is_quiet();
         if bits & (bit::OUT_ENDED | bit::OUT_DONE) == bit::OUT_DONE
             && quiet
@@ -467,7 +471,6 @@ impl<P, U> Connection<P, U> {
             co.bits = bits;
             frame::text_frame(&mut self.out, kind::END, id, 0, &[]);
         }
-        const OVER: u8 = bit::OUT_ENDED | bit::IN_ENDED;
         if bits & OVER != OVER || !quiet {
             return;
         }
@@ -484,7 +487,9 @@ impl<P, U> Connection<P, U> {
             self.ours.remove(id)
         };
         let Some(co) = co else { return };
-        self.dropped.extend(co.user);
+        if let Some(user) = co.user {
+            self.dropped.push(user);
+        }
         if let Answer::Watched(waker) = co.answer {
             self.wakers.push(waker);
         }
