@@ -323,7 +323,7 @@ impl QuicDriver {
         }
         self.link.with(|state| {
             match message {
-                Control::Settings(settings) => {
+                Control::Preface { settings, .. } => {
                     state.peer = Some(*settings);
                     let waiting = std::mem::take(&mut state.waiting_for_room);
                     state.wakers.extend(waiting);

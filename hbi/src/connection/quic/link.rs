@@ -50,13 +50,18 @@ impl fmt::Debug for QuicLink {
 
 impl QuicLink {
     /// A connection whose handshake is done. To be called within a Tokio runtime.
-    pub(crate) fn new(info: LinkInfo, conn: quinn::Connection, settings: Settings) -> Arc<Self> {
+    pub(crate) fn new(
+        info: LinkInfo,
+        conn: quinn::Connection,
+        settings: Settings,
+        token: &[u8],
+    ) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
             info,
             conn,
             runtime: tokio::runtime::Handle::current(),
-            state: Mutex::new(State::new(settings.clamped())),
+            state: Mutex::new(State::new(settings.clamped(), token)),
         })
     }
 

@@ -197,9 +197,13 @@ pub(super) struct State {
 const LEDGER: usize = 64 << 10;
 
 impl State {
-    pub(super) fn new(own: Settings) -> Self {
+    pub(super) fn new(own: Settings, token: &[u8]) -> Self {
         let mut control = Vec::new();
-        Control::Settings(Box::new(own.clone())).write(&mut control);
+        let preface = Control::Preface {
+            settings: Box::new(own.clone()),
+            token: token.into(),
+        };
+        preface.write(&mut control);
         Self {
             own,
             peer: None,

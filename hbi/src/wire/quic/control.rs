@@ -9,9 +9,9 @@ use super::{
     frame::{HEAD, Reader, read_names, text, write, write_names},
 };
 use crate::wire::mux::{
-    Settings, Violation,
+    Preface, Settings, Violation,
     frame::{Fields, kind},
-    preface,
+    preface, read_preface,
 };
 
 /// Kinds of messages that only this wire has.
@@ -25,8 +25,13 @@ const LARGEST: usize = 64 << 10;
 /// A message on the control stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Control<'a> {
-    /// What the sender takes; the first message, written once.
-    Settings(Box<Settings>),
+    /// What the sender takes, and by what it wants to be known; the first message, written once.
+    Preface {
+        /// What it takes.
+        settings: Box<Settings>,
+        /// By what it wants to be known; may be empty.
+        token: Cow<'a, [u8]>,
+    },
     /// Gives a number, which had none, its text.
     Define {
         /// The number, from 1.
@@ -68,9 +73,9 @@ impl Control<'_> {
     /// Appends the message.
     pub fn write(&self, out: &mut Vec<u8>) {
         match self {
-            Control::Settings(settings) => {
+            Control::Preface { settings, token } => {
                 out.push(StreamKind::Control.to_byte());
-                preface::write(out, settings);
+                preface::write(out, settings, token);
             }
             Control::Define {
                 number,
@@ -144,13 +149,22 @@ impl ControlReader {
     /// A violation of the protocol.
     pub fn next(&mut self) -> Result<Option<Control<'static>>, Violation> {
         if let Some(preface) = &mut self.preface {
-            let Some((settings, len)) = preface::read(preface)? else {
+            let Some(Preface {
+                settings,
+                token,
+                length,
+            }) = read_preface(preface)?
+            else {
                 return Ok(None);
             };
-            let rest = Bytes::from(preface.split_off(len));
+            let message = Control::Preface {
+                settings: Box::new(settings),
+                token: token.to_vec().into(),
+            };
+            let rest = Bytes::from(preface.split_off(length));
             self.preface = None;
             self.reader.push(rest);
-            return Ok(Some(Control::Settings(Box::new(settings))));
+            return Ok(Some(message));
         }
         loop {
             let Some((kind, len)) = self.reader.head() else {

@@ -110,7 +110,10 @@ fn wrong_frames_say_what_is_wrong() {
 #[test]
 fn control_messages_read_as_written() {
     let messages = [
-        Control::Settings(Box::new(Settings::default())),
+        Control::Preface {
+            settings: Box::new(Settings::default()),
+            token: b"who".into(),
+        },
         Control::Define {
             number: 1,
             parameters: vec!["a0".into()],
