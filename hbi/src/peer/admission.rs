@@ -10,9 +10,9 @@ use tokio::{io::AsyncReadExt, task::JoinSet};
 
 use super::{
     Options,
-    connection::start,
     defences::Entered,
     identity::{Credentials, Identity, Token},
+    wire::start,
 };
 use crate::{
     Kind,
@@ -59,12 +59,14 @@ pub(super) async fn admit(
     }
 }
 
-/// Tells one that is not heard at all why; over TLS that would be work, and it is left out.
+/// Tells one that is not heard at all why; over TLS and QUIC that would be work, and it is left out.
 pub(super) async fn turn_away(options: &Options, arrived: Arrived, reason: &str) {
     tracing::info!(target: "hbi", %reason, "a peer was turned away");
     match arrived {
         Arrived::Ready(stream) => refuse(options, stream, Kind::Refused, reason).await,
         Arrived::Plain(..) => {}
+        #[cfg(feature = "quic")]
+        Arrived::Quic(incoming) => incoming.refuse(),
     }
 }
 

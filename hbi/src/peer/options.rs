@@ -6,8 +6,8 @@ use bytes::{Bytes, BytesMut};
 
 use super::{
     Connection, Credentials, Defences, Peer, Server,
-    connection::{Started, start},
     identity::{Authenticate, Token},
+    wire::{Started, start},
 };
 use crate::{
     Address, Error, HostingEnv, Result,
@@ -171,7 +171,7 @@ impl Options {
         self
     }
 
-    /// Whom to trust at `tls://` addresses, and the certificate to show there. By default the
+    /// Whom to trust at `tls://` and `quic://` addresses, and the certificate to show there. By default the
     /// authorities that the system trusts, and none.
     #[cfg(feature = "tls")]
     pub fn client_tls(mut self, tls: crate::tls::ClientTls) -> Self {
@@ -179,7 +179,7 @@ impl Options {
         self
     }
 
-    /// The certificate to serve `tls://` addresses with.
+    /// The certificate to serve `tls://` and `quic://` addresses with.
     #[cfg(feature = "tls")]
     pub fn server_tls(mut self, tls: crate::tls::ServerTls) -> Self {
         self.tls.server = Some(tls);
@@ -192,7 +192,7 @@ impl Options {
     /// As [`connect`].
     pub async fn connect(&self, address: impl AsRef<str>, env: HostingEnv) -> Result<Connection> {
         let address: Address = address.as_ref().parse()?;
-        let stream = tokio::time::timeout(self.handshake, dial(&address, &self.tls))
+        let stream = tokio::time::timeout(self.handshake, dial(&address, &self.tls, &self.settings))
             .await
             .map_err(|_| {
                 Error::new(
@@ -228,9 +228,9 @@ impl Options {
             return Err(Error::new(crate::Kind::Misuse, text));
         }
         let (env, hooks) = env.build()?;
-        let Started { link, driver } = start(self, stream, &self.token.0, None, BytesMut::new());
+        let Started { wire, driver } = start(self, stream, &self.token.0, None, BytesMut::new());
         driver.spawn(env, hooks);
-        let connection = Connection::new(link);
+        let connection = Connection::new(wire);
         connection.ready(self.handshake).await?;
         Ok(connection)
     }
@@ -245,7 +245,7 @@ impl Options {
         R: Future<Output = Result<HostingEnv>> + Send + 'static,
     {
         let address: Address = address.as_ref().parse()?;
-        let (listener, bound) = Listener::bind(&address, &self.tls).await?;
+        let (listener, bound) = Listener::bind(&address, &self.tls, &self.settings).await?;
         Ok(Server::start(
             self.clone(),
             listener,

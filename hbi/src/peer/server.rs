@@ -14,11 +14,11 @@ use tokio::{
 use super::{
     Options, Peer,
     admission::{Admitted, admit, turn_away},
-    connection::{Started, start},
     defences::Door,
+    wire::{Started, start},
 };
 use crate::{
-    Address, HostingEnv, Kind, Result, connection::MuxLink, endpoint::Link, transport::Listener,
+    Address, HostingEnv, Kind, Result, endpoint::Link, transport::Listener,
 };
 
 /// How long a dropped server's connections may take to finish what is under way.
@@ -35,7 +35,7 @@ pub struct Server {
 }
 
 struct Shared {
-    links: Mutex<Vec<Weak<MuxLink>>>,
+    links: Mutex<Vec<Weak<dyn Link>>>,
     connections: watch::Sender<usize>,
     /// Peers that are not let in yet are not let in any more.
     closing: watch::Sender<bool>,
@@ -106,7 +106,7 @@ impl Drop for Server {
 }
 
 impl Shared {
-    fn links(&self) -> std::sync::MutexGuard<'_, Vec<Weak<MuxLink>>> {
+    fn links(&self) -> std::sync::MutexGuard<'_, Vec<Weak<dyn Link>>> {
         self.links.lock().unwrap_or_else(|e| e.into_inner())
     }
 }
@@ -115,7 +115,7 @@ impl Shared {
 struct Counted(Arc<Shared>);
 
 impl Counted {
-    fn new(shared: &Arc<Shared>, link: &Arc<MuxLink>) -> Self {
+    fn new(shared: &Arc<Shared>, link: &Arc<dyn Link>) -> Self {
         let mut links = shared.links();
         links.retain(|link| link.strong_count() > 0);
         links.push(Arc::downgrade(link));
@@ -208,12 +208,13 @@ where
         input,
         identity,
     } = admitted;
-    let Started { link, driver } = start(options, stream, &[], identity, input);
+    let Started { wire, driver } = start(options, stream, &[], identity, input);
+    let link = wire.link();
     let _counted = Counted::new(shared, &link);
     if *shared.closing.borrow() {
         link.goodbye(GOODBYE);
     }
-    let peer = Peer::new(Arc::clone(&link) as Arc<dyn Link>);
+    let peer = Peer::new(link);
     // in a task of its own, so that a panic in it is told to the peer, too
     let mut making = JoinSet::new();
     making.spawn(factory(peer));

@@ -24,6 +24,8 @@ pub enum Scheme {
     Tcp(String),
     /// `tls://host:port`, or `tls://host:port#sha256=<hex>` with the certificate's fingerprint.
     Tls(Secured),
+    /// `quic://host:port`, or `quic://host:port#sha256=<hex>` with the certificate's fingerprint.
+    Quic(Secured),
     /// `unix:///path`.
     Unix(PathBuf),
     /// `mem://name`, within this process.
@@ -40,7 +42,7 @@ pub struct Secured {
 }
 
 /// What an address can look like, for errors.
-const FORMS: &str = "tcp://host:port, tls://host:port, unix:///path, mem://name";
+const FORMS: &str = "tcp://host:port, tls://host:port, quic://host:port, unix:///path, mem://name";
 
 impl Address {
     /// What it says.
@@ -65,6 +67,7 @@ impl FromStr for Address {
         match scheme {
             "tcp" => Ok(Address(Scheme::Tcp(host_and_port(rest).map_err(bad)?))),
             "tls" => Ok(Address(Scheme::Tls(secured(rest).map_err(|e| bad(&e))?))),
+            "quic" => Ok(Address(Scheme::Quic(secured(rest).map_err(|e| bad(&e))?))),
             "unix" if !rest.starts_with('/') => {
                 Err(bad("the path of a Unix socket is absolute: three slashes"))
             }
@@ -110,6 +113,7 @@ impl fmt::Display for Address {
         match &self.0 {
             Scheme::Tcp(host) => write!(f, "tcp://{host}"),
             Scheme::Tls(secured) => write!(f, "tls://{secured}"),
+            Scheme::Quic(secured) => write!(f, "quic://{secured}"),
             Scheme::Unix(path) => write!(f, "unix://{}", path.display()),
             Scheme::Mem(name) => write!(f, "mem://{name}"),
         }

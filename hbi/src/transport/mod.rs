@@ -1,10 +1,12 @@
-//! Byte streams between peers: TCP, TLS, Unix sockets, and memory.
+//! Byte streams between peers: TCP, TLS, Unix sockets, and memory; and QUIC.
 
 mod address;
 mod dial;
 mod fingerprint;
 mod listener;
 mod mem;
+#[cfg(feature = "quic")]
+mod quic;
 mod secure;
 mod stream;
 #[cfg(feature = "tls")]
@@ -13,6 +15,15 @@ pub mod tls;
 pub use address::{Address, Scheme, Secured};
 pub(crate) use dial::dial;
 pub use fingerprint::Fingerprint;
+#[cfg(feature = "quic")]
+pub(crate) use quic::Quic;
 pub(crate) use listener::{Arrived, Listener, Source};
 pub(crate) use secure::{Insecure, TlsOptions};
 pub(crate) use stream::{ByteStream, Stream};
+
+/// What is missing for a `quic://` address.
+#[cfg(not(feature = "quic"))]
+fn without_quic(address: &Address) -> crate::Error {
+    let text = format!("{address}: build hbi with its feature `quic` to use this address");
+    crate::Error::new(crate::Kind::Address, text)
+}

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, stream::FuturesUnordered};
 use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
 use tokio::time::Sleep;
@@ -25,6 +25,7 @@ use crate::{
     Error, Failure, Kind,
     connection::mux::now,
     endpoint::{Landing, Link},
+    transport::Quic,
     wire::{
         mux::{Settings, Violation},
         quic::{CLOSE_GOODBYE, CLOSE_KIND, Control, ControlReader},
@@ -85,13 +86,9 @@ impl std::fmt::Debug for QuicDriver {
 }
 
 impl QuicDriver {
-    /// A driver of a connection; `endpoint` where it is the connection's own.
-    pub(crate) fn new(
-        link: Arc<QuicLink>,
-        endpoint: Option<quinn::Endpoint>,
-        landing: Box<dyn Landing>,
-    ) -> Self {
-        let conn = link.conn.clone();
+    /// A driver of a connection.
+    pub(crate) fn new(link: Arc<QuicLink>, quic: Quic, landing: Box<dyn Landing>) -> Self {
+        let (conn, endpoint, control) = quic.into_control();
         let conversations = futures_util::stream::unfold(conn.clone(), |conn| async move {
             let streams = conn.accept_bi().await.ok()?;
             Some((streams, conn))
@@ -107,12 +104,12 @@ impl QuicDriver {
             link,
             landing,
             endpoint,
-            settings,
             conversations: Box::pin(conversations.fuse()),
             unidirectional: Box::pin(unidirectional.fuse()),
             arriving: FuturesUnordered::new(),
             control_out: ControlOut::Opening(Box::pin(async move { opening.open_uni().await })),
-            control_in: None,
+            control_in: control.map(|stream| (stream, ControlReader::new(&settings))),
+            settings,
             closed: Box::pin(async move { conn.closed().await }),
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             held: BTreeMap::new(),
@@ -120,6 +117,14 @@ impl QuicDriver {
             output: Vec::new(),
             done: None,
         }
+    }
+
+    /// What was read of the peer's control stream already.
+    pub(crate) fn with_input(mut self, input: BytesMut) -> Self {
+        if let Some((_, reader)) = &mut self.control_in {
+            reader.push(input.freeze());
+        }
+        self
     }
 
     /// Drives the connection to its end.
@@ -149,9 +154,9 @@ impl QuicDriver {
     }
 
     /// Tells the peer why it is refused.
-    pub(crate) fn refuse(link: &QuicLink, reason: &str) {
-        close(&link.conn, Kind::Refused, reason);
-        link.with(|state| state.close(Failure::new(Kind::Refused, reason)));
+    pub(crate) fn refuse(link: &QuicLink, kind: Kind, reason: &str) {
+        close(&link.conn, kind, reason);
+        link.with(|state| state.close(Failure::new(kind, reason)));
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
