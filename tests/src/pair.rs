@@ -1,7 +1,7 @@
 //! Two peers, joined over one transport or another.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicUsize, Ordering},
 };
 
@@ -63,10 +63,14 @@ impl Transport {
         if !matches!(self, Transport::Tls | Transport::Quic) {
             return options;
         }
-        let file = format!("hbi-tests-{}.pem", std::process::id());
-        let file = std::env::temp_dir().join(file);
-        let tls = ServerTls::self_signed(file, &["localhost"]);
-        options.server_tls(tls.expect("the directory for temporary files can be written"))
+        static TLS: OnceLock<ServerTls> = OnceLock::new();
+        let tls = TLS.get_or_init(|| {
+            let file = format!("hbi-tests-{}.pem", std::process::id());
+            let file = std::env::temp_dir().join(file);
+            ServerTls::self_signed(file, &["localhost"])
+                .expect("the directory for temporary files can be written")
+        });
+        options.server_tls(tls.clone())
     }
 
     /// A server and a consumer with default options.

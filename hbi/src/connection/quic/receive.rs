@@ -218,17 +218,14 @@ impl State {
                     self.stir = true;
                 }
                 Read::Frame(Frame::End) => {
-                    receiving.end(ReceiveState::Ended);
+                    receiving.end(ReceiveState::Dropped);
                     self.ended(key, channel);
+                    return Poll::Ready(Ok(Next::End));
                 }
-                Read::Frame(Frame::Failed(failure)) => {
-                    receiving.end(ReceiveState::Failed(failure));
+                Read::Frame(Frame::Failed(failure)) | Read::Failed(failure) => {
+                    receiving.end(ReceiveState::Dropped);
                     self.ended(key, channel);
-                }
-                Read::Failed(failure) => {
-                    // where the whole side failed, that is why
-                    receiving.end(ReceiveState::Failed(failure));
-                    self.ended(key, channel);
+                    return Poll::Ready(Err(failure));
                 }
                 Read::Frame(Frame::Open(_) | Frame::Script { .. }) => {
                     let text = "an opening or a script where there can be none";

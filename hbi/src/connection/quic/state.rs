@@ -414,7 +414,7 @@ impl State {
     /// Tells the peer how much of one direction this side has seen.
     pub(super) fn tell_seen(&mut self, key: Key, channel: u16, handles: u32) {
         self.tell(&Control::Seen {
-            receivers: !key.is_hosted(),
+            receivers: key.is_hosted(),
             number: key.number(),
             channel,
             handles,
