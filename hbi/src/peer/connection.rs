@@ -3,10 +3,7 @@
 use std::{fmt, future::poll_fn, ops::Deref, sync::Arc, time::Duration};
 
 use super::wire::Wire;
-use crate::{
-    Error, Kind, PostingEnd, Result,
-    endpoint::Link,
-};
+use crate::{Error, Kind, PostingEnd, Result, endpoint::Link};
 
 /// How long a dropped connection may take to finish what is under way.
 const GOODBYE: Duration = Duration::from_secs(5);

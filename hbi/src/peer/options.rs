@@ -192,17 +192,18 @@ impl Options {
     /// As [`connect`].
     pub async fn connect(&self, address: impl AsRef<str>, env: HostingEnv) -> Result<Connection> {
         let address: Address = address.as_ref().parse()?;
-        let stream = tokio::time::timeout(self.handshake, dial(&address, &self.tls, &self.settings))
-            .await
-            .map_err(|_| {
-                Error::new(
-                    crate::Kind::Address,
-                    format!(
-                        "cannot reach {address}: no answer within {:?}",
-                        self.handshake
-                    ),
-                )
-            })??;
+        let stream =
+            tokio::time::timeout(self.handshake, dial(&address, &self.tls, &self.settings))
+                .await
+                .map_err(|_| {
+                    Error::new(
+                        crate::Kind::Address,
+                        format!(
+                            "cannot reach {address}: no answer within {:?}",
+                            self.handshake
+                        ),
+                    )
+                })??;
         self.join(stream, env).await
     }
 

@@ -17,9 +17,7 @@ use super::{
     defences::Door,
     wire::{Started, start},
 };
-use crate::{
-    Address, HostingEnv, Kind, Result, endpoint::Link, transport::Listener,
-};
+use crate::{Address, HostingEnv, Kind, Result, endpoint::Link, transport::Listener};
 
 /// How long a dropped server's connections may take to finish what is under way.
 const GOODBYE: Duration = Duration::from_secs(5);

@@ -102,10 +102,7 @@ pub(super) fn start(
         #[cfg(feature = "quic")]
         Stream::Quic(quic) => {
             let link = QuicLink::new(info, quic.conn.clone(), settings, token);
-            (
-                Wire::Quic(Arc::clone(&link)),
-                Transport::Quic(link, quic),
-            )
+            (Wire::Quic(Arc::clone(&link)), Transport::Quic(link, quic))
         }
         stream => {
             let link = Arc::new(MuxLink::new(info, settings, token));

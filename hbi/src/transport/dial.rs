@@ -42,7 +42,12 @@ pub(crate) async fn dial(
             let found = tokio::net::lookup_host(&secured.host).await;
             let found = interleaved(found.map_err(unreachable)?);
             let quic = first(found, |at| {
-                super::quic::connect(at, name.to_str().into_owned(), Arc::clone(&config), settings)
+                super::quic::connect(
+                    at,
+                    name.to_str().into_owned(),
+                    Arc::clone(&config),
+                    settings,
+                )
             });
             Ok(Stream::Quic(Box::new(quic.await.map_err(unreachable)?)))
         }

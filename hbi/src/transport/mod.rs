@@ -15,9 +15,9 @@ pub mod tls;
 pub use address::{Address, Scheme, Secured};
 pub(crate) use dial::dial;
 pub use fingerprint::Fingerprint;
+pub(crate) use listener::{Arrived, Listener, Source};
 #[cfg(feature = "quic")]
 pub(crate) use quic::Quic;
-pub(crate) use listener::{Arrived, Listener, Source};
 pub(crate) use secure::{Insecure, TlsOptions};
 pub(crate) use stream::{ByteStream, Stream};
 

@@ -152,7 +152,9 @@ pub(super) fn listen(
 ) -> io::Result<Endpoint> {
     let tls = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
-    config.transport_config(transport(settings)).migration(false);
+    config
+        .transport_config(transport(settings))
+        .migration(false);
     Endpoint::server(config, address)
 }
 

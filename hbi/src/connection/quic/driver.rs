@@ -76,6 +76,9 @@ enum ControlOut {
 /// How a connection ended.
 enum End {
     Goodbye,
+    /// This side ends it, and tells the peer why.
+    Told(Failure, Kind, String),
+    /// It is gone.
     Failed(Failure),
 }
 
@@ -137,20 +140,60 @@ impl QuicDriver {
                 tokio::spawn(hook);
             }
         }
-        let reason = match poll_fn(|cx| self.poll(cx)).await {
+        let end = poll_fn(|cx| self.poll(cx)).await;
+        let farewell = std::mem::take(&mut self.link.lock().control);
+        let reason = match end {
             End::Goodbye => {
+                self.tell_last(farewell).await;
+                self.link.conn.close(CLOSE_GOODBYE.into(), b"goodbye");
                 self.link.lock().ended_well = true;
-                cut("both sides said goodbye")
+                let reason = cut("both sides said goodbye");
+                self.link.with(|state| state.close(reason.clone()));
+                reason
             }
-            End::Failed(failure) => failure,
+            End::Told(reason, kind, text) => {
+                self.link.with(|state| state.close(reason.clone()));
+                let mut farewell = farewell;
+                let last = Control::Close {
+                    kind,
+                    reason: (&*text).into(),
+                };
+                last.write(&mut farewell);
+                self.tell_last(farewell).await;
+                close(&self.link.conn, kind, &text);
+                reason
+            }
+            End::Failed(reason) => {
+                close(&self.link.conn, Kind::Disconnected, "the peer ended it");
+                self.link.with(|state| state.close(reason.clone()));
+                reason
+            }
         };
-        self.link.with(|state| state.close(reason.clone()));
         self.held.clear();
         self.landing.disconnected(&Error::from(reason));
         if let Some(endpoint) = self.endpoint.take() {
             // whatever comes of it, the connection is over
             let _ = tokio::time::timeout(LINGER, endpoint.wait_idle()).await;
         }
+    }
+
+    /// Sends the last of the control stream, and waits until the peer has it: closing a connection
+    /// drops what is on its way, and that it is closed may not be told itself while much is.
+    async fn tell_last(&mut self, last: Vec<u8>) {
+        let ControlOut::Open(stream, rest) = &mut self.control_out else {
+            return;
+        };
+        let told = async {
+            stream.write_all(rest).await?;
+            stream.write_all(&last).await?;
+            // it was not finished before
+            let _ = stream.finish();
+            // ends when all is acknowledged, or the connection is gone
+            let _ = stream.stopped().await;
+            Ok::<_, quinn::WriteError>(())
+        };
+        // whatever comes of it, the connection is over
+        let _ = tokio::time::timeout(LINGER, told).await;
     }
 
     /// Tells the peer why it is refused.
@@ -190,8 +233,8 @@ impl QuicDriver {
     }
 
     fn violated(&self, violation: &Violation) -> End {
-        close(&self.link.conn, Kind::Protocol, &violation.0);
-        End::Failed(Failure::new(Kind::Protocol, violation.0.clone()))
+        let reason = Failure::new(Kind::Protocol, violation.0.clone());
+        End::Told(reason, Kind::Protocol, violation.0.clone())
     }
 
     /// What it means that the connection is gone.
@@ -205,9 +248,11 @@ impl QuicDriver {
                 let reason = String::from_utf8_lossy(&close.reason);
                 let code = close.error_code.into_inner();
                 let kind = code.checked_sub(CLOSE_KIND as u64);
-                match kind.and_then(|kind| u8::try_from(kind).ok()).map(Kind::from) {
-                    Some(Kind::Refused) => Failure::new(Kind::Refused, reason),
-                    Some(_) => cut(&format!("the peer ended the connection: {reason}")),
+                match kind
+                    .and_then(|kind| u8::try_from(kind).ok())
+                    .map(Kind::from)
+                {
+                    Some(kind) => ended(kind, &reason),
                     None if code == CLOSE_GOODBYE as u64 && said && over => return End::Goodbye,
                     None => cut("the peer closed the connection without a goodbye"),
                 }
@@ -290,6 +335,9 @@ impl QuicDriver {
                 return Ok(());
             };
             match reader.next() {
+                Ok(Some(Control::Close { kind, reason })) => {
+                    return Err(End::Failed(ended(kind, &reason)));
+                }
                 Ok(Some(message)) => {
                     if let Err(violation) = self.told(message) {
                         return Err(self.violated(&violation));
@@ -303,10 +351,8 @@ impl QuicDriver {
             match read {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(Some(chunk))) => reader.push(chunk.bytes),
-                Poll::Ready(Ok(None) | Err(quinn::ReadError::Reset(_))) => {
-                    let text = "the control stream ended before the connection";
-                    return Err(self.violated(&Violation(text.into())));
-                }
+                // the peer has said its last: the connection ends soon
+                Poll::Ready(Ok(None) | Err(quinn::ReadError::Reset(_))) => return Ok(()),
                 // that the connection is gone is seen elsewhere
                 Poll::Ready(Err(_)) => return Ok(()),
             }
@@ -354,6 +400,7 @@ impl QuicDriver {
                     state.wakers.extend(waiting);
                 }
                 Control::Done(opened) => state.peer_done = Some(opened),
+                Control::Close { .. } => {}
             }
             Ok(())
         })
@@ -401,10 +448,11 @@ impl QuicDriver {
             });
             if leave_by.is_some_and(|at| at <= now) {
                 let text = "the deadline of the goodbye passed";
-                close(&self.link.conn, Kind::Disconnected, text);
-                return Err(End::Failed(cut(
-                    "this side said goodbye, and its deadline passed",
-                )));
+                return Err(End::Told(
+                    cut("this side said goodbye, and its deadline passed"),
+                    Kind::Disconnected,
+                    text.to_owned(),
+                ));
             }
             let Some(next) = next else { return Ok(()) };
             if self.timer.deadline().into_std() != next {
@@ -434,7 +482,6 @@ impl QuicDriver {
         });
         if over {
             // the peer read all that there was, or it would have something left to do
-            self.link.conn.close(CLOSE_GOODBYE.into(), b"goodbye");
             return Err(End::Goodbye);
         }
         Ok(())
@@ -462,8 +509,18 @@ fn stream_write(
 fn close(conn: &quinn::Connection, kind: Kind, reason: &str) {
     let code = VarInt::from_u32(CLOSE_KIND + u8::from(kind) as u32);
     // it has to fit one packet
-    let end = (0..=reason.len().min(900)).rev().find(|&n| reason.is_char_boundary(n));
+    let end = (0..=reason.len().min(900))
+        .rev()
+        .find(|&n| reason.is_char_boundary(n));
     conn.close(code, &reason.as_bytes()[..end.unwrap_or(0)]);
+}
+
+/// What it means that the peer ended the connection for a reason.
+fn ended(kind: Kind, reason: &str) -> Failure {
+    match kind {
+        Kind::Refused => Failure::new(kind, reason),
+        _ => cut(&format!("the peer ended the connection: {reason}")),
+    }
 }
 
 fn cut(reason: &str) -> Failure {

@@ -242,8 +242,10 @@ impl Link for QuicLink {
             };
             let mut frame = Vec::with_capacity(128 + request.arguments.len());
             write_opening(&mut frame, &opening);
-            let mut co =
-                Conversation::new(Sending::new(None), Receiving::new(None, Reader::new(&state.own)));
+            let mut co = Conversation::new(
+                Sending::new(None),
+                Receiving::new(None, Reader::new(&state.own)),
+            );
             co.sending[0].opening(frame, request.last);
             co.sending.extend((0..streams).map(|_| Sending::new(None)));
             state.conversations.insert(key, co);
@@ -559,10 +561,7 @@ impl State {
             );
         }
         if depth == 0 && self.peer_leaving.is_some() {
-            return refused(
-                Kind::NotLanded,
-                "the peer said goodbye: nothing new lands",
-            );
+            return refused(Kind::NotLanded, "the peer said goodbye: nothing new lands");
         }
         if depth == 0 && self.leaving.is_some() {
             return refused(Kind::Disconnected, "this side said goodbye");
@@ -666,15 +665,14 @@ impl State {
             .map_or(0, |co| co.sending.len() - 1);
         let given = self.given((key, channel));
         let taken = self.outgoing(outgoing, this, (key, channel), before as u32 + 1, handles);
-        let streams = match taken
-            .and_then(|()| check(self.peer.as_ref(), len, &outgoing.wire, before))
-        {
-            Ok(streams) => streams,
-            Err(failure) => {
-                self.revoke((key, channel), given);
-                return Err(failure);
-            }
-        };
+        let streams =
+            match taken.and_then(|()| check(self.peer.as_ref(), len, &outgoing.wire, before)) {
+                Ok(streams) => streams,
+                Err(failure) => {
+                    self.revoke((key, channel), given);
+                    return Err(failure);
+                }
+            };
         if let Some(co) = self.conversations.get_mut(&key) {
             co.sending.extend((0..streams).map(|_| Sending::new(None)));
         }

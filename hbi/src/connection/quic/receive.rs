@@ -22,7 +22,7 @@ use crate::{
     value::{Handles, Packed},
     wire::{
         mux::{Payload, Violation},
-        quic::{Frame, Reader, STOP_CANCELLED, STOP_DONE},
+        quic::{Frame, RESET_CLOSING, Reader, STOP_CANCELLED, STOP_DONE},
     },
 };
 
@@ -128,6 +128,9 @@ pub(super) fn poll_frame(
         match read {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Ok(Some(chunk))) => reader.push(chunk.bytes),
+            Poll::Ready(Err(ReadError::Reset(code))) if code == RESET_CLOSING.into() => {
+                return Poll::Ready(Read::Lost);
+            }
             Poll::Ready(Ok(None) | Err(ReadError::Reset(_))) => return abandoned(),
             Poll::Ready(Err(_)) => return Poll::Ready(Read::Lost),
         }
@@ -178,6 +181,10 @@ impl State {
             };
             let read = match read {
                 Poll::Ready(Read::Lost) | Poll::Pending => {
+                    if read.is_ready() {
+                        // nothing more comes of it
+                        receiving.stream = None;
+                    }
                     if let Some(reason) = &self.closed {
                         return Poll::Ready(Err(reason.clone()));
                     }

@@ -18,7 +18,9 @@ use super::{
 };
 use crate::{
     Failure,
-    wire::quic::{ChannelHead, StreamKind, write_data, write_end, write_error, write_item},
+    wire::quic::{
+        ChannelHead, RESET_CLOSING, StreamKind, write_data, write_end, write_error, write_item,
+    },
 };
 
 /// Bytes one channel takes over from its sender beyond what the transport takes.
@@ -175,7 +177,10 @@ impl Sending {
         self.state = SendState::Stopped;
         self.queue.clear();
         self.queued = 0;
-        self.stream = None;
+        if let Some(mut stream) = self.stream.take() {
+            // dropped, it would still send what it holds; one that was stopped is over, too
+            let _ = stream.reset(RESET_CLOSING.into());
+        }
         self.stopped = None;
         if let Some(pump) = self.pump.take() {
             pump.abort();
@@ -217,6 +222,7 @@ impl Sending {
         }
         if self.state == SendState::Ending {
             // it cannot have been finished before; if it was stopped it is over as well
+            let _ = stream.finish();
             let _ = stream.finish();
             self.state = SendState::Closed;
             self.stream = None;

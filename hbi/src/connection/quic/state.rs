@@ -480,7 +480,12 @@ impl State {
             None => None,
         };
         let Some(receiving) = receiving else {
-            if channel == 0 || self.early.insert((key, channel), (stream, reader)).is_some() {
+            if channel == 0
+                || self
+                    .early
+                    .insert((key, channel), (stream, reader))
+                    .is_some()
+            {
                 return Err(Violation(format!("channel {channel} was opened twice")));
             }
             return Ok(());
@@ -659,7 +664,8 @@ impl State {
         self.prepare.clear();
         self.early.clear();
         let ledger = std::mem::take(&mut self.ledger);
-        self.dropped.extend(ledger.into_values().map(Dropped::Given));
+        self.dropped
+            .extend(ledger.into_values().map(Dropped::Given));
         for co in self.conversations.values_mut() {
             for sending in &mut co.sending {
                 sending.stop();
@@ -693,7 +699,8 @@ impl State {
             self.settle(key);
         }
         let objects = self.objects.take_all();
-        self.dropped.extend(objects.into_iter().map(Dropped::Object));
+        self.dropped
+            .extend(objects.into_iter().map(Dropped::Object));
         self.wakers.extend(self.waiting_for_room.drain(..));
         self.wakers.append(&mut self.closed_wakers);
     }

@@ -8,10 +8,13 @@ use super::{
     StreamKind,
     frame::{HEAD, Reader, read_names, text, write, write_names},
 };
-use crate::wire::mux::{
-    Preface, Settings, Violation,
-    frame::{Fields, kind},
-    preface, read_preface,
+use crate::{
+    Kind,
+    wire::mux::{
+        Preface, Settings, Violation,
+        frame::{Fields, kind},
+        preface, read_preface,
+    },
 };
 
 /// Kinds of messages that only this wire has.
@@ -67,6 +70,13 @@ pub enum Control<'a> {
     Goodbye(u64),
     /// The sender has nothing left to do, and has opened this many conversations in all.
     Done(u64),
+    /// The sender ends the connection; the last message.
+    Close {
+        /// What kind of thing went wrong.
+        kind: Kind,
+        /// Why, in words.
+        reason: Cow<'a, str>,
+    },
 }
 
 impl Control<'_> {
@@ -109,6 +119,10 @@ impl Control<'_> {
             }),
             Control::Done(opened) => write(out, DONE, |out| {
                 out.extend_from_slice(&opened.to_le_bytes());
+            }),
+            Control::Close { kind, reason } => write(out, kind::CLOSE, |out| {
+                out.push((*kind).into());
+                out.extend_from_slice(reason.as_bytes());
             }),
         }
     }
@@ -219,6 +233,12 @@ impl ControlReader {
             },
             kind::GOODBYE => Control::Goodbye(fields.u64()?),
             DONE => Control::Done(fields.u64()?),
+            kind::CLOSE => {
+                let kind = Kind::from(fields.u8()?);
+                let reason = text(fields.rest)?.to_owned().into();
+                fields.rest = &[];
+                Control::Close { kind, reason }
+            }
             other => {
                 return Err(Violation::new(format!(
                     "a control message of unknown kind {other:#04x}"

@@ -30,6 +30,9 @@ pub const STOP_DONE: u32 = 0;
 /// Why a stream is stopped: whoever waited for it gave up.
 pub const STOP_CANCELLED: u32 = 1;
 
+/// Why a stream is reset: the connection ends, which is told on the control stream.
+pub const RESET_CLOSING: u32 = 2;
+
 /// A connection that ends after both sides said goodbye is closed with this.
 pub const CLOSE_GOODBYE: u32 = 0;
 

@@ -93,7 +93,10 @@ fn wrong_frames_say_what_is_wrong() {
         (&[0x33, 0, 0, 0, 0][..], "unknown kind 0x33"),
         (&[0x04, 0xff, 0xff, 0xff, 0xff], "Settings::message"),
         (&[0x04, 1, 0, 0, 0, 0xf0], "reserved flags"),
-        (&[0x03, 5, 0, 0, 0, 0, 0xff, 0xff, 0, 0], "Settings::scripts"),
+        (
+            &[0x03, 5, 0, 0, 0, 0, 0xff, 0xff, 0, 0],
+            "Settings::scripts",
+        ),
         (&[0x02, 1, 0, 0, 0, 0], "ends within"),
         (&[0x07, 1, 0, 0, 0, 0xc1], "no failure"),
     ] {
@@ -132,6 +135,10 @@ fn control_messages_read_as_written() {
         },
         Control::Goodbye(8),
         Control::Done(9),
+        Control::Close {
+            kind: Kind::Limit,
+            reason: "enough".into(),
+        },
     ];
     let mut bytes = Vec::new();
     for message in &messages {
