@@ -334,7 +334,7 @@ impl QuicDriver {
             let Some((stream, reader)) = &mut self.control_in else {
                 return Ok(());
             };
-            match reader.next() {
+            match reader.take_message() {
                 Ok(Some(Control::Close { kind, reason })) => {
                     return Err(End::Failed(ended(kind, &reason)));
                 }

@@ -115,7 +115,7 @@ pub(super) fn poll_frame(
     cx: &mut Context<'_>,
 ) -> Poll<Read> {
     loop {
-        match reader.next() {
+        match reader.take_frame() {
             Ok(Some(frame)) => return Poll::Ready(Read::Frame(frame)),
             Ok(None) => {}
             Err(violation) => return Poll::Ready(Read::Violation(violation)),

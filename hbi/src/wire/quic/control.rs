@@ -149,7 +149,7 @@ impl ControlReader {
         }
     }
 
-    /// Adds what came. Only after [`Self::next`] found no message.
+    /// Adds what came. Only after [`Self::take_message`] found none.
     pub fn push(&mut self, chunk: Bytes) {
         match &mut self.preface {
             Some(preface) => preface.extend_from_slice(&chunk),
@@ -161,7 +161,7 @@ impl ControlReader {
     ///
     /// # Errors
     /// A violation of the protocol.
-    pub fn next(&mut self) -> Result<Option<Control<'static>>, Violation> {
+    pub fn take_message(&mut self) -> Result<Option<Control<'static>>, Violation> {
         if let Some(preface) = &mut self.preface {
             let Some(Preface {
                 settings,

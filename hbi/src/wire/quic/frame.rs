@@ -394,7 +394,7 @@ impl Reader {
         }
     }
 
-    /// Adds what came. Only after [`Self::next`] found no frame.
+    /// Adds what came. Only after [`Self::take_frame`] found none.
     pub fn push(&mut self, chunk: Bytes) {
         debug_assert!(self.chunk.is_empty(), "bytes not looked at would be lost");
         self.chunk = chunk;
@@ -435,7 +435,7 @@ impl Reader {
     ///
     /// # Errors
     /// A violation of the protocol.
-    pub fn next(&mut self) -> Result<Option<Frame>, Violation> {
+    pub fn take_frame(&mut self) -> Result<Option<Frame>, Violation> {
         loop {
             if self.data_left > 0 {
                 // nothing of it is ever kept in `partial`

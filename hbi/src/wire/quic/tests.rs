@@ -15,7 +15,7 @@ fn frames(bytes: &[u8], piece: usize) -> Result<Vec<Frame>, String> {
     let mut frames: Vec<Frame> = Vec::new();
     for piece in bytes.chunks(piece) {
         reader.push(Bytes::copy_from_slice(piece));
-        while let Some(frame) = reader.next().map_err(|violation| violation.0)? {
+        while let Some(frame) = reader.take_frame().map_err(|violation| violation.0)? {
             match (frames.last_mut(), frame) {
                 // raw data is given as it comes
                 (Some(Frame::Data(before)), Frame::Data(more)) if !more.is_empty() => {
@@ -149,7 +149,7 @@ fn control_messages_read_as_written() {
         let mut read = Vec::new();
         for piece in bytes[1..].chunks(piece) {
             reader.push(Bytes::copy_from_slice(piece));
-            while let Some(message) = reader.next().unwrap() {
+            while let Some(message) = reader.take_message().unwrap() {
                 read.push(message);
             }
         }
