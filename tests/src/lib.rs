@@ -1,5 +1,6 @@
 //! What tests of the whole system share: a service with a method of every shape, and pairs of peers
 //! over each transport.
 
+pub mod lossy;
 pub mod pair;
 pub mod work;
