@@ -37,7 +37,7 @@ pub(crate) async fn dial(
         }
         #[cfg(feature = "quic")]
         Scheme::Quic(secured) => {
-            let config = tls.connecting(address, secured)?;
+            let (config, noting) = tls.noting(secured)?;
             let name = super::tls::server_name(&secured.host).map_err(unreachable)?;
             let found = tokio::net::lookup_host(&secured.host).await;
             let found = interleaved(found.map_err(unreachable)?);
@@ -49,7 +49,13 @@ pub(crate) async fn dial(
                     settings,
                 )
             });
-            Ok(Stream::Quic(Box::new(quic.await.map_err(unreachable)?)))
+            let quic = quic.await.map_err(|error| {
+                unreachable(match noting.noted() {
+                    Some(noted) => io::Error::other(super::tls::explain(&noted)),
+                    None => error,
+                })
+            });
+            Ok(Stream::Quic(Box::new(quic?)))
         }
         #[cfg(not(feature = "quic"))]
         Scheme::Quic(_) => Err(super::without_quic(address)),

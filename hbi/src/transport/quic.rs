@@ -219,8 +219,17 @@ fn is_certificate(code: quinn::TransportErrorCode) -> bool {
     )
 }
 
+/// Whether a connection ended in its handshake, over who the peers are.
+pub(crate) fn is_handshake(error: &ConnectionError) -> bool {
+    match error {
+        ConnectionError::TransportError(failed) => alert(failed.code).is_some(),
+        ConnectionError::ConnectionClosed(closed) => alert(closed.error_code).is_some(),
+        _ => false,
+    }
+}
+
 /// A failed handshake in words.
-fn explained(error: ConnectionError) -> io::Error {
+pub(crate) fn explained(error: ConnectionError) -> io::Error {
     let text = match &error {
         ConnectionError::TransportError(failed) => failed.to_string(),
         ConnectionError::ConnectionClosed(closed) => match alert(closed.error_code) {

@@ -108,6 +108,15 @@ mod with {
             self.client.for_pin(secured.pin).config(&[tls::ALPN])
         }
 
+        /// For QUIC, whose handshake tells the number of what is wrong only.
+        #[cfg(feature = "quic")]
+        pub(crate) fn noting(
+            &self,
+            secured: &Secured,
+        ) -> Result<(ClientConfig, Arc<tls::noting::Noting>), Error> {
+            self.client.for_pin(secured.pin).noting(&[tls::ALPN])
+        }
+
         pub(crate) fn serving(&self, address: &Address) -> Result<ServerConfig, Error> {
             match &self.server {
                 Some(server) => server.config(&[tls::ALPN]),

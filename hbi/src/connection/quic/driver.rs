@@ -25,7 +25,7 @@ use crate::{
     Error, Failure, Kind,
     connection::mux::now,
     endpoint::{Landing, Link},
-    transport::Quic,
+    transport::{Quic, explained, is_handshake},
     wire::{
         mux::{Settings, Violation},
         quic::{CLOSE_GOODBYE, CLOSE_KIND, Control, ControlReader},
@@ -261,6 +261,9 @@ impl QuicDriver {
                 "nothing came from the peer for {:?} (`Settings::idle_timeout`)",
                 self.settings.idle_timeout
             )),
+            other if is_handshake(other) => {
+                Failure::new(Kind::Refused, explained(other.clone()).to_string())
+            }
             other => cut(&other.to_string()),
         })
     }
