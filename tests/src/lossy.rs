@@ -74,20 +74,22 @@ impl Relay {
             let mut ways = JoinSet::new();
             let mut packet = vec![0; 1 << 16];
             while let Ok((len, from)) = near.recv_from(&mut packet).await {
-                if !clients.contains_key(&from) {
-                    let Ok(far) = UdpSocket::bind("127.0.0.1:0").await else {
-                        continue;
-                    };
-                    if far.connect(server).await.is_err() {
-                        continue;
-                    }
-                    let far = Arc::new(far);
-                    let (forth, packets) = mpsc::unbounded_channel();
-                    ways.spawn(pass(packets, Arc::clone(&far), None));
-                    ways.spawn(way.clone().back(far, Arc::clone(&near), from));
-                    clients.insert(from, forth);
+                if let Some(forth) = clients.get(&from) {
+                    way.send(forth, &packet[..len]);
+                    continue;
                 }
-                way.send(&clients[&from], &packet[..len]);
+                let Ok(far) = UdpSocket::bind("127.0.0.1:0").await else {
+                    continue;
+                };
+                if far.connect(server).await.is_err() {
+                    continue;
+                }
+                let far = Arc::new(far);
+                let (forth, packets) = mpsc::unbounded_channel();
+                ways.spawn(pass(packets, Arc::clone(&far), None));
+                ways.spawn(way.clone().back(far, Arc::clone(&near), from));
+                way.send(&forth, &packet[..len]);
+                clients.insert(from, forth);
             }
         });
         Ok(Self {

@@ -29,6 +29,12 @@ const SEND_BUFFER: usize = 128 << 10;
 /// The largest piece of raw data in one frame: a failure waits for no more than this.
 const DATA_FRAME: usize = 64 << 10;
 
+/// A stream with larger messages, or with raw data, lets others go first.
+const BULK: usize = 16 << 10;
+
+/// How far bulk goes behind everything else.
+const BULK_PRIORITY: i32 = -1;
+
 /// Bodies up to this size are copied behind their frames' heads.
 const SMALL: usize = 1 << 10;
 
@@ -59,6 +65,8 @@ pub(super) struct Sending {
     pub(super) waker: Option<Waker>,
     /// Ready once the peer wants no more.
     stopped: Option<Pin<Box<dyn Future<Output = bool> + Send>>>,
+    /// What it sends lets others go first.
+    bulk: bool,
     /// The task that opens the stream, or waits for it to take more.
     pub(super) pump: Option<AbortHandle>,
 }
@@ -72,6 +80,7 @@ impl Sending {
             queued: 0,
             waker: None,
             stopped: None,
+            bulk: false,
             pump: None,
         }
     }
@@ -91,6 +100,9 @@ impl Sending {
     /// Queues a frame: its head, and its body where that stands apart.
     pub(super) fn push(&mut self, mut head: Vec<u8>, body: Bytes) {
         self.queued += head.len() + body.len();
+        if head.len() + body.len() > BULK {
+            self.yield_to_others();
+        }
         let body = if body.len() <= SMALL {
             head.extend_from_slice(&body);
             Bytes::new()
@@ -132,6 +144,9 @@ impl Sending {
 
     /// Queues raw data. No bytes at all end a run of it.
     pub(super) fn data(&mut self, mut bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.yield_to_others();
+        }
         loop {
             let piece = bytes.split_to(bytes.len().min(DATA_FRAME));
             let mut head = Vec::with_capacity(8);
@@ -141,6 +156,26 @@ impl Sending {
                 return;
             }
         }
+    }
+
+    fn yield_to_others(&mut self) {
+        if !std::mem::replace(&mut self.bulk, true) {
+            self.prioritise();
+        }
+    }
+
+    /// The stream's place among others, once it is open.
+    fn prioritise(&self) {
+        if let (true, Some(stream)) = (self.bulk, &self.stream) {
+            // one that has ended needs none
+            let _ = stream.set_priority(BULK_PRIORITY);
+        }
+    }
+
+    /// The stream is open.
+    fn open(&mut self, stream: SendStream) {
+        self.stream = Some(stream);
+        self.prioritise();
     }
 
     /// Queues the end in good order.
@@ -273,7 +308,7 @@ impl State {
             let conn = &link.conn;
             if channel == 0 {
                 if let Poll::Ready(Ok((send, recv))) = pin!(conn.open_bi()).poll(&mut cx) {
-                    sending.stream = Some(send);
+                    sending.open(send);
                     co.receiving[0].open(recv);
                 }
             } else if let Poll::Ready(Ok(stream)) = pin!(conn.open_uni()).poll(&mut cx) {
@@ -305,7 +340,7 @@ impl Sending {
             pieces: [bytes.into(), Bytes::new()],
             begun: true,
         });
-        self.stream = Some(stream);
+        self.open(stream);
     }
 }
 
@@ -321,7 +356,7 @@ async fn pump(link: Arc<QuicLink>, key: Key, channel: u16) {
         };
         link.with(|state| {
             if let Some(co) = state.conversations.get_mut(&key) {
-                co.sending[0].stream = Some(send);
+                co.sending[0].open(send);
                 co.receiving[0].open(recv);
                 let waker = co.receiving[0].waker.take();
                 state.wakers.extend(waker);
