@@ -291,7 +291,7 @@ async fn clients_show_certificates_where_they_are_asked_for() {
             .unwrap();
         let server = Options::new()
             .server_tls(tls)
-            .serve("tls://127.0.0.1:0", |peer| async move {
+            .serve(format!("{scheme}://127.0.0.1:0"), |peer| async move {
                 // without a check of the application's the certificate is who the peer is
                 let shown: &Certificate = peer.identity().expect("one is required");
                 let names = shown.dns_names();
@@ -331,7 +331,7 @@ async fn clients_may_be_asked_only() {
         let server = Options::new()
             .server_tls(tls)
             .authenticate(|shown| async move { Ok(shown.certificate().is_some()) })
-            .serve("tls://127.0.0.1:0", |peer| async move {
+            .serve(format!("{scheme}://127.0.0.1:0"), |peer| async move {
                 let known = *peer.identity::<bool>().expect("it was checked");
                 Ok(HostingEnv::new().function("known", move || known))
             })
