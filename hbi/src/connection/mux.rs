@@ -95,9 +95,9 @@ pub(super) fn now() -> Instant {
 }
 
 impl MuxLink {
-    pub(crate) fn new(info: LinkInfo, settings: Settings) -> Self {
+    pub(crate) fn new(info: LinkInfo, settings: Settings, token: &[u8]) -> Self {
         let state = State {
-            mux: Machine::new(settings, now()),
+            mux: Machine::with_token(settings, token, now()),
             interner: None,
             objects: Objects::default(),
             spans: HashMap::new(),

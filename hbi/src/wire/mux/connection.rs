@@ -163,9 +163,14 @@ impl<P, U> fmt::Debug for Connection<P, U> {
 impl<P, U> Connection<P, U> {
     /// A connection that begins; its preface is the first of its output.
     pub fn new(settings: Settings, now: Instant) -> Self {
+        Self::with_token(settings, &[], now)
+    }
+
+    /// The same, with what this side wants to be known by.
+    pub fn with_token(settings: Settings, token: &[u8], now: Instant) -> Self {
         let own = settings.clamped();
         let mut out = Vec::new();
-        preface::write(&mut out, &own);
+        preface::write(&mut out, &own, token);
         Self {
             window: own.connection_window,
             own,
