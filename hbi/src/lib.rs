@@ -53,7 +53,7 @@
 //! - `script` (default): free peer-script, in Rhai on fibers. Without it this side still lands calls
 //!   and straight lines of calls, which is all that stubs and compositions send.
 //! - `checked`: [`script!`](macro@script) checks the syntax when the program compiles.
-//! - `tls`: `tls://` addresses; certificates are configured in [`tls`].
+//! - `tls`: `tls://` addresses; certificates are configured in `hbi::tls`.
 
 mod connection;
 pub mod endpoint;

@@ -317,6 +317,11 @@ impl Link for MuxLink {
             state.mux.wait_for_room(cx);
             return Poll::Pending;
         }
+        // within a landing it would wait for itself; the landings are bounded already
+        if depth == 0 && !state.mux.takes_opening(request.arguments.len()) {
+            state.mux.wait_for_room(cx);
+            return Poll::Pending;
+        }
         let script = match &request.text {
             Some(text) => match state.intern(text) {
                 Ok(number) => Some(number),

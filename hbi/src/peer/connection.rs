@@ -38,7 +38,7 @@ impl Peer {
     }
 
     /// Who the peer is, as [`Options::authenticate`] found; without such a check it is the
-    /// [`Certificate`](crate::tls::Certificate) that the peer has shown. `None` where nothing is known,
+    /// certificate (`hbi::tls::Certificate`) that the peer has shown. `None` where nothing is known,
     /// and where it is of another type.
     pub fn identity<I: 'static>(&self) -> Option<&I> {
         self.po.info().identity()

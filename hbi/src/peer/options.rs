@@ -149,8 +149,8 @@ impl Options {
     ///         }
     ///     })
     ///     .serve("mem://doc-token", |peer| async move {
-    ///         let User(name) = peer.identity().expect("it was checked");
-    ///         Ok(HostingEnv::new().function("whoami", move || name.to_string()))
+    ///         let &User(name) = peer.identity().expect("it was checked");
+    ///         Ok(HostingEnv::new().function("whoami", move || name.to_owned()))
     ///     })
     ///     .await?;
     /// let refused = hbi::connect("mem://doc-token", HostingEnv::new()).await.unwrap_err();

@@ -145,7 +145,7 @@ pub struct Connection<P, U> {
     pub(super) pinged: bool,
     pub(super) closed: Option<Box<Failure>>,
     pub(super) waiting_for_room: VecDeque<Waker>,
-    wakers: Vec<Waker>,
+    pub(super) wakers: Vec<Waker>,
     /// Users' values of ended conversations, to be dropped outside of the lock.
     pub(super) dropped: Vec<U>,
 }

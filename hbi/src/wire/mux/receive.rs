@@ -406,7 +406,8 @@ impl<P, U> Connection<P, U> {
             self.deadlines.push(at, id);
             self.prune_deadlines();
         }
-        if more || fields.rest.len() > ALLOWANCE {
+        // a head alone costs nothing
+        if fields.rest.len() > ALLOWANCE || (more && !fields.rest.is_empty()) {
             self.charge_connection(fields.rest.len() as u32 + MESSAGE_COST)?;
         }
         if more {

@@ -25,6 +25,10 @@ const BULK_FRAME: usize = 64 << 10;
 /// Messages up to this size go out before bulk, and are copied beside the frames' heads.
 const SMALL: usize = 16 << 10;
 
+/// Bytes of openings that wait for the connection's credit before more openings have to wait
+/// themselves; one is always taken.
+const UNSENT: usize = 8 << 20;
+
 /// What a conversation is opened with.
 #[derive(Debug, Clone, Copy)]
 pub struct Opening<'a> {
@@ -109,7 +113,10 @@ impl<P, U> Connection<P, U> {
         let remaining = opening.deadline.map(|at| at.saturating_duration_since(now));
         let mut bits = bit::OUT_STARTED;
         let cost = first_cost(opening.arguments.len());
-        let whole = opening.arguments.len() <= SMALL && cost <= self.credit;
+        // one that fits a frame is never cut, so that no later one overtakes it
+        let head = frame::MAX_OPENING + 5 * opening.handles.len();
+        let frame = (peer.frame as usize).saturating_sub(head);
+        let whole = opening.arguments.len() <= frame && cost <= self.credit;
         let last = opening.last && streams == 0 && whole;
         for (fact, bit) in [
             (last, bit::OUT_ENDED),
@@ -121,8 +128,11 @@ impl<P, U> Connection<P, U> {
                 bits |= bit;
             }
         }
-        self.opened += 1;
-        let id = self.ours.insert(Conversation::new(bits, self.opened));
+        if whole {
+            self.opened += 1;
+        }
+        let ordinal = if whole { self.opened } else { u64::MAX };
+        let id = self.ours.insert(Conversation::new(bits, ordinal));
         if let Some(at) = opening.deadline {
             self.deadlines.push(at, id);
             self.prune_deadlines();
@@ -163,15 +173,19 @@ impl<P, U> Connection<P, U> {
                 self.add_streams(id, streams);
             }
         } else {
-            let mut head = Vec::with_capacity(64);
-            fields(&mut head);
+            // the head goes at once and costs nothing: what follows in the conversation, a stream's
+            // items or its end, needs it to be open
+            frame::write(&mut self.out, kind::OPEN, id.to_wire(), |out| {
+                out.push(flags | flag::MORE);
+                fields(out);
+            });
             self.add_streams(id, streams);
             let message = Chunk::Message {
                 kind: kind::OPEN,
                 flags,
-                fields: head,
+                fields: Vec::new(),
                 body: Bytes::copy_from_slice(opening.arguments),
-                begun: false,
+                begun: true,
                 first: true,
             };
             self.queue(id, 0, message);
@@ -419,6 +433,25 @@ impl<P, U> Connection<P, U> {
         }
     }
 
+    /// Whether an opening with so many bytes of arguments can be taken now: a peer that reads slowly
+    /// or never is not to fill this side's memory. Where not, wait for room.
+    pub fn takes_opening(&mut self, len: usize) -> bool {
+        if len <= ALLOWANCE || self.closed.is_some() {
+            return true;
+        }
+        let lists = self.ready.iter().chain(&self.bulk);
+        let mut unsent = 0;
+        for &(id, _) in lists.filter(|(id, channel)| *channel == 0 && !id.is_hosted()) {
+            let channels = self.ours.get_mut(id).and_then(|co| co.channels.as_ref());
+            if let Some(channels) = channels
+                && is_first(&channels.sending[0].queue)
+            {
+                unsent += channels.sending[0].queued;
+            }
+        }
+        unsent == 0 || unsent + len <= UNSENT
+    }
+
     /// Whether a channel takes a message now.
     pub fn has_room(&mut self, id: CoId, channel: u16) -> bool {
         self.sending(id, channel)
@@ -553,8 +586,9 @@ impl<P, U> Connection<P, U> {
             return;
         };
         let bulk = match &chunk {
-            Chunk::Message { body, .. } => {
-                sending.queued += body.len() + MESSAGE_COST as usize;
+            Chunk::Message { body, begun, .. } => {
+                let head = if *begun { 0 } else { MESSAGE_COST as usize };
+                sending.queued += body.len() + head;
                 body.len() > SMALL
             }
             Chunk::Data(bytes) => {
@@ -640,7 +674,7 @@ impl<P, U> Connection<P, U> {
         };
         let mut sink = Sink { out, pieces };
         let mut written = 0;
-        let (mut starved, mut last) = (false, false);
+        let (mut starved, mut last, mut opened) = (false, false, false);
         while written < limit {
             let only = sending.queue.len() == 1;
             let Some(chunk) = sending.queue.front_mut() else {
@@ -693,6 +727,10 @@ impl<P, U> Connection<P, U> {
                     }
                     let more = n < body.len();
                     let plain = *first && !*begun && !more && n <= ALLOWANCE;
+                    if *first && !more && *kind == kind::OPEN {
+                        self.opened += 1;
+                        co.ordinal = self.opened;
+                    }
                     let (kind, mut flags) = match (*begun, more) {
                         (false, false) => (*kind, *flags),
                         (false, true) => (*kind, *flags | flag::MORE),
@@ -722,6 +760,7 @@ impl<P, U> Connection<P, U> {
                     }
                     *begun = true;
                     if !more {
+                        opened |= *first;
                         sending.queue.pop_front();
                     }
                     sink.piece(piece);
@@ -747,12 +786,26 @@ impl<P, U> Connection<P, U> {
             None
         };
         self.wake(waker);
+        if opened {
+            self.opening_sent();
+        }
         if ended {
             self.write_end(id, channel);
         } else if channel == 0 {
             self.settle(id);
         }
         written
+    }
+
+    /// One large opening less waits to be sent: somebody's next has room. Who is asked may be gone
+    /// meanwhile, so all are once nothing is left that would ask the next.
+    fn opening_sent(&mut self) {
+        let idle = self.ready.is_empty() && self.bulk.is_empty();
+        let count = if idle { self.waiting_for_room.len() } else { 1 };
+        let wakers = self
+            .waiting_for_room
+            .drain(..count.min(self.waiting_for_room.len()));
+        self.wakers.extend(wakers);
     }
 
     /// Lists a channel that got credit, if it has something to send.
