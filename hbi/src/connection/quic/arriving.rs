@@ -3,17 +3,38 @@
 use std::{
     future::Future,
     pin::{Pin, pin},
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use quinn::{RecvStream, SendStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::receive::{Read, poll_frame};
+use super::receive::{Read, poll_frame_where};
 use crate::wire::{
     mux::{Settings, Violation},
     quic::{ChannelHead, Frame, Open, Reader, StreamKind},
 };
+
+/// An opening larger than this waits for room before more of it is read.
+const LARGE: usize = 64 << 10;
+
+/// How many messages of the largest size may be put together at once.
+const AT_ONCE: usize = 4;
+
+/// Bytes of room that are counted together.
+const UNIT: usize = 1 << 10;
+
+/// Room for large openings, of which a connection puts together so many at once.
+pub(super) fn room(settings: &Settings) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(AT_ONCE * largest(settings).div_ceil(UNIT)))
+}
+
+/// The largest opening.
+fn largest(settings: &Settings) -> usize {
+    settings.message as usize + settings.frame as usize
+}
 
 /// A stream that the peer opened.
 pub(super) struct Arriving(Option<Parts>);
@@ -24,6 +45,35 @@ struct Parts {
     reader: Reader,
     /// What was read of a unidirectional stream's head.
     head: Vec<u8>,
+    room: Room,
+}
+
+/// Room for the opening, where it needs some.
+enum Room {
+    None,
+    Of(Arc<Semaphore>),
+    Waiting(Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>),
+    /// There is room as long as this lives.
+    There(#[expect(dead_code, reason = "held to be dropped")] Option<OwnedSemaphorePermit>),
+}
+
+impl Room {
+    /// Ready once so much of a frame may be read.
+    fn poll(&mut self, needs: usize, cx: &mut Context<'_>) -> Poll<()> {
+        if let Room::Of(room) = self {
+            if needs <= LARGE {
+                return Poll::Ready(());
+            }
+            let units = needs.div_ceil(UNIT) as u32;
+            let waiting = Arc::clone(room).acquire_many_owned(units);
+            // it is never closed
+            *self = Room::Waiting(Box::pin(async move { waiting.await.ok() }));
+        }
+        if let Room::Waiting(waiting) = self {
+            *self = Room::There(ready!(waiting.as_mut().poll(cx)));
+        }
+        Poll::Ready(())
+    }
 }
 
 /// What it is.
@@ -50,20 +100,26 @@ pub(super) enum Arrived {
 }
 
 impl Arriving {
-    pub(super) fn conversation(send: SendStream, recv: RecvStream, settings: &Settings) -> Self {
-        Self::new(Some(send), recv, settings)
+    pub(super) fn conversation(
+        send: SendStream,
+        recv: RecvStream,
+        settings: &Settings,
+        room: &Arc<Semaphore>,
+    ) -> Self {
+        Self::new(Some(send), recv, settings, Room::Of(Arc::clone(room)))
     }
 
     pub(super) fn unidirectional(recv: RecvStream, settings: &Settings) -> Self {
-        Self::new(None, recv, settings)
+        Self::new(None, recv, settings, Room::None)
     }
 
-    fn new(send: Option<SendStream>, recv: RecvStream, settings: &Settings) -> Self {
+    fn new(send: Option<SendStream>, recv: RecvStream, settings: &Settings, room: Room) -> Self {
         Self(Some(Parts {
             send,
             recv,
             reader: Reader::new(settings),
             head: Vec::new(),
+            room,
         }))
     }
 }
@@ -109,22 +165,27 @@ enum Found {
 }
 
 impl Parts {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Read> {
+        let room = &mut self.room;
+        // one that is too large is refused when it is looked at next
+        let may_read = |reader: &mut Reader, cx: &mut Context<'_>| room.poll(reader.needs(), cx);
+        poll_frame_where(&mut self.recv, &mut self.reader, cx, may_read)
+    }
+
     fn poll_opening(&mut self, cx: &mut Context<'_>) -> Poll<Result<Found, Violation>> {
-        Poll::Ready(
-            match ready!(poll_frame(&mut self.recv, &mut self.reader, cx)) {
-                Read::Frame(Frame::Open(open)) => Ok(Found::Open(open)),
-                Read::Frame(_) => Err(Violation(
-                    "a conversation that does not begin with an opening".into(),
-                )),
-                Read::Failed(_) => Err(Violation(
-                    "a conversation that ended before its opening: the order of landings would \
+        Poll::Ready(match ready!(self.poll_frame(cx)) {
+            Read::Frame(Frame::Open(open)) => Ok(Found::Open(open)),
+            Read::Frame(_) => Err(Violation(
+                "a conversation that does not begin with an opening".into(),
+            )),
+            Read::Failed(_) => Err(Violation(
+                "a conversation that ended before its opening: the order of landings would \
                      wait for it"
-                        .into(),
-                )),
-                Read::Lost => Ok(Found::Nothing),
-                Read::Violation(violation) => Err(violation),
-            },
-        )
+                    .into(),
+            )),
+            Read::Lost => Ok(Found::Nothing),
+            Read::Violation(violation) => Err(violation),
+        })
     }
 
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Found, Violation>> {

@@ -13,10 +13,10 @@ use std::{
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, stream::FuturesUnordered};
 use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
-use tokio::time::Sleep;
+use tokio::{sync::Semaphore, time::Sleep};
 
 use super::{
-    arriving::{Arrived, Arriving},
+    arriving::{self, Arrived, Arriving},
     hosting::Opened,
     link::QuicLink,
     state::Key,
@@ -54,6 +54,8 @@ pub(crate) struct QuicDriver {
     conversations: Streams<(SendStream, RecvStream)>,
     unidirectional: Streams<RecvStream>,
     arriving: FuturesUnordered<Arriving>,
+    /// Room for large openings.
+    room: Arc<Semaphore>,
     control_out: ControlOut,
     control_in: Option<(RecvStream, ControlReader)>,
     closed: Pin<Box<dyn Future<Output = ConnectionError> + Send>>,
@@ -110,6 +112,7 @@ impl QuicDriver {
             conversations: Box::pin(conversations.fuse()),
             unidirectional: Box::pin(unidirectional.fuse()),
             arriving: FuturesUnordered::new(),
+            room: arriving::room(&settings),
             control_out: ControlOut::Opening(Box::pin(async move { opening.open_uni().await })),
             control_in: control.map(|stream| (stream, ControlReader::new(&settings))),
             settings,
@@ -274,7 +277,7 @@ impl QuicDriver {
             let mut arriving = if let Poll::Ready(Some((send, recv))) =
                 self.conversations.as_mut().poll_next(cx)
             {
-                Arriving::conversation(send, recv, &self.settings)
+                Arriving::conversation(send, recv, &self.settings, &self.room)
             } else if let Poll::Ready(Some(recv)) = self.unidirectional.as_mut().poll_next(cx) {
                 Arriving::unidirectional(recv, &self.settings)
             } else {

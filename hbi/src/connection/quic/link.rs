@@ -204,7 +204,7 @@ impl Link for QuicLink {
         let posted = self.info.trace.then(|| Posted::new(trace));
         let mut outgoing = Outgoing::default();
         let opened = self.with(|state| {
-            if let Err(poll) = state.may_open(depth, cx) {
+            if let Err(poll) = state.may_open(depth, request.arguments.len(), cx) {
                 return poll;
             }
             let key = Key::ours(state.opened + 1);
@@ -254,6 +254,9 @@ impl Link for QuicLink {
                 state.deadline(at, key);
             }
             state.kick(&self.arc(), key, 0);
+            if landing == 0 {
+                state.count_unsent(key, request.arguments.len());
+            }
             Poll::Ready(Ok(key.co()))
         });
         if let Poll::Ready(Ok(co)) = &opened {
@@ -547,6 +550,7 @@ impl State {
     fn may_open(
         &mut self,
         depth: u8,
+        len: usize,
         cx: &mut Context<'_>,
     ) -> Result<(), Poll<Result<CoNumber, Error>>> {
         let refused = |kind, text| Err(Poll::Ready(Err(Error::new(kind, text))));
@@ -566,8 +570,13 @@ impl State {
         if depth == 0 && self.leaving.is_some() {
             return refused(Kind::Disconnected, "this side said goodbye");
         }
+        // within a landing it would wait for itself; the landings are bounded already
+        let waits = depth == 0
+            && len > ORDERED
+            && self.unsent > 0
+            && self.unsent + len > self.own.connection_window as usize;
         match &self.peer {
-            Some(peer) if self.posting < peer.conversations as usize => Ok(()),
+            Some(peer) if self.posting < peer.conversations as usize && !waits => Ok(()),
             Some(_) if depth > 0 => Err(Poll::Ready(Err(Failure::limit(
                 "conversations",
                 "all that the peer takes at once are open",
@@ -582,6 +591,16 @@ impl State {
                 }
                 Err(Poll::Pending)
             }
+        }
+    }
+
+    /// Counts a large opening that waits to be sent.
+    fn count_unsent(&mut self, key: Key, len: usize) {
+        if let Some(co) = self.conversations.get_mut(&key)
+            && !co.sending[0].is_empty()
+        {
+            co.unsent = len;
+            self.unsent += len;
         }
     }
 

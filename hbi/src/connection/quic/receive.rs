@@ -5,7 +5,7 @@ use std::{
     future::Future,
     pin::pin,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::Bytes;
@@ -114,12 +114,23 @@ pub(super) fn poll_frame(
     reader: &mut Reader,
     cx: &mut Context<'_>,
 ) -> Poll<Read> {
+    poll_frame_where(stream, reader, cx, |_, _| Poll::Ready(()))
+}
+
+/// The next frame of a stream; more of it is read only where `may_read` says so.
+pub(super) fn poll_frame_where(
+    stream: &mut RecvStream,
+    reader: &mut Reader,
+    cx: &mut Context<'_>,
+    mut may_read: impl FnMut(&mut Reader, &mut Context<'_>) -> Poll<()>,
+) -> Poll<Read> {
     loop {
         match reader.take_frame() {
             Ok(Some(frame)) => return Poll::Ready(Read::Frame(frame)),
             Ok(None) => {}
             Err(violation) => return Poll::Ready(Read::Violation(violation)),
         }
+        ready!(may_read(reader, cx));
         let read = pin!(stream.read_chunk(CHUNK, true)).poll(cx);
         let abandoned = || {
             let text = "dropped by the peer before its end";

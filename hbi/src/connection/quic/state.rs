@@ -87,6 +87,8 @@ pub(super) struct Conversation {
     pub(super) released: bool,
     pub(super) running: Option<Running>,
     pub(super) span: Option<Span>,
+    /// Bytes of its large opening that wait to be sent.
+    pub(super) unsent: usize,
 }
 
 impl Conversation {
@@ -97,6 +99,7 @@ impl Conversation {
             released: false,
             running: None,
             span: None,
+            unsent: 0,
         }
     }
 
@@ -188,6 +191,8 @@ pub(super) struct State {
     pub(super) closed: Option<Box<Failure>>,
     pub(super) ended_well: bool,
     pub(super) waiting_for_room: VecDeque<Waker>,
+    /// Bytes of large openings that wait to be sent.
+    pub(super) unsent: usize,
     pub(super) closed_wakers: Vec<Waker>,
     pub(super) wakers: Vec<Waker>,
     pub(super) dropped: Vec<Dropped>,
@@ -234,6 +239,7 @@ impl State {
             closed: None,
             ended_well: false,
             waiting_for_room: VecDeque::new(),
+            unsent: 0,
             closed_wakers: Vec::new(),
             wakers: Vec::new(),
             dropped: Vec::new(),
@@ -604,9 +610,13 @@ impl State {
 
     /// Frees a conversation when nothing is left of it.
     pub(super) fn settle(&mut self, key: Key) {
-        let Some(co) = self.conversations.get(&key) else {
+        let Some(co) = self.conversations.get_mut(&key) else {
             return;
         };
+        if co.unsent > 0 && co.sending[0].is_empty() {
+            self.unsent -= std::mem::take(&mut co.unsent);
+            self.wakers.extend(self.waiting_for_room.pop_front());
+        }
         let over = co.is_over() || self.closed.is_some();
         if !co.released || !over {
             if !self.started_goodbye() {

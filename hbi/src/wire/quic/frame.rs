@@ -431,6 +431,11 @@ impl Reader {
         parse(&self.partial)
     }
 
+    /// The length of the frame that is not whole yet, as far as that is known.
+    pub fn needs(&mut self) -> usize {
+        self.head().map_or(0, |(_, len)| len)
+    }
+
     /// The next frame, if it is whole; raw data is given as it comes.
     ///
     /// # Errors
