@@ -97,6 +97,95 @@ fn written(message: &Control<'_>) -> Vec<u8> {
     bytes
 }
 
+/// The page that writes the wire down.
+const PAGE: &str = include_str!("../../docs/quic.md");
+
+/// The bytes of an example of the page.
+fn vector(name: &str) -> Vec<u8> {
+    let (_, rest) = PAGE
+        .split_once(&format!("```vector {name}\n"))
+        .unwrap_or_else(|| panic!("the page has no example {name}"));
+    let (hex, _) = rest.split_once("```").unwrap();
+    hex.split_whitespace()
+        .map(|byte| u8::from_str_radix(byte, 16).unwrap())
+        .collect()
+}
+
+#[test]
+fn the_examples_of_the_page_are_what_is_written() {
+    let preface = Control::Preface {
+        settings: Box::new(Settings::default()),
+        token: (&[][..]).into(),
+    };
+    assert_eq!(vector("preface"), written(&preface));
+    let mut control = Vec::new();
+    for message in [
+        Control::Define {
+            number: 1,
+            parameters: vec!["a0".into(), "a1".into()],
+            source: "calc::add(a0, a1)".into(),
+        },
+        Control::Defined(1),
+        Control::Release {
+            object: 3,
+            count: 1,
+        },
+        Control::Seen {
+            receivers: true,
+            number: 5,
+            channel: 0,
+            handles: 2,
+        },
+        Control::Goodbye(7),
+        Control::Done(9),
+        Control::Close {
+            kind: hbi::Kind::Refused,
+            reason: "no".into(),
+        },
+    ] {
+        message.write(&mut control);
+    }
+    assert_eq!(vector("control"), control);
+    let script = |inline| match inline {
+        false => ScriptText::Number(1),
+        true => ScriptText::Inline {
+            parameters: vec!["a0".into()],
+            source: "f(a0)".into(),
+        },
+    };
+    let mut openings = Vec::new();
+    for (number, inline) in [(1, true), (2, false)] {
+        let opening = Opening {
+            number,
+            landing: number,
+            script: Some(script(inline)),
+            value: true,
+            last: true,
+            remaining: (!inline).then_some(Duration::from_secs(1)),
+            depth: 0,
+            trace: None,
+            arguments: &[0x91, 0x05],
+            handles: &[],
+        };
+        write_opening(&mut openings, &opening);
+    }
+    assert_eq!(vector("openings"), openings);
+    let mut frames = Vec::new();
+    write_script(&mut frames, &script(false), false, &[0x90], &[]);
+    write_data(&mut frames, 3);
+    frames.extend_from_slice(b"abc");
+    write_data(&mut frames, 0);
+    let stream = WireHandle {
+        kind: HandleKind::Stream,
+        number: 1,
+    };
+    write_item(&mut frames, 6, true, &[stream]);
+    frames.extend_from_slice(&[0xd6, 72, 0, 0, 0, 0]);
+    write_end(&mut frames);
+    assert_eq!(vector("frames"), frames);
+    assert_eq!(vector("channel"), channel(5, true, 1));
+}
+
 /// An opening that asks for the value of `one()`.
 fn opening(number: u64, landing: u64, last: bool, handles: &[WireHandle]) -> Vec<u8> {
     let script = ScriptText::Inline {
@@ -311,6 +400,56 @@ async fn streams_that_nobody_waits_for_are_stopped() {
     let send = client.unidirectional(&bytes).await;
     assert!(send.stopped().await.unwrap().is_some());
     assert!(client.conn.close_reason().is_none());
+}
+
+/// The head of an opening whose arguments are large, and the zeros that are to follow.
+fn large_opening(number: u64) -> (Vec<u8>, usize) {
+    let mut bytes = opening(number, 0, true, &[]);
+    let len = (3 << 20) + bytes.len() - 5;
+    bytes[1..5].copy_from_slice(&(len as u32).to_le_bytes());
+    (bytes, 3 << 20)
+}
+
+#[tokio::test]
+async fn few_large_openings_are_put_together_at_once() {
+    let server = server().await;
+    let client = Client::new(&server).await;
+    let (begun, mut beginning) = tokio::sync::mpsc::unbounded_channel();
+    let (go, _) = tokio::sync::watch::channel(false);
+    let mut writing = tokio::task::JoinSet::new();
+    for number in 1..=12 {
+        let (head, left) = large_opening(number);
+        let (mut send, mut recv) = client.conversation(&head).await;
+        let (begun, mut going) = (begun.clone(), go.subscribe());
+        writing.spawn(async move {
+            // more than waits in a stream that nobody reads
+            send.write_all(&vec![0; 1 << 20]).await.unwrap();
+            begun.send(()).unwrap();
+            going.wait_for(|go| *go).await.unwrap();
+            send.write_all(&vec![0; left - (1 << 20)]).await.unwrap();
+            send.finish().unwrap();
+            recv.read_to_end(1 << 10).await.unwrap()
+        });
+    }
+    for _ in 0..4 {
+        beginning.recv().await.unwrap();
+    }
+    // others go on meanwhile
+    for number in 13..=33 {
+        let (_send, mut recv) = client
+            .conversation(&opening(number, number - 12, true, &[]))
+            .await;
+        recv.read_to_end(100).await.unwrap();
+    }
+    let mut more = 0;
+    while beginning.try_recv().is_ok() {
+        more += 1;
+    }
+    assert!(more <= 1, "{} are put together at once", 4 + more);
+    go.send_replace(true);
+    while let Some(answer) = writing.join_next().await {
+        assert!(!answer.unwrap().is_empty());
+    }
 }
 
 async fn works(server: &hbi::Server) {
