@@ -140,6 +140,50 @@ async fn objects_in_answers_that_nobody_reads_are_taken_back() {
     }
 }
 
+/// Data without end.
+fn endless() -> hbi::Data {
+    let piece = bytes::Bytes::from(vec![7; 16 << 10]);
+    hbi::Data::stream(futures_util::stream::repeat_with(move || {
+        Ok::<_, hbi::Error>(piece.clone())
+    }))
+}
+
+#[tokio::test]
+async fn a_poster_learns_why_its_host_reads_no_more() {
+    let far = far(20, SHORT).await;
+    let mut co = far.peer.po().co().await.unwrap();
+    let error = co.send_data(endless()).await.unwrap_err();
+    assert!(error.to_string().contains("no hosted code"), "{error}");
+}
+
+#[tokio::test]
+async fn a_sender_without_room_learns_of_the_deadline() {
+    let far = far(20, SHORT).await;
+    let co = far.peer.po().co().await.unwrap();
+    let mut co = co.within(Duration::from_millis(200));
+    co.send_code("work::wait(1)").await.unwrap();
+    let error = co.send_data(endless()).await.unwrap_err();
+    assert!(error.is_timeout(), "{error}");
+}
+
+#[tokio::test]
+async fn a_host_that_ends_early_lets_the_poster_finish() {
+    let far = far(20, SHORT).await;
+    let mut co = far.work.send_file("f").open().await.unwrap();
+    let sent = co.send_data(vec![0; 5 << 20]).await;
+    let error = sent.unwrap_err();
+    assert!(error.to_string().contains("wants no more"), "{error}");
+    let mut co = co.start_recv().await.unwrap();
+    let _meta: hbi_tests::work::FileMeta = co.recv_obj().await.unwrap();
+    let mut file = Vec::new();
+    co.recv_data(&mut file).await.unwrap();
+    assert!(!file.is_empty());
+    drop(co);
+    while far.peer.conversations() != (0, 0) {
+        far.work.add(0, 0).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_goodbye_loses_nothing() {
     for round in 0..5 {

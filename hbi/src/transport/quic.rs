@@ -135,8 +135,9 @@ fn transport(settings: &Settings) -> Arc<TransportConfig> {
         // beside them there is the control stream
         .max_concurrent_uni_streams((streams.clamp(settings.channels, STREAMS) + 1).into())
         .stream_receive_window(settings.window.into())
-        // what waits in one stream must not hold up another: each has its own window
-        .receive_window(VarInt::MAX)
+        // what waits in one stream must not hold up another: each has its own window, and all
+        // together as much as this side holds
+        .receive_window(VarInt::from_u64(settings.held).unwrap_or(VarInt::MAX))
         .datagram_receive_buffer_size(None)
         .keep_alive_interval(Some(settings.keep_alive))
         // one that is too long to be told is none

@@ -321,14 +321,11 @@ impl Link for QuicLink {
         let key = Key::from(co);
         let mut outgoing = Outgoing::default();
         let sent = self.with(|state| {
-            let (gone, closed) = (state.gone(), state.closed.is_some());
             let Some(sending) = state.sending(key, channel) else {
-                return Poll::Ready(Err(gone));
+                return Poll::Ready(Err(state.gone()));
             };
-            match sending.state {
-                SendState::Open => {}
-                SendState::Stopped if !closed => return Poll::Ready(Err(*stopped())),
-                _ => return Poll::Ready(Err(gone)),
+            if sending.state != SendState::Open {
+                return state.poll_refused(key, channel, cx).map(Err);
             }
             if !sending.has_room() {
                 sending.waker = Some(cx.waker().clone());
@@ -622,6 +619,33 @@ impl State {
             self.dropped.extend(span.map(Dropped::Span));
             self.settle(key);
         }
+    }
+
+    /// Why a channel takes nothing more.
+    fn poll_refused(&mut self, key: Key, channel: u16, cx: &mut Context<'_>) -> Poll<Failure> {
+        if self.closed.is_some() {
+            return Poll::Ready(self.gone());
+        }
+        let stopped_here = self
+            .sending(key, channel)
+            .is_some_and(|sending| sending.state == SendState::Stopped);
+        if channel == 0 && !key.is_hosted() {
+            // of a deadline the reason is known, of a host that failed it comes
+            let known = self
+                .conversations
+                .get(&key)
+                .is_some_and(|co| matches!(co.receiving[0].state, ReceiveState::Failed(_)));
+            if (known || stopped_here)
+                && let Some(why) = ready!(self.poll_why(key, cx))
+            {
+                return Poll::Ready(*why);
+            }
+        }
+        Poll::Ready(if stopped_here {
+            *stopped()
+        } else {
+            self.gone()
+        })
     }
 
     /// Queues a value on a channel.

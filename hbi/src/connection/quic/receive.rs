@@ -26,6 +26,9 @@ use crate::{
     },
 };
 
+/// Frames that are looked through for the end of a conversation.
+const AHEAD: usize = 256;
+
 /// Bytes taken from a stream at once.
 const CHUNK: usize = 64 << 10;
 
@@ -44,6 +47,9 @@ pub(super) struct Receiving {
     /// Missing while it is on its way.
     pub(super) stream: Option<RecvStream>,
     pub(super) reader: Reader,
+    /// Frames that were read while somebody looked for the end; they come before what is in the
+    /// stream.
+    ahead: VecDeque<Frame>,
     /// Scripts that the driver made ready.
     pub(super) ready: VecDeque<Received>,
     /// The driver has a script to make ready; what comes behind it waits.
@@ -61,6 +67,7 @@ impl Receiving {
             state: ReceiveState::Open,
             stream,
             reader,
+            ahead: VecDeque::new(),
             ready: VecDeque::new(),
             preparing: false,
             waker: None,
@@ -185,10 +192,13 @@ impl State {
                 }
             }
             let read = match &mut receiving.stream {
-                Some(stream) if !receiving.preparing => {
-                    poll_frame(stream, &mut receiving.reader, cx)
-                }
-                _ => Poll::Pending,
+                _ if receiving.preparing => Poll::Pending,
+                _ if !receiving.ahead.is_empty() => match receiving.ahead.pop_front() {
+                    Some(frame) => Poll::Ready(Read::Frame(frame)),
+                    None => Poll::Pending,
+                },
+                Some(stream) => poll_frame(stream, &mut receiving.reader, cx),
+                None => Poll::Pending,
             };
             let read = match read {
                 Poll::Ready(Read::Lost) | Poll::Pending => {
@@ -251,6 +261,38 @@ impl State {
                 }
                 Read::Violation(violation) => self.violated(violation),
                 Read::Lost => {}
+            }
+        }
+    }
+
+    /// Why the host of a conversation reads no more of it, `None` where it ended in good order. It ends
+    /// its side before it stops to read, so its end is there or on its way.
+    pub(super) fn poll_why(
+        &mut self,
+        key: Key,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Box<Failure>>> {
+        let co = self.conversations.get_mut(&key);
+        let Some(receiving) = co.and_then(|co| co.receiving.first_mut()) else {
+            return Poll::Ready(None);
+        };
+        if let ReceiveState::Failed(why) = &receiving.state {
+            return Poll::Ready(Some(why.clone()));
+        }
+        loop {
+            match receiving.ahead.back() {
+                Some(Frame::Failed(why)) => return Poll::Ready(Some(why.clone())),
+                Some(Frame::End | Frame::Item { last: true, .. }) => return Poll::Ready(None),
+                _ if receiving.ahead.len() >= AHEAD => return Poll::Ready(None),
+                _ => {}
+            }
+            let Some(stream) = &mut receiving.stream else {
+                return Poll::Ready(None);
+            };
+            match ready!(poll_frame(stream, &mut receiving.reader, cx)) {
+                Read::Frame(frame) => receiving.ahead.push_back(frame),
+                Read::Failed(why) => return Poll::Ready(Some(why)),
+                Read::Violation(_) | Read::Lost => return Poll::Ready(None),
             }
         }
     }
