@@ -54,6 +54,7 @@
 //!   and straight lines of calls, which is all that stubs and compositions send.
 //! - `checked`: [`script!`](macro@script) checks the syntax when the program compiles.
 //! - `tls`: `tls://` addresses; certificates are configured in `hbi::tls`.
+//! - `quic`: `quic://` addresses, see the guide's chapter; includes `tls`.
 
 mod connection;
 pub mod endpoint;

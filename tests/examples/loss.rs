@@ -1,18 +1,13 @@
 //! Measures a small call beside a bulk transfer over a way that loses packets.
 //!
 //! ```text
-//! cargo run --release -p hbi-tests --example loss
+//! cargo run --release -p hbi-tests --features tun --example loss
 //! ```
 //!
-//! QUIC goes through a UDP relay in this process, which delays each packet by 20 ms each way and loses
-//! 0, 1 and 5 % of them each way. TCP and TLS are measured where a network namespace can be made whose
-//! loopback does the same (Linux, root, `tc` with netem): segments cannot be lost by a program. Run it
-//! within one, and name it so:
-//!
-//! ```text
-//! unshare --net sh -c 'ip link set lo up && tc qdisc add dev lo root netem delay 20ms loss 1% \
-//!     && cargo run --release -p hbi-tests --example loss -- here'
-//! ```
+//! With the feature `tun`, where a network interface can be made (Linux, root), QUIC, TLS and TCP go
+//! through one that delays each packet by 20 ms each way and loses 0, 1 and 5 % of them each way.
+//! Without, QUIC goes through a UDP relay that does the same, and the others are left out: no program
+//! can lose the kernel's segments.
 
 use std::{
     net::SocketAddr,
@@ -57,39 +52,63 @@ async fn main() -> hbi::Result<()> {
     println!("{CALLS} calls, one after the other, round trip in ms:\n");
     println!("transport | lost | beside | median | p99 | longest | bulk MB/s");
     println!("--- | --- | --- | --- | --- | --- | ---");
-    if std::env::args().nth(1).as_deref() == Some("here") {
-        for over in [Transport::Quic, Transport::Tls, Transport::Tcp] {
-            let server = serve(over).await?;
-            measure(&format!("{over:?}"), "here", server.address().to_string()).await?;
-        }
-        return Ok(());
-    }
     for percent in [0, 1, 5] {
-        let server = serve(Transport::Quic).await?;
-        let Scheme::Quic(at) = server.address().scheme() else {
-            unreachable!("it was asked for");
-        };
         let loss = Loss {
             permille: percent * 10,
             delay: DELAY,
             seed: 42,
         };
-        let host: SocketAddr = at.host.parse().expect("it is bound to an address");
-        let relay = Relay::start(host, loss).await.expect("there are sockets");
-        let pin = at.pin.expect("the certificate is self-signed");
-        let address = format!("quic://{}#sha256={pin}", relay.address());
-        measure("Quic", &format!("{percent} %"), address).await?;
+        if let Err(why) = mirrored(loss, percent).await {
+            eprintln!("{why}: QUIC over a relay only");
+            relayed(loss, percent).await?;
+        }
     }
     Ok(())
 }
 
-async fn serve(over: Transport) -> hbi::Result<hbi::Server> {
-    let options = over.serving(Options::new());
-    let factory = |_peer| async { Ok(HostingEnv::new().service(FarHost::new(MyFar))) };
-    options.serve(over.address(), factory).await
+/// All transports, over a network interface that loses packets.
+#[cfg(feature = "tun")]
+async fn mirrored(loss: Loss, percent: u64) -> Result<(), String> {
+    use hbi_tests::mirror::{FAR, Mirror, NEAR};
+    let _mirror = Mirror::start(loss).map_err(|error| format!("no network interface: {error}"))?;
+    for over in [Transport::Quic, Transport::Tls, Transport::Tcp] {
+        let near = over.address().replace("127.0.0.1", &NEAR.to_string());
+        let done = async {
+            let server = serve(over, &near).await?;
+            let far = server.address().to_string();
+            let far = far.replace(&NEAR.to_string(), &FAR.to_string());
+            measure(&format!("{over:?}"), percent, far).await
+        };
+        done.await.map_err(|error| error.to_string())?;
+    }
+    Ok(())
 }
 
-async fn measure(transport: &str, lost: &str, address: String) -> hbi::Result<()> {
+#[cfg(not(feature = "tun"))]
+async fn mirrored(_loss: Loss, _percent: u64) -> Result<(), String> {
+    Err("built without the feature `tun`".to_owned())
+}
+
+/// QUIC, over a relay that loses packets.
+async fn relayed(loss: Loss, percent: u64) -> hbi::Result<()> {
+    let server = serve(Transport::Quic, "quic://127.0.0.1:0").await?;
+    let Scheme::Quic(at) = server.address().scheme() else {
+        unreachable!("it was asked for");
+    };
+    let host: SocketAddr = at.host.parse().expect("it is bound to an address");
+    let relay = Relay::start(host, loss).await.expect("there are sockets");
+    let pin = at.pin.expect("the certificate is self-signed");
+    let address = format!("quic://{}#sha256={pin}", relay.address());
+    measure("Quic", percent, address).await
+}
+
+async fn serve(over: Transport, address: &str) -> hbi::Result<hbi::Server> {
+    let options = over.serving(Options::new());
+    let factory = |_peer| async { Ok(HostingEnv::new().service(FarHost::new(MyFar))) };
+    options.serve(address, factory).await
+}
+
+async fn measure(transport: &str, percent: u64, address: String) -> hbi::Result<()> {
     for beside in ["nothing", "bulk"] {
         let peer = hbi::connect(&address, HostingEnv::new()).await?;
         let far = FarStub::new(&peer);
@@ -121,7 +140,7 @@ async fn measure(transport: &str, lost: &str, address: String) -> hbi::Result<()
         let ms = |n: usize| times[n].as_secs_f64() * 1e3;
         let (median, p99, longest) = (ms(CALLS / 2), ms(CALLS * 99 / 100), ms(CALLS - 1));
         println!(
-            "{transport} | {lost} | {beside} | {median:.1} | {p99:.1} | {longest:.1} | {speed:.2}"
+            "{transport} | {percent} % | {beside} | {median:.1} | {p99:.1} | {longest:.1} | {speed:.2}"
         );
         if let Some(bulk) = bulk {
             bulk.abort();

@@ -2,5 +2,7 @@
 //! over each transport.
 
 pub mod lossy;
+#[cfg(feature = "tun")]
+pub mod mirror;
 pub mod pair;
 pub mod work;

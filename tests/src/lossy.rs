@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -35,15 +35,20 @@ pub struct Relay {
     address: SocketAddr,
     lost: Arc<AtomicU64>,
     passed: Arc<AtomicU64>,
+    moved: Arc<AtomicBool>,
     _tasks: JoinSet<()>,
 }
 
 /// Decides by a sequence of numbers that is the same each time (xorshift).
 #[derive(Debug, Clone)]
-struct Dice(Arc<Mutex<u64>>, u64);
+pub(crate) struct Dice(Arc<Mutex<u64>>, u64);
 
 impl Dice {
-    fn loses(&self) -> bool {
+    pub(crate) fn new(loss: Loss) -> Self {
+        Self(Arc::new(Mutex::new(loss.seed | 1)), loss.permille)
+    }
+
+    pub(crate) fn loses(&self) -> bool {
         let mut state = self.0.lock().unwrap_or_else(|e| e.into_inner());
         *state ^= *state << 13;
         *state ^= *state >> 7;
@@ -63,10 +68,12 @@ impl Relay {
         let (lost, passed) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
         let way = Way {
             loss,
-            dice: Dice(Arc::new(Mutex::new(loss.seed | 1)), loss.permille),
+            dice: Dice::new(loss),
             lost: Arc::clone(&lost),
             passed: Arc::clone(&passed),
         };
+        let moved = Arc::<AtomicBool>::default();
+        let moves = Arc::clone(&moved);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut clients: HashMap<SocketAddr, mpsc::UnboundedSender<Packet>> = HashMap::new();
@@ -74,6 +81,9 @@ impl Relay {
             let mut ways = JoinSet::new();
             let mut packet = vec![0; 1 << 16];
             while let Ok((len, from)) = near.recv_from(&mut packet).await {
+                if moves.swap(false, Ordering::Relaxed) {
+                    clients.clear();
+                }
                 if let Some(forth) = clients.get(&from) {
                     way.send(forth, &packet[..len]);
                     continue;
@@ -96,8 +106,14 @@ impl Relay {
             address,
             lost,
             passed,
+            moved,
             _tasks: tasks,
         })
+    }
+
+    /// From now on clients come from other addresses, as the server sees it.
+    pub fn move_clients(&self) {
+        self.moved.store(true, Ordering::Relaxed);
     }
 
     /// Where clients reach the server.
@@ -115,7 +131,7 @@ impl Relay {
 }
 
 /// When a packet is to arrive, and what is in it.
-type Packet = (Instant, Vec<u8>);
+pub(crate) type Packet = (Instant, Vec<u8>);
 
 #[derive(Debug, Clone)]
 struct Way {

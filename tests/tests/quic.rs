@@ -21,9 +21,13 @@ struct Far {
 }
 
 async fn far(permille: u64, delay: Duration) -> Far {
+    far_with(Options::new(), permille, delay).await
+}
+
+async fn far_with(options: Options, permille: u64, delay: Duration) -> Far {
     let seen = Arc::new(Seen::default());
     let kept = Arc::clone(&seen);
-    let server = Transport::Quic.serving(Options::new());
+    let server = Transport::Quic.serving(options);
     let server = server.serve("quic://127.0.0.1:0", move |peer| {
         let (seen, po) = (Arc::clone(&kept), peer.po());
         async move { Ok(HostingEnv::new().service(WorkHost::new(MyWork { seen, po }))) }
@@ -182,6 +186,22 @@ async fn a_host_that_ends_early_lets_the_poster_finish() {
     while far.peer.conversations() != (0, 0) {
         far.work.add(0, 0).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn clients_may_move_where_the_server_lets_them() {
+    let far = far_with(Options::new().migration(true), 0, SHORT).await;
+    for n in 0..3 {
+        far.relay.move_clients();
+        assert_eq!(far.work.add(n, 1).await.unwrap(), n + 1);
+    }
+    let mut settings = hbi::Settings::default();
+    settings.idle_timeout = Duration::from_millis(300);
+    let far = far_with(Options::new().settings(settings), 0, SHORT).await;
+    assert_eq!(far.work.add(1, 1).await.unwrap(), 2);
+    far.relay.move_clients();
+    let error = far.work.add(1, 1).await.unwrap_err();
+    assert!(error.is_disconnected(), "{error}");
 }
 
 #[tokio::test]

@@ -26,5 +26,9 @@ pub mod errors {}
 #[doc = include_str!("limits.md")]
 pub mod limits {}
 
+#[cfg(feature = "quic")]
+#[doc = include_str!("quic.md")]
+pub mod quic {}
+
 #[doc = include_str!("testing.md")]
 pub mod testing {}

@@ -186,6 +186,15 @@ impl Options {
         self
     }
 
+    /// Lets a client of a `quic://` address go on from another address of its own, as a phone does that
+    /// leaves one network for another. By default a server takes nothing from there: whom it has let in,
+    /// and counts ([`Defences`]), stays where it was.
+    #[cfg(feature = "quic")]
+    pub fn migration(mut self, migration: bool) -> Self {
+        self.tls.migration = migration;
+        self
+    }
+
     /// Connects to a peer; see [`connect`].
     ///
     /// # Errors

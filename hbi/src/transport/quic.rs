@@ -150,12 +150,13 @@ pub(super) fn listen(
     address: SocketAddr,
     tls: Arc<rustls::ServerConfig>,
     settings: &Settings,
+    migration: bool,
 ) -> io::Result<Endpoint> {
     let tls = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
     config
         .transport_config(transport(settings))
-        .migration(false);
+        .migration(migration);
     Endpoint::server(config, address)
 }
 

@@ -11,13 +11,16 @@ use super::{Address, Secured, Stream};
 use super::{Fingerprint, tls};
 use crate::{Error, Kind};
 
-/// What is configured for `tls://` addresses.
+/// What is configured for `tls://` and `quic://` addresses.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TlsOptions {
     #[cfg(feature = "tls")]
     pub(crate) client: tls::ClientTls,
     #[cfg(feature = "tls")]
     pub(crate) server: Option<tls::ServerTls>,
+    /// Whether a client may go on from another address.
+    #[cfg(feature = "quic")]
+    pub(crate) migration: bool,
 }
 
 #[cfg(feature = "tls")]
