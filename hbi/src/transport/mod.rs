@@ -17,7 +17,7 @@ pub(crate) use dial::dial;
 pub use fingerprint::Fingerprint;
 pub(crate) use listener::{Arrived, Listener, Source};
 #[cfg(feature = "quic")]
-pub(crate) use quic::{Quic, explained, is_handshake};
+pub(crate) use quic::{FIRST_STREAMS, Quic, explained, is_handshake};
 pub(crate) use secure::{Insecure, TlsOptions};
 pub(crate) use stream::{ByteStream, Stream};
 

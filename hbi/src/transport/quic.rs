@@ -19,8 +19,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::{Insecure, tls};
 use crate::wire::{mux::Settings, quic::StreamKind};
 
-/// Streams within conversations that the peer may have open at once, in all conversations together.
-const STREAMS: u32 = 4096;
+/// Streams of each kind that a peer may have open at first. QUIC keeps something for each that may be
+/// open, so the driver allows more only as they are used.
+pub(crate) const FIRST_STREAMS: u32 = 64;
 
 /// A connection whose handshake is done. What is read of it is the peer's control stream.
 pub(crate) struct Quic {
@@ -128,12 +129,10 @@ impl AsyncWrite for Quic {
 /// What QUIC itself is told of this side's limits.
 fn transport(settings: &Settings) -> Arc<TransportConfig> {
     let settings = settings.clone().clamped();
-    let streams = settings.conversations.saturating_mul(settings.channels);
     let mut config = TransportConfig::default();
     config
-        .max_concurrent_bidi_streams(settings.conversations.into())
-        // beside them there is the control stream
-        .max_concurrent_uni_streams((streams.clamp(settings.channels, STREAMS) + 1).into())
+        .max_concurrent_bidi_streams(settings.conversations.min(FIRST_STREAMS).into())
+        .max_concurrent_uni_streams(FIRST_STREAMS.into())
         .stream_receive_window(settings.window.into())
         // what waits in one stream must not hold up another: each has its own window, and all
         // together as much as this side holds

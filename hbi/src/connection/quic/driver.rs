@@ -20,6 +20,7 @@ use super::{
     hosting::Opened,
     link::QuicLink,
     state::Key,
+    streams::Allowed,
 };
 use crate::{
     Error, Failure, Kind,
@@ -54,6 +55,8 @@ pub(crate) struct QuicDriver {
     conversations: Streams<(SendStream, RecvStream)>,
     unidirectional: Streams<RecvStream>,
     arriving: FuturesUnordered<Arriving>,
+    /// How many streams the peer may open.
+    pub(super) allowed: Allowed,
     /// Room for large openings.
     room: Arc<Semaphore>,
     control_out: ControlOut,
@@ -112,6 +115,7 @@ impl QuicDriver {
             conversations: Box::pin(conversations.fuse()),
             unidirectional: Box::pin(unidirectional.fuse()),
             arriving: FuturesUnordered::new(),
+            allowed: Allowed::new(&settings),
             room: arriving::room(&settings),
             control_out: ControlOut::Opening(Box::pin(async move { opening.open_uni().await })),
             control_in: control.map(|stream| (stream, ControlReader::new(&settings))),
@@ -313,8 +317,11 @@ impl QuicDriver {
                     true => Key::ours(head.number),
                     false => Key::hosted(head.number),
                 };
-                self.link
-                    .with(|state| state.channel_arrived(key, head.channel, recv, reader))
+                self.link.with(|state| {
+                    let arrived = state.channel_arrived(key, head.channel, recv, reader);
+                    self.allowed.stream(state, &self.link.conn);
+                    arrived
+                })
             }
             Arrived::Control { recv, rest } => {
                 if self.control_in.is_some() {

@@ -65,6 +65,7 @@ impl QuicDriver {
             }
             receiving.seen = open.handles.len() as u32;
             state.hosting += 1;
+            self.allowed.conversation(state.hosting, &link.conn);
             let co = Conversation::new(Sending::new(Some(send)), receiving);
             state.conversations.insert(key, co);
             state.add_received(key, &open.handles)?;

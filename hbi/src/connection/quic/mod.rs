@@ -12,6 +12,7 @@ mod link;
 mod receive;
 mod send;
 mod state;
+mod streams;
 
 pub(crate) use driver::QuicDriver;
 pub(crate) use link::QuicLink;

@@ -67,6 +67,8 @@ pub(super) struct Sending {
     stopped: Option<Pin<Box<dyn Future<Output = bool> + Send>>>,
     /// What it sends lets others go first.
     bulk: bool,
+    /// It stands in the queue of those that wait for their streams.
+    waits: bool,
     /// The task that opens the stream, or waits for it to take more.
     pub(super) pump: Option<AbortHandle>,
 }
@@ -81,6 +83,7 @@ impl Sending {
             waker: None,
             stopped: None,
             bulk: false,
+            waits: false,
             pump: None,
         }
     }
@@ -307,9 +310,17 @@ impl State {
             let mut cx = Context::from_waker(Waker::noop());
             let conn = &link.conn;
             if channel == 0 {
-                if let Poll::Ready(Ok((send, recv))) = pin!(conn.open_bi()).poll(&mut cx) {
-                    sending.open(send);
-                    co.receiving[0].open(recv);
+                let open = match self.opening.is_empty() {
+                    true => pin!(conn.open_bi()).poll(&mut cx),
+                    false => Poll::Pending,
+                };
+                match open {
+                    Poll::Ready(Ok((send, recv))) => {
+                        sending.open(send);
+                        co.receiving[0].open(recv);
+                    }
+                    // one that failed is seen there
+                    _ => return self.wait_for_stream(link, key),
                 }
             } else if let Poll::Ready(Ok(stream)) = pin!(conn.open_uni()).poll(&mut cx) {
                 sending.begin(stream, key, channel);
@@ -344,25 +355,57 @@ impl Sending {
     }
 }
 
-/// Opens a channel's stream where that had to wait, and writes until nothing is left.
+impl State {
+    /// Queues a conversation that cannot have its stream yet.
+    fn wait_for_stream(&mut self, link: &Arc<QuicLink>, key: Key) {
+        let Some(sending) = self.sending(key, 0) else {
+            return;
+        };
+        if !std::mem::replace(&mut sending.waits, true) {
+            self.opening.push_back(key);
+            if self.opening.len() == 1 {
+                link.runtime.spawn(open_waiting(Arc::clone(link)));
+            }
+        }
+    }
+}
+
+/// Opens the streams of conversations that wait for them, in their order: their landings wait for each
+/// other, so none may take a stream before one that was begun earlier.
+async fn open_waiting(link: Arc<QuicLink>) {
+    loop {
+        let Ok((send, recv)) = link.conn.open_bi().await else {
+            // the connection is gone, and with it who waited
+            return;
+        };
+        let more = link.with(|state| {
+            while let Some(key) = state.opening.pop_front() {
+                if let Some(co) = state.conversations.get_mut(&key)
+                    && !co.sending[0].is_over()
+                {
+                    co.sending[0].open(send);
+                    co.receiving[0].open(recv);
+                    let waker = co.receiving[0].waker.take();
+                    state.wakers.extend(waker);
+                    state.kick(&link, key, 0);
+                    break;
+                }
+            }
+            !state.opening.is_empty()
+        });
+        if !more {
+            return;
+        }
+    }
+}
+
+/// Opens a stream within a conversation where that had to wait, and writes until nothing is left.
 async fn pump(link: Arc<QuicLink>, key: Key, channel: u16) {
     let missing = link.with(|state| {
         let sending = state.sending(key, channel);
         sending.is_some_and(|sending| sending.stream.is_none() && !sending.is_over())
     });
-    if missing && channel == 0 {
-        let Ok((send, recv)) = link.conn.open_bi().await else {
-            return link.with(|state| state.lost_stream(key, channel));
-        };
-        link.with(|state| {
-            if let Some(co) = state.conversations.get_mut(&key) {
-                co.sending[0].open(send);
-                co.receiving[0].open(recv);
-                let waker = co.receiving[0].waker.take();
-                state.wakers.extend(waker);
-            }
-        });
-    } else if missing {
+    if missing {
         let Ok(stream) = link.conn.open_uni().await else {
             return link.with(|state| state.lost_stream(key, channel));
         };

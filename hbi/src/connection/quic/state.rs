@@ -164,6 +164,8 @@ pub(super) struct State {
     /// All conversations of the peer up to this number are known, and those beyond.
     known_to: u64,
     known: BTreeSet<u64>,
+    /// Conversations of this side that wait for their streams, in order.
+    pub(super) opening: VecDeque<Key>,
     /// Streams that came before the message that names them.
     early: HashMap<(Key, u16), (RecvStream, Reader)>,
     interner: Option<Interner>,
@@ -219,6 +221,7 @@ impl State {
             landing: 0,
             known_to: 0,
             known: BTreeSet::new(),
+            opening: VecDeque::new(),
             early: HashMap::new(),
             interner: None,
             acknowledged: Vec::new(),
@@ -510,6 +513,15 @@ impl State {
         let waker = receiving.waker.take();
         self.wakers.extend(waker);
         Ok(())
+    }
+
+    /// Streams within conversations that the peer has open.
+    pub(super) fn open_streams(&self) -> usize {
+        let open = |co: &Conversation| {
+            let streams = co.receiving.iter().skip(1);
+            streams.filter(|stream| stream.stream.is_some()).count()
+        };
+        self.early.len() + self.conversations.values().map(open).sum::<usize>()
     }
 
     fn is_known(&self, number: u64) -> bool {
