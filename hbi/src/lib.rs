@@ -80,6 +80,8 @@ pub use peer::{Connection, Credentials, Defences, Options, Peer, Server, connect
 pub use service::{
     Call, CallError, Exchange, Notify, Outbox, Policy, Reactor, Script, ScriptCall, all,
 };
+#[cfg(feature = "quic")]
+pub use transport::Congestion;
 #[cfg(feature = "tls")]
 pub use transport::tls;
 pub use transport::{Address, Fingerprint, Scheme, Secured};

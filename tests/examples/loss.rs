@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hbi::{HostingEnv, Options, Scheme};
+use hbi::{Congestion, HostingEnv, Options, Scheme};
 use hbi_tests::{
     lossy::{Loss, Relay},
     pair::Transport,
@@ -71,13 +71,18 @@ async fn main() -> hbi::Result<()> {
 async fn mirrored(loss: Loss, percent: u64) -> Result<(), String> {
     use hbi_tests::mirror::{FAR, Mirror, NEAR};
     let _mirror = Mirror::start(loss).map_err(|error| format!("no network interface: {error}"))?;
-    for over in [Transport::Quic, Transport::Tls, Transport::Tcp] {
+    for (over, congestion) in [
+        (Transport::Quic, Congestion::Cubic),
+        (Transport::Quic, Congestion::Bbr),
+        (Transport::Tls, Congestion::Cubic),
+        (Transport::Tcp, Congestion::Cubic),
+    ] {
         let near = over.address().replace("127.0.0.1", &NEAR.to_string());
         let done = async {
-            let server = serve(over, &near).await?;
+            let server = serve(over, congestion, &near).await?;
             let far = server.address().to_string();
             let far = far.replace(&NEAR.to_string(), &FAR.to_string());
-            measure(&format!("{over:?}"), percent, far).await
+            measure(&name(over, congestion), percent, far).await
         };
         done.await.map_err(|error| error.to_string())?;
     }
@@ -91,19 +96,30 @@ async fn mirrored(_loss: Loss, _percent: u64) -> Result<(), String> {
 
 /// QUIC, over a relay that loses packets.
 async fn relayed(loss: Loss, percent: u64) -> hbi::Result<()> {
-    let server = serve(Transport::Quic, "quic://127.0.0.1:0").await?;
-    let Scheme::Quic(at) = server.address().scheme() else {
-        unreachable!("it was asked for");
-    };
-    let host: SocketAddr = at.host.parse().expect("it is bound to an address");
-    let relay = Relay::start(host, loss).await.expect("there are sockets");
-    let pin = at.pin.expect("the certificate is self-signed");
-    let address = format!("quic://{}#sha256={pin}", relay.address());
-    measure("Quic", percent, address).await
+    for congestion in [Congestion::Cubic, Congestion::Bbr] {
+        let server = serve(Transport::Quic, congestion, "quic://127.0.0.1:0").await?;
+        let Scheme::Quic(at) = server.address().scheme() else {
+            unreachable!("it was asked for");
+        };
+        let host: SocketAddr = at.host.parse().expect("it is bound to an address");
+        let relay = Relay::start(host, loss).await.expect("there are sockets");
+        let pin = at.pin.expect("the certificate is self-signed");
+        let address = format!("quic://{}#sha256={pin}", relay.address());
+        measure(&name(Transport::Quic, congestion), percent, address).await?;
+    }
+    Ok(())
 }
 
-async fn serve(over: Transport, address: &str) -> hbi::Result<hbi::Server> {
-    let options = over.serving(Options::new());
+/// What the system does for TCP is the system's business.
+fn name(over: Transport, congestion: Congestion) -> String {
+    match over {
+        Transport::Quic => format!("QUIC, {congestion:?}"),
+        other => format!("{other:?}").to_uppercase(),
+    }
+}
+
+async fn serve(over: Transport, congestion: Congestion, address: &str) -> hbi::Result<hbi::Server> {
+    let options = over.serving(Options::new()).congestion(congestion);
     let factory = |_peer| async { Ok(HostingEnv::new().service(FarHost::new(MyFar))) };
     options.serve(address, factory).await
 }

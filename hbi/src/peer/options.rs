@@ -195,6 +195,13 @@ impl Options {
         self
     }
 
+    /// How fast this side sends over `quic://`. By default [`Congestion::Cubic`](crate::Congestion).
+    #[cfg(feature = "quic")]
+    pub fn congestion(mut self, congestion: crate::Congestion) -> Self {
+        self.tls.congestion = congestion;
+        self
+    }
+
     /// Connects to a peer; see [`connect`].
     ///
     /// # Errors

@@ -47,6 +47,7 @@ pub(crate) async fn dial(
                     name.to_str().into_owned(),
                     Arc::clone(&config),
                     settings,
+                    tls.congestion,
                 )
             });
             let quic = quic.await.map_err(|error| {

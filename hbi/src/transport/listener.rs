@@ -75,8 +75,7 @@ impl Listener {
                     .map_err(failed)?;
                 let none = || failed(io::ErrorKind::NotFound.into());
                 let at = found.next().ok_or_else(none)?;
-                let endpoint =
-                    super::quic::listen(at, config, settings, tls.migration).map_err(failed)?;
+                let endpoint = super::quic::listen(at, config, settings, tls).map_err(failed)?;
                 let host = endpoint.local_addr().map_err(failed)?.to_string();
                 let pin = tls.pin();
                 Ok((

@@ -12,16 +12,30 @@ use std::{
 use bytes::Bytes;
 use quinn::{
     Connection, ConnectionError, Endpoint, IdleTimeout, RecvStream, TransportConfig, VarInt,
+    congestion::BbrConfig,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{Insecure, tls};
+use super::{Insecure, TlsOptions, tls};
 use crate::wire::{mux::Settings, quic::StreamKind};
 
 /// Streams of each kind that a peer may have open at first. QUIC keeps something for each that may be
 /// open, so the driver allows more only as they are used.
 pub(crate) const FIRST_STREAMS: u32 = 64;
+
+/// How fast a side sends over QUIC.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Congestion {
+    /// Slows down when packets are lost, as TCP does: fair to others, and slow on ways that lose packets
+    /// for other reasons, such as wireless ones.
+    #[default]
+    Cubic,
+    /// Sends as fast as packets arrive, and leaves room for small messages beside bulk where packets get
+    /// lost. quinn calls its implementation experimental: it may crowd out others.
+    Bbr,
+}
 
 /// A connection whose handshake is done. What is read of it is the peer's control stream.
 pub(crate) struct Quic {
@@ -127,7 +141,7 @@ impl AsyncWrite for Quic {
 }
 
 /// What QUIC itself is told of this side's limits.
-fn transport(settings: &Settings) -> Arc<TransportConfig> {
+fn transport(settings: &Settings, congestion: Congestion) -> Arc<TransportConfig> {
     let settings = settings.clone().clamped();
     let mut config = TransportConfig::default();
     config
@@ -141,21 +155,24 @@ fn transport(settings: &Settings) -> Arc<TransportConfig> {
         .keep_alive_interval(Some(settings.keep_alive))
         // one that is too long to be told is none
         .max_idle_timeout(IdleTimeout::try_from(settings.idle_timeout).ok());
+    if congestion == Congestion::Bbr {
+        config.congestion_controller_factory(Arc::new(BbrConfig::default()));
+    }
     Arc::new(config)
 }
 
 /// Listens at an address.
 pub(super) fn listen(
     address: SocketAddr,
-    tls: Arc<rustls::ServerConfig>,
+    config: Arc<rustls::ServerConfig>,
     settings: &Settings,
-    migration: bool,
+    options: &TlsOptions,
 ) -> io::Result<Endpoint> {
-    let tls = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
+    let tls = QuicServerConfig::try_from(config).map_err(io::Error::other)?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
     config
-        .transport_config(transport(settings))
-        .migration(migration);
+        .transport_config(transport(settings, options.congestion))
+        .migration(options.migration);
     Endpoint::server(config, address)
 }
 
@@ -165,10 +182,11 @@ pub(super) async fn connect(
     name: String,
     tls: Arc<rustls::ClientConfig>,
     settings: &Settings,
+    congestion: Congestion,
 ) -> io::Result<Quic> {
     let tls = QuicClientConfig::try_from(tls).map_err(io::Error::other)?;
     let mut config = quinn::ClientConfig::new(Arc::new(tls));
-    config.transport_config(transport(settings));
+    config.transport_config(transport(settings, congestion));
     let any = match address {
         SocketAddr::V4(_) => "0.0.0.0:0",
         SocketAddr::V6(_) => "[::]:0",

@@ -21,6 +21,9 @@ pub(crate) struct TlsOptions {
     /// Whether a client may go on from another address.
     #[cfg(feature = "quic")]
     pub(crate) migration: bool,
+    /// How fast this side sends over QUIC.
+    #[cfg(feature = "quic")]
+    pub(crate) congestion: super::Congestion,
 }
 
 #[cfg(feature = "tls")]
