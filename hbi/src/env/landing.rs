@@ -190,7 +190,9 @@ impl Landing for EnvLanding {
         if place >= self.scripts.len() {
             self.scripts.resize(place + 1, None);
         }
-        let old = self.scripts[place].as_ref().map_or(0, |old| old.source.len());
+        let old = self.scripts[place]
+            .as_ref()
+            .map_or(0, |old| old.source.len());
         let bounds = &self.env.bounds;
         let kept = self.kept - old + source.len();
         let script = if source.len() > bounds.source {
