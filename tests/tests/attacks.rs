@@ -42,7 +42,12 @@ fn in_process_of_its_own(name: &str, attack: impl FnOnce()) {
         .arg(this)
         .args(["--exact", name, "--nocapture", "--test-threads", "1"])
         .env(ATTACKED, "1")
-        .env("MALLOC_ARENA_MAX", "2")
+        // what is freed goes back to the system at once
+        .envs([
+            ("MALLOC_ARENA_MAX", "2"),
+            ("MALLOC_MMAP_THRESHOLD_", "65536"),
+            ("MALLOC_TRIM_THRESHOLD_", "65536"),
+        ])
         .output()
         .expect("a shell can be run");
     assert!(
@@ -205,8 +210,7 @@ attacks! {
     recurses_in_turn: "fn f(n) { g(n + 1) } fn g(n) { f(n + 1) } f(0)" => ["`call_depth`"];
     recurses_and_catches: "fn f(n) { try { f(n + 1) } catch { f(n + 1) } } f(0)"
         => ["`call_depth`", "`operations`"];
-    recurses_deep_in_expressions:
-        "fn f(n) { (((((((((((1 + (2 * (3 - (4 + f(n + 1))))))))))))))) } f(0)"
+    recurses_deep_in_expressions: "fn f(n) { 1 + (2 * (3 - (4 + f(n + 1)))) } f(0)"
         => ["`call_depth`", "`expression_depth`"];
     recurses_in_an_index: "fn f(n) { [[[[1]]]][0][0][f(n)] } f(0)" => ["`call_depth`"];
     recurses_in_text: "fn f(n) { `${`${`${f(n)}`}`}` } f(0)" => ["`call_depth`"];
@@ -218,9 +222,9 @@ attacks! {
     doubles_an_array: "let a = [1]; loop { a += a; }" => ["`array`"];
     doubles_an_array_by_appending: "let a = [1]; loop { let b = a; a.append(b); }" => ["`array`"];
     doubles_bytes: "let b = blob(1); loop { b += b; }" => ["`array`"];
-    asks_for_bytes: "blob(1000000000000)" => ["`array`"];
+    asks_for_bytes: "let b = blob(1000000000000); b" => ["`array`"];
     pads_text: "let s = \"\"; s.pad(1000000000000, \"ab\"); s" => ["`string`"];
-    pads_an_array: "let a = []; a.pad(1000000000000, \"ab\"); a" => ["`array`"];
+    pads_an_array: "let a = []; a.pad(1000000000000, \"ab\"); a" => ["`array`", "`string`"];
     pads_with_arrays: "let a = []; a.pad(900, [1, 2, 3, 4, 5, 6, 7, 8]); a" => ["`array`"];
     replaces_each: "let s = \"a\"; for i in 0..13 { s += s; } let t = s; s.replace(\"a\", t); s"
         => ["`string`"];
@@ -228,7 +232,7 @@ attacks! {
         s.replace('a', t); s" => ["`string`"];
     replaces_nothing: "let s = \"a\"; for i in 0..13 { s += s; } let t = s; s.replace(\"\", t); s"
         => ["`string`"];
-    grows_a_map: "let m = #{}; let i = 0; loop { m[`k${i}`] = i; i += 1; }" => ["`map`"];
+    grows_a_map: "let m = #{}; let i = 0; loop { m[\"k\" + i] = i; i += 1; }" => ["`map`"];
     grows_keys: "let s = \"k\"; for i in 0..13 { s += s; } let m = #{}; \
         for i in 0..400 { m[s + i] = i; } m" => ["`string`", "`value`"];
     grows_an_array_in_place: "let a = []; for i in 0..900 { a.push(0); } \
@@ -240,15 +244,15 @@ attacks! {
         for i in 0..900 { a.push(0); } for i in 0..900 { a[i] = b; } a" => ["`array`"];
 
     // many values
-    keeps_many: format!("{} a", (0..250).fold(
-        with_array("#{ \"a\": i }", "").replace("990", "240"),
+    keeps_many: format!("{} a", (0..400).fold(
+        with_array("#{ \"a\": i }", "").replace("990", "100"),
         |all, n| format!("{all} let a{n} = a;"))) => ["`memory`", "`variables`"];
     keeps_many_on_every_level: format!(
         "const S = \"x\"; fn f(a, n) {{ {} f(a, n + 1) }} {}",
         (0..100).fold(String::new(), |all, n| format!("{all} let a{n} = a;")),
         with_array("i", "f(a, 0)")) => ["`memory`", "`call_depth`"];
     keeps_many_texts: format!("let s = \"x\"; for i in 0..12 {{ s += s; }} {} 1",
-        (0..250).fold(String::new(), |all, n| format!("{all} let a{n} = s + {n};")))
+        (0..400).fold(String::new(), |all, n| format!("{all} let a{n} = s + {n};")))
         => ["`memory`", "`variables`"];
     passes_many: format!("{} f({})", with_array("i", ""), many("a,", 7_000)) => ["`memory`"];
     passes_many_on_every_level: format!(
@@ -264,13 +268,22 @@ attacks! {
     shadows_many: "let s = \"x\"; for i in 0..12 { s += s; } \
         loop { let t = s + 1; let t = t + 2; let t = t + 3; }" => ["`operations`"];
     keeps_constants: format!("{} {} 1", with_array("i", ""),
-        (0..250).fold(String::new(), |all, n| format!("{all} const A{n} = a;")))
+        (0..400).fold(String::new(), |all, n| format!("{all} const A{n} = a;")))
         => ["`memory`", "`variables`"];
     iterates_in_iterations: format!("{} {} {{}} {}", with_array("i", ""),
         many("for x in a {", 40), many("}", 40)) => ["`expression_depth`", "complexity"];
     throws_much: "let s = \"x\"; for i in 0..13 { s += s; } throw s" => ["threw"];
     prints_much: "let s = \"x\"; for i in 0..13 { s += s; } loop { print(s); }" => ["`operations`"];
     debugs_much: "let s = \"x\"; for i in 0..13 { s += s; } loop { debug(s); }" => ["`operations`"];
+
+    // straight lines, which run without the interpreter
+    straight_lists_of_lists: format!("let a = later(1); {} a",
+        many("let a = [a, a, a, a, a, a, a, a, a, a];", 300)) => ["`array`"];
+    straight_lists_as_arguments: format!("let a = bytes(4000000); echo([{}])", many("a,", 3_000))
+        => ["`memory`"];
+    straight_large_answers: many("bytes(4000000);", 1_000) => ["`memory`"];
+    straight_members: format!("let a = later(1); {} a", many("let a = a.a;", 1_000))
+        => ["`variables`", "a"];
 
     // what stays in the environment
     fills_env: "let i = 0; loop { env[\"k\" + i] = 1; i += 1; }" => ["`operations`", "`memory`"];
@@ -281,28 +294,221 @@ attacks! {
     // large texts
     many_lets: (0..6_000).fold(String::new(), |all, n| format!("{all}let a{n}={n};"))
         => ["`source`"];
-    many_lets_that_fit: (0..1_200).fold(String::new(), |all, n| format!("{all}let a{n}={n};"))
+    many_lets_that_fit: (0..1_000).fold(String::new(), |all, n| format!("{all}let a{n}=-{n}-1;"))
         => ["`variables`"];
     many_functions: (0..900).fold(String::new(), |all, n| format!("{all}fn f{n}(){{}}"))
         => ["`functions`"];
     many_names: (0..2_000).fold(String::new(), |all, n| format!("{all}f{n}();")) => ["f0"];
     many_paths: (0..1_400).fold(String::new(), |all, n| format!("{all}a{n}::f();")) => ["a0"];
-    many_methods: (0..2_000).fold("let a=1;".to_owned(), |all, n| format!("{all}a.f{n}();"))
+    many_methods: (0..1_700).fold("let a=1;".to_owned(), |all, n| format!("{all}a.f{n}();"))
         => ["f0"];
-    opens_brackets: many("[", 16_000) => ["`expression_depth`"];
-    opens_parentheses: many("(", 16_000) => ["`expression_depth`"];
-    opens_blocks: many("{", 16_000) => ["`expression_depth`"];
-    opens_ifs: many("if true {", 1_700) => ["`expression_depth`"];
+    opens_brackets: many("[", 16_000) => ["`expression_depth`", "`memory`"];
+    opens_parentheses: many("(", 16_000) => ["`expression_depth`", "`memory`"];
+    opens_blocks: many("{", 16_000) => ["`expression_depth`", "`memory`"];
+    opens_ifs: many("if true {", 1_700) => ["`expression_depth`", "`memory`"];
     opens_texts: many("`${", 5_000) => ["`expression_depth`", "`memory`"];
     negates: many("!", 16_000) => ["`expression_depth`"];
     subtracts: many("-", 16_000) => ["`expression_depth`", "--"];
     chains_dots: format!("let a = 1; a{}", many(".a", 8_000)) => ["`expression_depth`", "a"];
     chains_indexes: format!("let a = 1; a{}", many("[0]", 5_000)) => ["`expression_depth`"];
     chains_sums: format!("1{}", many("+1", 8_000)) => ["`expression_depth`"];
-    chains_ands: format!("true{}", many("&&true", 2_700)) => [];
+    chains_ands: format!("true{}", many("&&true", 2_000)) => ["`expression_depth`"];
     chains_else: format!("if false {{}}{}", many("else if false {}", 1_000))
         => ["`expression_depth`"];
-    comments_in_comments: many("/*", 8_000) => ["omment"];
-    strange_bytes: "\u{0}\u{1}\u{feff}\u{202e}💥\u{7f}" => ["input"];
+    comments_in_comments: many("/*", 8_000) => [];
+    strange_bytes: "\u{0}\u{1}\u{feff}\u{202e}💥\u{7f}" => ["nexpected"];
     a_lone_quote: "\"" => ["erminated"];
+    chains_powers: format!("2{}", many("**2", 4_000)) => ["`expression_depth`", "verflow"];
+    chains_paths: format!("a{}()", many("::a", 4_000)) => ["a"];
+    chains_maybes: format!("let a = (); a{}", many("?.a", 4_000)) => ["`expression_depth`"];
+    chains_calls: format!("let a = 1; a{}", many(".b()", 4_000)) => ["`expression_depth`"];
+    chains_calls_and_indexes: format!("let a = 1; a{}", many(".b()[0]", 2_000))
+        => ["`expression_depth`"];
+    chains_coalescing: format!("let a = (); a{}", many("??a", 5_000)) => ["`expression_depth`"];
+    chains_maps: format!("{}1{}", many("#{a:", 100), many("}", 100)) => ["`expression_depth`"];
+    chains_assignments: many("a=", 8_000) => [""];
+    chains_switches: many("switch 1{1=>", 100) => ["`expression_depth`"];
+}
+
+/// Attacks with parameters, or under bounds of their own.
+macro_rules! attacks_with {
+    ($($name:ident($bounds:ident): $set:expr, $ask:expr => $expected:expr;)*) => {$(
+        #[test]
+        fn $name() {
+            let mut $bounds = Bounds::default();
+            $set;
+            attack(stringify!($name), $bounds, $ask, &$expected);
+        }
+    )*};
+}
+
+#[derive(Clone, serde::Serialize)]
+struct Small {
+    a: u8,
+}
+
+fn huge_times(bounds: &mut Bounds) {
+    bounds.operations = u64::MAX;
+    bounds.calls = u64::MAX;
+    bounds.wall_clock = Duration::from_millis(300);
+}
+
+attacks_with! {
+    spins_too_long(bounds): huge_times(&mut bounds),
+        |peer| peer.script("loop {}") => ["`wall_clock`"];
+    calls_too_long(bounds): huge_times(&mut bounds),
+        |peer| peer.script("loop { double(1); }") => ["`wall_clock`"];
+    waits_too_long(bounds): huge_times(&mut bounds),
+        |peer| peer.script("if true { never() }") => ["`wall_clock`"];
+    waits_and_catches(bounds): huge_times(&mut bounds),
+        |peer| peer.script("loop { try { never() } catch { } }") => ["`wall_clock`"];
+    many_empty_lists(bounds): (), |peer| peer
+        .script("let y = x; y[0] + 1")
+        .bind("x", vec![[0_u8; 0]; 4_000_000]) => ["`array`"];
+    many_small_maps(bounds): (), |peer| peer
+        .script("let y = x; y[0] + 1")
+        .bind("x", vec![Small { a: 1 }; 900_000]) => ["`array`"];
+    a_long_text(bounds): (), |peer| peer
+        .script("let y = x; y + 1")
+        .bind("x", "x".repeat(4_000_000)) => ["`string`"];
+    passes_on_long_texts(bounds): bounds.calls = 100, |peer| peer
+        .script("let n = 0; loop { n += 1; bytes(4000000); }") => ["`calls`"];
+    keeps_long_answers(bounds): (), |peer| peer
+        .script("if true { let a = bytes(3900000); let b = bytes(3900000); let c = bytes(3900000); c }")
+        => ["`memory`"];
+    piles_up_long_answers(bounds): (), |peer| peer
+        .script("let a = []; for i in 0..1000 { a.push(bytes(3900000)); }") => ["`memory`"];
+    keeps_long_answers_in_env(bounds): (), |peer| peer
+        .script("for i in 0..1000 { env[\"k\" + i] = bytes(3900000); }") => ["`memory`"];
+    large_bounds_nest(bounds): {
+        bounds.array = 1_000_000;
+        bounds.map = 1_000_000;
+        bounds.value = 10 << 20;
+        bounds.memory = 200 << 20;
+    }, |peer| peer.script("let a = []; loop { a = [a]; }") => ["`nesting`"];
+    large_bounds_nest_maps(bounds): {
+        bounds.array = 1_000_000;
+        bounds.map = 1_000_000;
+        bounds.value = 10 << 20;
+        bounds.memory = 200 << 20;
+    }, |peer| peer.script("let a = #{}; loop { let b = #{}; b.k = a; a = b; }") => ["`nesting`"];
+}
+
+/// Many scripts at once: the typed calls beside them are answered.
+fn crowd(name: &str, source: &'static str, mut bounds: Bounds, expected: &str) {
+    in_process_of_its_own(name, || {
+        runtime().block_on(async {
+            // a debug build has large stacks
+            bounds.fibers = 64;
+            let pair = testing::pair(exposed(bounds), HostingEnv::new())
+                .await
+                .expect("peers in memory can be joined");
+            let scripts: Vec<_> = (0..300)
+                .map(|_| pair.client.script::<IgnoredAny>(source).send())
+                .collect();
+            for n in 0..20 {
+                let double: i64 = pair.client.script("double(n)").bind("n", n).await.unwrap();
+                assert_eq!(double, 2 * n);
+            }
+            for script in scripts {
+                stands(script.await.err(), &[expected]);
+            }
+            let four: i64 = pair.client.script("double(n)").bind("n", 2).await.unwrap();
+            assert_eq!(four, 4);
+        });
+    });
+}
+
+#[test]
+fn many_that_wait() {
+    let mut bounds = Bounds::default();
+    huge_times(&mut bounds);
+    let source = "if true { never() }";
+    crowd("many_that_wait", source, bounds, "`wall_clock`");
+}
+
+#[test]
+fn many_that_spin() {
+    let mut bounds = Bounds::default();
+    bounds.operations = 20_000;
+    crowd("many_that_spin", "loop {}", bounds, "`operations`");
+}
+
+#[test]
+fn anything_in_a_row() {
+    const TOKENS: &[&str] = &[
+        "a",
+        "1",
+        "(",
+        ")",
+        "[",
+        "]",
+        "{",
+        "}",
+        ";",
+        ",",
+        ".",
+        "?.",
+        "?[",
+        "..",
+        "..=",
+        "::",
+        "=",
+        "+",
+        "-",
+        "!",
+        "*",
+        "**",
+        "&&",
+        "??",
+        "<",
+        "#{",
+        "a:",
+        "=>",
+        "|",
+        "||",
+        "if ",
+        "else ",
+        "switch ",
+        "while ",
+        "for a in ",
+        "do ",
+        "try ",
+        "catch ",
+        "fn a()",
+        "let a",
+        "return ",
+        "throw ",
+        "const ",
+        "in ",
+        "`",
+        "${",
+        "\"",
+        "'",
+        "//",
+        "/*",
+        "\n",
+        "@",
+        "_",
+        "é",
+    ];
+    in_process_of_its_own("anything_in_a_row", || {
+        runtime().block_on(async {
+            let mut bounds = Bounds::default();
+            bounds.operations = 1_000;
+            let pair = testing::pair(exposed(bounds), HostingEnv::new())
+                .await
+                .expect("peers in memory can be joined");
+            let pairs = TOKENS
+                .iter()
+                .flat_map(|one| TOKENS.iter().map(move |two| (format!("{one}{two}"), 2_000)));
+            let alone = TOKENS.iter().map(|one| (one.to_string(), 15_000));
+            for (row, length) in alone.chain(pairs) {
+                let source = format!("let a = later(1); a{}", row.repeat(length / row.len()));
+                let error = pair.client.script::<IgnoredAny>(source).await.err();
+                let harmless = error.is_none_or(|e| !e.is_panic() && !e.is_disconnected());
+                assert!(harmless, "{row:?}");
+            }
+        });
+    });
 }

@@ -2,21 +2,19 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc, LazyLock,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Instant,
+    sync::{Arc, LazyLock},
 };
 
-use rhai::{AST, Dynamic, Engine, EvalAltResult, Scope};
-use tokio::sync::Semaphore;
+use rhai::{AST, Dynamic, Engine, EvalAltResult, LexError, ParseErrorType, Scope};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{
+    account,
     calls::{self, Ended, Landing, Thrown},
     convert,
-    engine::{Kept, engine},
+    engine::{FUNCTIONS, engine},
     fiber::Fiber,
+    library::Kept,
     names::Names,
 };
 use crate::{
@@ -25,14 +23,40 @@ use crate::{
     value::Packed,
 };
 
-/// Scripts that run or wait at once in this process; more of them queue, in order.
-const FIBERS: usize = 4096;
+/// Scripts that run or wait at once in this process, and as many more that others wait for: they
+/// would wait for each other otherwise. Each has a stack, which takes two of the some 65,000
+/// mappings that Linux gives a process by default.
+const FIBERS: usize = 16_384;
+const NESTED_FIBERS: usize = 4_096;
 
-/// As many more for scripts that others wait for: they would wait for each other otherwise.
-const NESTED_FIBERS: usize = 1024;
+static FIBERS_OF_ALL: LazyLock<Room> = LazyLock::new(|| Room {
+    fibers: Semaphore::new(FIBERS),
+    nested: Semaphore::new(NESTED_FIBERS),
+});
 
-static ROOM: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(FIBERS));
-static NESTED_ROOM: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(NESTED_FIBERS));
+/// Room for scripts that run or wait at once; more of them queue, in order.
+#[derive(Debug)]
+pub(in crate::env) struct Room {
+    fibers: Semaphore,
+    nested: Semaphore,
+}
+
+impl Room {
+    /// Room for so many, and as many that others wait for.
+    pub(in crate::env) fn new(fibers: usize) -> Self {
+        let fibers = fibers.clamp(1, FIBERS);
+        Self {
+            fibers: Semaphore::new(fibers),
+            nested: Semaphore::new(fibers.min(NESTED_FIBERS)),
+        }
+    }
+
+    async fn place(&self, nested: bool) -> Result<SemaphorePermit<'_>, Failure> {
+        let room = if nested { &self.nested } else { &self.fibers };
+        // it is never closed
+        room.acquire().await.map_err(|_| calls::cancelled())
+    }
+}
 
 /// A script that can run.
 pub(in crate::env) struct Compiled {
@@ -51,9 +75,13 @@ impl Compiled {
         bounds: &Bounds,
     ) -> Result<Self, Failure> {
         let names = Names::of(source);
+        if names.chain > bounds.expression_depth {
+            return Err(limit("expression_depth", bounds.expression_depth));
+        }
+        account::check_pending(names.pending, bounds)?;
         let engine = engine(&names, exposed, bounds);
         let ast = engine.compile(source).map_err(|error| {
-            let failure = Failure::new(Kind::Script, error.err_type().to_string());
+            let failure = not_parsed(error.err_type(), bounds);
             match calls::place(error.position()) {
                 Some(place) => failure.in_script(place),
                 // at the end of the text
@@ -74,22 +102,14 @@ impl Compiled {
         arguments: Vec<Packed>,
         artifacts: Arc<dyn Artifacts>,
         bounds: Bounds,
+        room: Arc<Room>,
         nested: bool,
         print: Box<dyn Fn(&str) + Send + Sync>,
     ) -> Result<Packed, Failure> {
-        let room = if nested { &NESTED_ROOM } else { &ROOM };
-        // it is never closed
-        let _place = room.acquire().await.map_err(|_| calls::cancelled())?;
-        let until = Instant::now().checked_add(bounds.wall_clock);
+        let _place = room.place(nested).await?;
+        let _place_of_all = FIBERS_OF_ALL.place(nested).await?;
         let wall_clock = bounds.wall_clock;
-        let landing = Arc::new(Landing {
-            artifacts,
-            bounds,
-            operations: AtomicU64::new(0),
-            calls: AtomicU64::new(0),
-            until,
-            print,
-        });
+        let landing = Arc::new(Landing::new(artifacts, bounds, self.names.pending, print));
         let (code, own) = (Arc::clone(&self), Arc::clone(&landing));
         let fiber = Fiber::new(move || {
             // the thread is another's again whenever the fiber is suspended
@@ -123,23 +143,18 @@ impl Compiled {
         scope.push("env", Kept);
         for name in &self.names.mentioned {
             if let Some(value) = landing.artifacts.exposed(name) {
-                scope.push_constant_dynamic(name.as_str(), convert::to_dynamic(value)?);
+                scope.push_constant_dynamic(name.as_str(), convert::to_dynamic(value, landing)?);
             }
         }
         for (name, value) in self.parameters.iter().zip(arguments) {
-            scope.push_dynamic(&**name, convert::to_dynamic(value)?);
+            scope.push_dynamic(&**name, convert::to_dynamic(value, landing)?);
         }
         let result = self
             .engine
             .eval_ast_with_scope::<Dynamic>(&mut scope, &self.ast);
-        let limit = landing.bounds.operations;
-        if landing.operations.load(Ordering::Relaxed) > limit {
+        if let Some(failure) = landing.exceeded_operations() {
             // whatever the script made of it
-            return Err(Failure::limit(
-                "operations",
-                limit,
-                "raise `Bounds::operations` at the host",
-            ));
+            return Err(failure);
         }
         match result {
             Ok(value) => Ok(convert::to_packed(&value)?),
@@ -157,17 +172,64 @@ fn end_of(source: &str) -> Place {
     }
 }
 
+fn limit(name: &str, value: usize) -> Failure {
+    Failure::limit(name, value, &format!("raise `Bounds::{name}` at the host"))
+}
+
+/// Why a text is no script.
+fn not_parsed(error: &ParseErrorType, bounds: &Bounds) -> Failure {
+    match error {
+        ParseErrorType::ExprTooDeep => limit("expression_depth", bounds.expression_depth),
+        ParseErrorType::TooManyFunctions => {
+            Failure::limit("functions", FUNCTIONS, "make it several scripts")
+        }
+        ParseErrorType::LiteralTooLarge(what, _) => too_large(what, bounds),
+        ParseErrorType::BadInput(LexError::StringTooLong(_)) => limit("string", bounds.string),
+        other => Failure::new(Kind::Script, shortened(&other.to_string())),
+    }
+}
+
+fn too_large(what: &str, bounds: &Bounds) -> Failure {
+    let (name, value) = match what.to_ascii_lowercase() {
+        what if what.contains("string") => ("string", bounds.string),
+        what if what.contains("map") => ("map", bounds.map),
+        _ => ("array", bounds.array),
+    };
+    limit(name, value)
+}
+
+/// As much of a text as an error shall repeat.
+fn shortened(text: &str) -> String {
+    const MOST: usize = 200;
+    match text.char_indices().nth(MOST) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
+}
+
 /// The interpreter's error as it travels.
 fn failure(error: EvalAltResult, landing: &Landing) -> Failure {
+    let failed = failure_of(error, landing);
+    match landing.beyond() {
+        // it may have looked into what it could only pass on
+        Some(bound) if matches!(failed.kind, Kind::Script | Kind::Unknown) => Failure {
+            message: format!(
+                "{}; a value was beyond a bound: {}",
+                failed.message, bound.message
+            ),
+            ..failed
+        },
+        _ => failed,
+    }
+}
+
+fn failure_of(error: EvalAltResult, landing: &Landing) -> Failure {
     let position = error.position();
     let at = |failure: Failure| match calls::place(position) {
         Some(place) => failure.in_script(place),
         None => failure,
     };
     let bounds = &landing.bounds;
-    let limit = |name: &str, value: usize| {
-        Failure::limit(name, value, &format!("raise `Bounds::{name}` at the host"))
-    };
     match error {
         EvalAltResult::ErrorInFunctionCall(_, _, inner, _) => at(failure(*inner, landing)),
         EvalAltResult::ErrorInModule(_, inner, _) => at(failure(*inner, landing)),
@@ -183,14 +245,8 @@ fn failure(error: EvalAltResult, landing: &Landing) -> Failure {
             )),
         },
         EvalAltResult::ErrorStackOverflow(_) => at(limit("call_depth", bounds.call_depth)),
-        EvalAltResult::ErrorDataTooLarge(what, _) => {
-            let (name, value) = match what.to_ascii_lowercase() {
-                what if what.contains("string") => ("string", bounds.string),
-                what if what.contains("map") => ("map", bounds.map),
-                _ => ("array", bounds.array),
-            };
-            at(limit(name, value))
-        }
+        EvalAltResult::ErrorDataTooLarge(what, _) => at(too_large(&what, bounds)),
+        EvalAltResult::ErrorTooManyVariables(_) => at(account::too_many_variables()),
         EvalAltResult::ErrorFunctionNotFound(signature, _) => {
             let name = signature.split([' ', '(']).next().unwrap_or(&signature);
             let similar = landing.artifacts.resembling(name);
@@ -201,7 +257,7 @@ fn failure(error: EvalAltResult, landing: &Landing) -> Failure {
             };
             at(Failure::new(
                 Kind::Unknown,
-                format!("there is no function `{signature}`{hint}"),
+                format!("there is no function `{}`{hint}", shortened(&signature)),
             ))
         }
         EvalAltResult::ErrorVariableNotFound(name, _) => at(Failure::new(
