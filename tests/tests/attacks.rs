@@ -367,7 +367,7 @@ attacks_with! {
         .bind("x", vec![[0_u8; 0]; 4_000_000]) => ["`array`"];
     many_small_maps(bounds): (), |peer| peer
         .script("let y = x; y[0] + 1")
-        .bind("x", vec![Small { a: 1 }; 900_000]) => ["`array`"];
+        .bind("x", vec![Small { a: 1 }; 900_000]) => ["`string`"];
     a_long_text(bounds): (), |peer| peer
         .script("let y = x; y + 1")
         .bind("x", "x".repeat(4_000_000)) => ["`string`"];

@@ -83,10 +83,10 @@ impl Account {
         };
         self.measure(scope, level, pending, bounds)?;
         self.levels[level].touched = at;
-        let value = scope.iter_raw().nth(at);
-        value.map_or(Ok(()), |(.., value)| {
-            check(value, bounds).map_err(calls::ended)
-        })
+        match from_end(scope).nth(scope.len() - 1 - at) {
+            Some((_, value)) => check(value, bounds).map_err(calls::ended),
+            None => Ok(()),
+        }
     }
 
     /// A variable is about to come into being.
@@ -128,7 +128,9 @@ impl Account {
         }
         let known = sizes.len();
         sizes.resize(scope.len(), 0);
-        for (at, (.., value)) in scope.iter_raw().enumerate().skip((*touched).min(known)) {
+        let first = (*touched).min(known);
+        let values = from_end(scope).map(|(_, value)| value);
+        for (at, value) in (first..scope.len()).rev().zip(values) {
             if at == *touched || at >= known {
                 let size = size_of(value);
                 self.total = self.total - sizes[at] + size;
@@ -142,10 +144,14 @@ impl Account {
     }
 }
 
+/// The variables of a scope, the last first: the interpreter has them in this order.
+fn from_end<'a>(scope: &'a Scope<'_>) -> impl Iterator<Item = (&'a str, &'a Dynamic)> {
+    scope.iter_raw().map(|(name, _, value)| (name, value))
+}
+
 fn last_of(name: &str, scope: &Scope<'_>) -> Option<usize> {
-    let variables = scope.iter_raw().enumerate();
-    let found = variables.filter(|(_, (known, ..))| *known == name).last();
-    found.map(|(at, _)| at)
+    let back = from_end(scope).position(|(known, _)| known == name)?;
+    Some(scope.len() - 1 - back)
 }
 
 pub(super) fn too_many_variables() -> Failure {
@@ -271,5 +277,62 @@ impl Size {
         }
         // one beyond the bounds was counted where it was made
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_is_seen_from_its_end() {
+        let mut scope = Scope::new();
+        scope.push("a", 1_i64).push("b", 2_i64).push("a", 3_i64);
+        let seen: Vec<_> = from_end(&scope)
+            .map(|(name, value)| (name, value.as_int()))
+            .collect();
+        assert_eq!(seen, [("a", Ok(3)), ("b", Ok(2)), ("a", Ok(1))]);
+        assert_eq!(last_of("b", &scope), Some(1));
+        assert_eq!(last_of("a", &scope), Some(2));
+        assert_eq!(last_of("c", &scope), None);
+    }
+
+    #[test]
+    fn what_was_touched_last_and_what_is_new_is_measured() {
+        let (mut account, bounds) = (Account::default(), Bounds::default());
+        let mut scope = Scope::new();
+        let text = |length: usize| "x".repeat(length);
+        scope.push("a", text(1_000)).push("b", 1_i64);
+        account.touch("a", 2, &scope, 0, 1, &bounds).expect("small");
+        let before = account.total;
+        assert!(before > 1_000);
+        scope.set_value("a", text(5_000));
+        scope.push("c", text(2_000));
+        account.touch("b", 0, &scope, 0, 1, &bounds).expect("small");
+        assert_eq!(account.total, before + 4_000 + 2_000 + 2 * OWN + ELEMENT);
+        // one that is in another's place is new
+        scope.rewind(2);
+        account.define(&scope, 0, 1, &bounds).expect("small");
+        assert_eq!(account.total, before + 4_000);
+        scope.push("d", text(1_000));
+        account.define(&scope, 0, 1, &bounds).expect("small");
+        assert_eq!(account.total, before + 4_000 + 1_000 + 2 * OWN + ELEMENT);
+        // a function's variables are gone with it
+        account.touch("a", 0, &scope, 2, 1, &bounds).expect("small");
+        account.define(&scope, 0, 1, &bounds).expect("small");
+        assert_eq!(account.total, before + 4_000 + 1_000 + 2 * OWN + ELEMENT);
+    }
+
+    #[test]
+    fn a_value_within_another_counts_before_it_is_copied() {
+        let (mut account, bounds) = (Account::default(), Bounds::default());
+        let mut scope = Scope::new();
+        let texts: Array = (0..900).map(|_| Dynamic::from("x".repeat(100))).collect();
+        scope.push("a", texts);
+        let error = account.touch("a", 1, &scope, 0, 1, &bounds).unwrap_err();
+        assert!(
+            matches!(*error, EvalAltResult::ErrorTerminated(..)),
+            "{error}"
+        );
     }
 }
