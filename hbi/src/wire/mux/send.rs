@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::{
     ALLOWANCE, CoId, Connection, HandleKind, Output, WireHandle,
     channel::{Chunk, SendState, Sending},
-    connection::{Conversation, bit},
+    connection::{Conversation, bit, over},
     frame::{self, HEAD, MESSAGE_COST, flag, kind},
 };
 use crate::{Failure, Kind};
@@ -284,6 +284,7 @@ impl<P, U> Connection<P, U> {
         handles: &[WireHandle],
         forced: bool,
     ) -> Result<(), SendRefused> {
+        self.not_closed()?;
         let peer = self
             .peer
             .as_ref()
@@ -299,7 +300,6 @@ impl<P, U> Connection<P, U> {
             .filter(|h| h.kind == HandleKind::Stream)
             .count();
         let own = self.own.window;
-        let gone = self.gone();
         let credit = self.credit;
         let co = if id.is_hosted() {
             self.theirs.get_mut(id)
@@ -307,18 +307,18 @@ impl<P, U> Connection<P, U> {
             self.ours.get_mut(id)
         };
         let Some(co) = co else {
-            return Err(SendRefused::Failed(gone));
+            return Err(SendRefused::Failed(over()));
         };
         let first = channel == 0 && !co.is(bit::OUT_STARTED);
         let channels = co.channels(window, own);
         let count = channels.sending.len() - 1 + new;
         let Some(sending) = channels.sending.get_mut(channel as usize) else {
-            return Err(SendRefused::Failed(gone));
+            return Err(SendRefused::Failed(over()));
         };
         match sending.state {
             SendState::Open => {}
             SendState::Stopped => return Err(SendRefused::Failed(stopped())),
-            SendState::Ending | SendState::Closed => return Err(SendRefused::Failed(gone)),
+            SendState::Ending | SendState::Closed => return Err(SendRefused::Failed(over())),
         }
         if !forced && !sending.has_room() {
             return Err(SendRefused::Full);
@@ -379,19 +379,19 @@ impl<P, U> Connection<P, U> {
 
     /// Sends raw bytes on a channel. No bytes at all end a run of them.
     pub fn send_data(&mut self, id: CoId, channel: u16, bytes: Bytes) -> Result<(), SendRefused> {
+        self.not_closed()?;
         let (peer, own) = (self.peer_window(), self.own.window);
-        let gone = self.gone();
         let Some(co) = self.get_mut(id) else {
-            return Err(SendRefused::Failed(gone));
+            return Err(SendRefused::Failed(over()));
         };
         let channels = co.channels(peer, own);
         let Some(sending) = channels.sending.get_mut(channel as usize) else {
-            return Err(SendRefused::Failed(gone));
+            return Err(SendRefused::Failed(over()));
         };
         match sending.state {
             SendState::Open => {}
             SendState::Stopped => return Err(SendRefused::Failed(stopped())),
-            SendState::Ending | SendState::Closed => return Err(SendRefused::Failed(gone)),
+            SendState::Ending | SendState::Closed => return Err(SendRefused::Failed(over())),
         }
         if !sending.has_room() {
             return Err(SendRefused::Full);
@@ -401,6 +401,13 @@ impl<P, U> Connection<P, U> {
         }
         self.queue(id, channel, Chunk::Data(bytes));
         Ok(())
+    }
+
+    fn not_closed(&self) -> Result<(), SendRefused> {
+        match &self.closed {
+            Some(reason) => Err(SendRefused::Failed(reason.clone())),
+            None => Ok(()),
+        }
     }
 
     /// Whether a conversation can be opened now; where not, wait for room.
@@ -414,7 +421,6 @@ impl<P, U> Connection<P, U> {
 
     /// Whether a channel takes a message now.
     pub fn has_room(&mut self, id: CoId, channel: u16) -> bool {
-        // one that is over takes it and says so
         self.sending(id, channel)
             .is_none_or(|sending| sending.has_room())
     }
@@ -428,7 +434,12 @@ impl<P, U> Connection<P, U> {
 
     /// Ready once the peer wants no more of a channel, or its conversation is over.
     pub fn poll_stopped(&mut self, id: CoId, channel: u16, cx: &mut Context<'_>) -> Poll<()> {
-        match self.sending(id, channel) {
+        let (peer, own) = (self.peer_window(), self.own.window);
+        let Some(co) = self.get_mut(id) else {
+            return Poll::Ready(());
+        };
+        // the main sequence is there before anything was sent on it
+        match co.channels(peer, own).sending.get_mut(channel as usize) {
             Some(sending) if sending.state == SendState::Open => {
                 sending.waker = Some(cx.waker().clone());
                 Poll::Pending
