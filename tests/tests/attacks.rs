@@ -265,6 +265,8 @@ attacks! {
         "fn f(a, n) {{ g({} f(a, n + 1)) }} {}",
         many("a, \")\", '(', `)${a[0]}(`, /* ) /* */ ) */", 200), with_array("i", "f(a, 0)"))
         => ["`memory`"];
+    holds_what_it_may: format!("fn f(a, n) {{ if n == 0 {{ loop {{}} }} g(a, a, a, f(a, n - 1)) }} {}",
+        with_array("i", "let b = a; let c = a; let d = a; f(a, 10)")) => ["`operations`", "`memory`"];
     shadows_many: "let s = \"x\"; for i in 0..12 { s += s; } \
         loop { let t = s + 1; let t = t + 2; let t = t + 3; }" => ["`operations`"];
     keeps_constants: format!("{} {} 1", with_array("i", ""),
@@ -332,11 +334,9 @@ attacks! {
 
 /// Attacks with parameters, or under bounds of their own.
 macro_rules! attacks_with {
-    ($($name:ident($bounds:ident): $set:expr, $ask:expr => $expected:expr;)*) => {$(
+    ($($name:ident: $bounds:expr, $ask:expr => $expected:expr;)*) => {$(
         #[test]
         fn $name() {
-            let mut $bounds = Bounds::default();
-            $set;
             attack(stringify!($name), $bounds, $ask, &$expected);
         }
     )*};
@@ -347,51 +347,60 @@ struct Small {
     a: u8,
 }
 
-fn huge_times(bounds: &mut Bounds) {
-    bounds.operations = u64::MAX;
-    bounds.calls = u64::MAX;
-    bounds.wall_clock = Duration::from_millis(300);
+fn with(set: impl FnOnce(&mut Bounds)) -> Bounds {
+    let mut bounds = Bounds::default();
+    set(&mut bounds);
+    bounds
+}
+
+/// Bounds that only time is left of.
+fn huge_times() -> Bounds {
+    with(|bounds| {
+        bounds.operations = u64::MAX;
+        bounds.calls = u64::MAX;
+        bounds.wall_clock = Duration::from_millis(300);
+    })
 }
 
 attacks_with! {
-    spins_too_long(bounds): huge_times(&mut bounds),
+    spins_too_long: huge_times(),
         |peer| peer.script("loop {}") => ["`wall_clock`"];
-    calls_too_long(bounds): huge_times(&mut bounds),
+    calls_too_long: huge_times(),
         |peer| peer.script("loop { double(1); }") => ["`wall_clock`"];
-    waits_too_long(bounds): huge_times(&mut bounds),
+    waits_too_long: huge_times(),
         |peer| peer.script("if true { never() }") => ["`wall_clock`"];
-    waits_and_catches(bounds): huge_times(&mut bounds),
+    waits_and_catches: huge_times(),
         |peer| peer.script("loop { try { never() } catch { } }") => ["`wall_clock`"];
-    many_empty_lists(bounds): (), |peer| peer
+    many_empty_lists: Bounds::default(), |peer| peer
         .script("let y = x; y[0] + 1")
         .bind("x", vec![[0_u8; 0]; 4_000_000]) => ["`array`"];
-    many_small_maps(bounds): (), |peer| peer
+    many_small_maps: Bounds::default(), |peer| peer
         .script("let y = x; y[0] + 1")
         .bind("x", vec![Small { a: 1 }; 900_000]) => ["`string`"];
-    a_long_text(bounds): (), |peer| peer
+    a_long_text: Bounds::default(), |peer| peer
         .script("let y = x; y + 1")
         .bind("x", "x".repeat(4_000_000)) => ["`string`"];
-    passes_on_long_texts(bounds): bounds.calls = 100, |peer| peer
+    passes_on_long_texts: with(|bounds| bounds.calls = 100), |peer| peer
         .script("let n = 0; loop { n += 1; bytes(4000000); }") => ["`calls`"];
-    keeps_long_answers(bounds): (), |peer| peer
+    keeps_long_answers: Bounds::default(), |peer| peer
         .script("if true { let a = bytes(3900000); let b = bytes(3900000); let c = bytes(3900000); c }")
         => ["`memory`"];
-    piles_up_long_answers(bounds): (), |peer| peer
+    piles_up_long_answers: Bounds::default(), |peer| peer
         .script("let a = []; for i in 0..1000 { a.push(bytes(3900000)); }") => ["`memory`"];
-    keeps_long_answers_in_env(bounds): (), |peer| peer
+    keeps_long_answers_in_env: Bounds::default(), |peer| peer
         .script("for i in 0..1000 { env[\"k\" + i] = bytes(3900000); }") => ["`memory`"];
-    large_bounds_nest(bounds): {
+    large_bounds_nest: with(|bounds| {
         bounds.array = 1_000_000;
         bounds.map = 1_000_000;
         bounds.value = 10 << 20;
         bounds.memory = 200 << 20;
-    }, |peer| peer.script("let a = []; loop { a = [a]; }") => ["`nesting`"];
-    large_bounds_nest_maps(bounds): {
+    }), |peer| peer.script("let a = []; loop { a = [a]; }") => ["`nesting`"];
+    large_bounds_nest_maps: with(|bounds| {
         bounds.array = 1_000_000;
         bounds.map = 1_000_000;
         bounds.value = 10 << 20;
         bounds.memory = 200 << 20;
-    }, |peer| peer.script("let a = #{}; loop { let b = #{}; b.k = a; a = b; }") => ["`nesting`"];
+    }), |peer| peer.script("let a = #{}; loop { let b = #{}; b.k = a; a = b; }") => ["`nesting`"];
 }
 
 /// Many scripts at once: the typed calls beside them are answered.
@@ -421,16 +430,13 @@ fn crowd(name: &str, source: &'static str, mut bounds: Bounds, expected: &str) {
 
 #[test]
 fn many_that_wait() {
-    let mut bounds = Bounds::default();
-    huge_times(&mut bounds);
     let source = "if true { never() }";
-    crowd("many_that_wait", source, bounds, "`wall_clock`");
+    crowd("many_that_wait", source, huge_times(), "`wall_clock`");
 }
 
 #[test]
 fn many_that_spin() {
-    let mut bounds = Bounds::default();
-    bounds.operations = 20_000;
+    let bounds = with(|bounds| bounds.operations = 20_000);
     crowd("many_that_spin", "loop {}", bounds, "`operations`");
 }
 
@@ -494,8 +500,7 @@ fn anything_in_a_row() {
     ];
     in_process_of_its_own("anything_in_a_row", || {
         runtime().block_on(async {
-            let mut bounds = Bounds::default();
-            bounds.operations = 1_000;
+            let bounds = with(|bounds| bounds.operations = 1_000);
             let pair = testing::pair(exposed(bounds), HostingEnv::new())
                 .await
                 .expect("peers in memory can be joined");

@@ -114,11 +114,32 @@ impl Landing {
     }
 }
 
-/// How long a script may have the thread before it lets others have it.
+/// How long a script may have the thread before it lets others have it, in microseconds; and how
+/// long if many do, together with which everybody has a turn.
 const TURN: u64 = 500;
+const SHORT_TURN: u64 = 20;
 
-/// Operations between two looks at the clock.
-const GLANCE: u64 = 64;
+/// Operations between two looks at the clock: a thousand of the costliest take a few milliseconds.
+const GLANCE: u64 = 16;
+
+/// Scripts that wait for their next turn.
+static IN_LINE: AtomicU64 = AtomicU64::new(0);
+
+/// Lets others have the thread, if this script had it long enough. False where it is to stop.
+fn take_turns(landing: &Arc<Landing>, now: Instant) -> bool {
+    let had = (now - landing.began).as_micros() as u64 - landing.resumed.load(Ordering::Relaxed);
+    let others = IN_LINE.load(Ordering::Relaxed);
+    if had < SHORT_TURN.max(TURN / (1 + others)) {
+        return true;
+    }
+    IN_LINE.fetch_add(1, Ordering::Relaxed);
+    set_current(None);
+    let goes_on = fiber::breathe().is_ok();
+    set_current(Some(Arc::clone(landing)));
+    IN_LINE.fetch_sub(1, Ordering::Relaxed);
+    landing.has_thread();
+    goes_on
+}
 
 thread_local! {
     static CURRENT: RefCell<Option<Arc<Landing>>> = const { RefCell::new(None) };
@@ -254,16 +275,8 @@ pub(super) fn progress(_: u64) -> Option<Dynamic> {
     if landing.until.is_some_and(|until| now > until) {
         return Some(end(out_of_time(&landing.bounds)));
     }
-    let turn = (now - landing.began).as_micros() as u64 - landing.resumed.load(Ordering::Relaxed);
-    if turn > TURN {
-        // a long script lets others have the thread
-        set_current(None);
-        let stopped = fiber::breathe().is_err();
-        set_current(Some(Arc::clone(&landing)));
-        landing.has_thread();
-        if stopped {
-            return Some(end(cancelled()));
-        }
+    if !take_turns(&landing, now) {
+        return Some(end(cancelled()));
     }
     None
 }
