@@ -126,16 +126,14 @@ const GLANCE: u64 = 16;
 static IN_LINE: AtomicU64 = AtomicU64::new(0);
 
 /// Lets others have the thread, if this script had it long enough. False where it is to stop.
-fn take_turns(landing: &Arc<Landing>, now: Instant) -> bool {
+fn take_turns(landing: &Landing, now: Instant) -> bool {
     let had = (now - landing.began).as_micros() as u64 - landing.resumed.load(Ordering::Relaxed);
     let others = IN_LINE.load(Ordering::Relaxed);
     if had < SHORT_TURN.max(TURN / (1 + others)) {
         return true;
     }
     IN_LINE.fetch_add(1, Ordering::Relaxed);
-    set_current(None);
     let goes_on = fiber::breathe().is_ok();
-    set_current(Some(Arc::clone(landing)));
     IN_LINE.fetch_sub(1, Ordering::Relaxed);
     landing.has_thread();
     goes_on
@@ -152,8 +150,20 @@ pub(super) fn current() -> Option<Arc<Landing>> {
 }
 
 #[inline(never)]
-pub(super) fn set_current(landing: Option<Arc<Landing>>) -> Option<Arc<Landing>> {
+fn set_current(landing: Option<Arc<Landing>>) -> Option<Arc<Landing>> {
     CURRENT.replace(landing)
+}
+
+/// Runs a step of a landing: the thread is in the middle of it meanwhile.
+pub(super) fn within<T>(landing: &Arc<Landing>, step: impl FnOnce() -> T) -> T {
+    struct Outer(Option<Arc<Landing>>);
+    impl Drop for Outer {
+        fn drop(&mut self) {
+            set_current(self.0.take());
+        }
+    }
+    let _outer = Outer(set_current(Some(Arc::clone(landing))));
+    step()
 }
 
 /// A failure on its way through the interpreter: scripts can catch it, and look at it.
@@ -249,10 +259,7 @@ fn invoke(position: Position, start: impl FnOnce(&Landing) -> Result<Outcome, Fa
     let answer = match outcome {
         Outcome::Ready(answer) => answer,
         Outcome::Waiting(future) => {
-            // the thread goes on with something else meanwhile
-            set_current(None);
             let answer = fiber::wait(future);
-            set_current(Some(Arc::clone(&landing)));
             landing.has_thread();
             answer.map_err(|fiber::Stopped| ended(cancelled()))?
         }

@@ -2,7 +2,9 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
     sync::{Arc, LazyLock},
+    task::{Context, Poll},
 };
 
 use rhai::{AST, Dynamic, Engine, EvalAltResult, LexError, ParseErrorType, Scope};
@@ -112,10 +114,7 @@ impl Compiled {
         let landing = Arc::new(Landing::new(artifacts, bounds, self.names.pending, print));
         let (code, own) = (Arc::clone(&self), Arc::clone(&landing));
         let fiber = Fiber::new(move || {
-            // the thread is another's again whenever the fiber is suspended
-            let outer = calls::set_current(Some(Arc::clone(&own)));
             let result = catch_unwind(AssertUnwindSafe(|| code.evaluate(arguments, &own)));
-            calls::set_current(outer);
             result.unwrap_or_else(|panic| Err(crate::env::incoming::panicked(&*panic)))
         });
         let fiber = fiber.map_err(|error| {
@@ -124,7 +123,11 @@ impl Compiled {
                 format!("no memory for another script: {error}"),
             )
         })?;
-        match tokio::time::timeout(wall_clock, fiber).await {
+        let running = Running {
+            fiber: Some(fiber),
+            landing: Arc::clone(&landing),
+        };
+        match tokio::time::timeout(wall_clock, running).await {
             Ok(result) => result,
             Err(_) => Err(calls::out_of_time(&landing.bounds)),
         }
@@ -160,6 +163,31 @@ impl Compiled {
             Ok(value) => Ok(convert::to_packed(&value)?),
             Err(error) => Err(failure(*error, landing)),
         }
+    }
+}
+
+/// A script under way. Its thread knows which one it is, from one suspension to the next.
+struct Running {
+    fiber: Option<Fiber<Result<Packed, Failure>>>,
+    landing: Arc<Landing>,
+}
+
+impl Future for Running {
+    type Output = Result<Packed, Failure>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Running { fiber, landing } = self.get_mut();
+        match fiber {
+            Some(fiber) => calls::within(landing, || Pin::new(fiber).poll(cx)),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // its last steps, on the way out
+        calls::within(&self.landing, || drop(self.fiber.take()));
     }
 }
 
@@ -274,5 +302,153 @@ fn without_place(error: &EvalAltResult) -> String {
     match text.rfind(" (line ") {
         Some(at) => text[..at].to_owned(),
         None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, task::Waker};
+
+    use super::*;
+    use crate::env::Outcome;
+
+    /// Exposes `later`, which is there when it is polled the second time.
+    struct Later;
+
+    impl Artifacts for Later {
+        fn call(&self, name: &str, mut arguments: Vec<Packed>) -> Outcome {
+            assert_eq!(name, "later");
+            let answer = arguments.remove(0);
+            Outcome::Waiting(Box::pin(async move {
+                tokio::task::yield_now().await;
+                Ok(answer)
+            }))
+        }
+
+        fn call_method(&self, _: Packed, name: &str, _: Vec<Packed>) -> Outcome {
+            unreachable!("no script calls `.{name}`")
+        }
+
+        fn has_function(&self, name: &str) -> bool {
+            name == "later"
+        }
+
+        fn exposed(&self, _: &str) -> Option<Packed> {
+            None
+        }
+
+        fn get(&self, _: &str) -> Option<Packed> {
+            None
+        }
+
+        fn set(&self, _: &str, _: Packed) -> Result<(), Failure> {
+            Ok(())
+        }
+
+        fn resembling(&self, _: &str) -> Vec<String> {
+            Vec::new()
+        }
+    }
+
+    type Script = Pin<Box<dyn Future<Output = Result<Packed, Failure>> + Send>>;
+
+    const SOURCE: &str = r#"
+        fn deep(n, k) {
+            if n == 0 { later(k) } else { try { deep(n - 1, k) } catch { 0 } }
+        }
+        let all = [];
+        for i in 0..20 {
+            let item = #{ n: later(i) + deep(3, k), text: `${later("x")}${i}` };
+            all.push(item);
+        }
+        let sum = 0;
+        for item in all { sum += item.n + item.text.len(); }
+        sum
+    "#;
+
+    fn script(k: i64) -> Script {
+        let (bounds, parameters) = (Bounds::default(), ["k".into()]);
+        let code = Compiled::new(SOURCE, &parameters, |name| name == "later", &bounds);
+        let code = Arc::new(code.expect("it parses"));
+        let arguments = vec![Packed::pack(&k).expect("a number packs")];
+        let room = Arc::new(Room::new(1));
+        let print = Box::new(|_: &str| {});
+        Box::pin(code.run(arguments, Arc::new(Later), bounds, room, false, print))
+    }
+
+    fn expected(k: i64) -> i64 {
+        (0..20).map(|i| i + k + if i < 10 { 2 } else { 3 }).sum()
+    }
+
+    /// Polls scripts in turn on four threads that pass them on to each other, each until it is done;
+    /// tells the answers and how often one went on on another thread.
+    fn passed_around(scripts: Vec<Script>, polls: usize) -> (Vec<i64>, usize) {
+        const THREADS: usize = 4;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .expect("a runtime can be had");
+        let total = scripts.len();
+        let (done, answers) = mpsc::channel();
+        let (ways, inboxes): (Vec<_>, Vec<_>) = (0..THREADS)
+            .map(|_| mpsc::channel::<Option<(usize, usize, Script)>>())
+            .unzip();
+        for (n, script) in scripts.into_iter().enumerate() {
+            ways[n % THREADS]
+                .send(Some((n, 0, script)))
+                .expect("it listens");
+        }
+        std::thread::scope(|scope| {
+            for (thread, inbox) in inboxes.into_iter().enumerate() {
+                let next = ways[(thread + 1) % THREADS].clone();
+                let (done, handle) = (done.clone(), runtime.handle().clone());
+                scope.spawn(move || {
+                    let _entered = handle.enter();
+                    let mut cx = Context::from_waker(Waker::noop());
+                    while let Ok(Some((n, polled, mut script))) = inbox.recv() {
+                        match script.as_mut().poll(&mut cx) {
+                            Poll::Ready(answer) => {
+                                let _ = done.send((n, polled, Some(answer)));
+                            }
+                            Poll::Pending if polled == polls => {
+                                drop(script);
+                                let _ = done.send((n, polled, None));
+                            }
+                            Poll::Pending => {
+                                let _ = next.send(Some((n, polled + 1, script)));
+                            }
+                        }
+                    }
+                });
+            }
+            let mut ended: Vec<_> = answers.iter().take(total).collect();
+            ways.iter()
+                .for_each(|way| way.send(None).expect("it listens"));
+            ended.sort_by_key(|(n, ..)| *n);
+            let moved = ended.iter().map(|(_, polled, _)| polled).sum();
+            let answers = ended.into_iter().filter_map(|(.., answer)| {
+                let packed = answer?.expect("it has an answer");
+                Some(packed.unpack().expect("a number"))
+            });
+            (answers.collect(), moved)
+        })
+    }
+
+    #[test]
+    fn scripts_go_on_on_other_threads() {
+        let scripts = (0..100).map(script).collect();
+        let (answers, moved) = passed_around(scripts, usize::MAX);
+        assert_eq!(answers, (0..100).map(expected).collect::<Vec<_>>());
+        assert!(moved >= 6_000, "{moved}");
+    }
+
+    #[test]
+    fn scripts_end_on_other_threads() {
+        // each is dropped somewhere in the middle, wherever it is by then
+        for polls in [1, 2, 17, 18, 19] {
+            let scripts = (0..40).map(script).collect();
+            let (answers, moved) = passed_around(scripts, polls);
+            assert_eq!((answers, moved), (Vec::new(), 40 * polls));
+        }
     }
 }
