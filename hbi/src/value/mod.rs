@@ -8,9 +8,12 @@ mod literal;
 mod packed;
 mod scan;
 mod take;
+mod tree;
 
 pub use handle::{Handle, Handles, deserialize_handle, serialize_handle};
-pub use literal::write_literal;
+pub use literal::{Dialect, literal, write_literal};
+pub(crate) use literal::{HANDLE_MARK, is_constructed, pack_literal_into, transcode};
 pub use packed::{Packed, ValueError, pack_bytes, pack_into, unpack_from};
 pub use scan::{MAX_DEPTH, skip};
 pub use take::{array_head, array_parts};
+pub use tree::Value;
