@@ -603,6 +603,7 @@ async fn raw_conversations_mix_scripts_and_objects(over: Transport) {
     assert_eq!(co.recv_obj::<i64>().await.unwrap(), 3);
     assert_eq!(co.recv_obj::<(bool, u64)>().await.unwrap(), (true, 5));
     assert_eq!(work.lines().await.unwrap(), ["one"]);
+    drop(co);
 
     peer.po().notif("work::log(\"two\")").await.unwrap();
     seen.until(|seen| seen.lines.lock().unwrap().len() == 2)
