@@ -35,6 +35,9 @@ pub trait Artifacts: Send + Sync + 'static {
     /// Whether there is something to call under the name, for an error that says what there is.
     fn has_function(&self, name: &str) -> bool;
 
+    /// An exposed value.
+    fn exposed(&self, name: &str) -> Option<Packed>;
+
     /// An exposed value, or one that the peer keeps in this environment (`env.name`).
     ///
     /// `None` where there is neither.

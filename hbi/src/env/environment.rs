@@ -152,10 +152,15 @@ impl Environment {
         names
     }
 
+    /// An exposed value.
+    pub(super) fn exposed(&self, name: &str) -> Option<Packed> {
+        self.artifacts.get(name)?.value()
+    }
+
     /// An exposed value, or one that the peer keeps here.
     pub(super) fn get(&self, name: &str) -> Option<Packed> {
-        if let Some(artifact) = self.artifacts.get(name) {
-            return artifact.value();
+        if let Some(exposed) = self.exposed(name) {
+            return Some(exposed);
         }
         let kept = self.kept.lock().unwrap_or_else(|e| e.into_inner());
         let bytes = kept.values.get(name)?.clone();

@@ -1,32 +1,84 @@
-//! Free peer-script: what only an interpreter can run.
+//! Free peer-script in an environment: what the interpreter sees of it.
 
 use std::sync::Arc;
 
-use super::Environment;
+use super::{Artifacts, Environment, Outcome, script::Compiled};
 use crate::{
-    Failure, Kind,
+    Failure,
     endpoint::{BoxFuture, Hosted},
     value::Packed,
 };
 
-/// A compiled script.
-pub(super) struct Free;
+/// A script for the interpreter.
+pub(super) struct Free(Arc<Compiled>);
 
 impl Free {
-    pub(super) fn compile(_: &Arc<Environment>, _: &[Box<str>], _: &str) -> Result<Self, Failure> {
-        Err(Failure::new(Kind::Script, "no interpreter yet"))
+    /// Compiles a script.
+    pub(super) fn compile(
+        env: &Arc<Environment>,
+        parameters: &[Box<str>],
+        source: &str,
+    ) -> Result<Self, Failure> {
+        let exposed = |name: &str| env.resolve(name).is_some();
+        Compiled::new(source, parameters, exposed, &env.bounds).map(|code| Self(Arc::new(code)))
     }
 
+    /// Runs it.
     pub(super) fn run(
         &self,
-        _: &Arc<Environment>,
-        _: usize,
-        _: Packed,
-        _: Arc<Hosted>,
+        env: &Arc<Environment>,
+        arguments: Packed,
+        hosted: Arc<Hosted>,
     ) -> BoxFuture<Result<Packed, Failure>> {
-        Box::pin(std::future::ready(Err(Failure::new(
-            Kind::Script,
-            "no interpreter yet",
-        ))))
+        let arguments = match arguments.elements() {
+            Ok(arguments) => arguments,
+            Err(error) => return Box::pin(std::future::ready(Err(error.into()))),
+        };
+        let nested = hosted.current().depth > 1;
+        let printed = Arc::clone(env);
+        let artifacts = Arc::new(Landed {
+            env: Arc::clone(env),
+            hosted,
+        });
+        let (code, bounds) = (Arc::clone(&self.0), env.bounds.clone());
+        let print = Box::new(move |line: &str| printed.print(line));
+        Box::pin(code.run(arguments, artifacts, bounds, nested, print))
+    }
+}
+
+/// The artifacts of an environment, within one landing.
+struct Landed {
+    env: Arc<Environment>,
+    hosted: Arc<Hosted>,
+}
+
+impl Artifacts for Landed {
+    fn call(&self, name: &str, arguments: Vec<Packed>) -> Outcome {
+        self.env.call(name, Packed::array(arguments), &self.hosted)
+    }
+
+    fn call_method(&self, object: Packed, method: &str, arguments: Vec<Packed>) -> Outcome {
+        self.env
+            .call_method(object, method, Packed::array(arguments), &self.hosted)
+    }
+
+    fn has_function(&self, name: &str) -> bool {
+        self.env.resolve(name).is_some()
+    }
+
+    fn exposed(&self, name: &str) -> Option<Packed> {
+        self.env.exposed(name)
+    }
+
+    fn get(&self, name: &str) -> Option<Packed> {
+        self.env.get(name)
+    }
+
+    fn set(&self, name: &str, value: Packed) -> Result<(), Failure> {
+        self.env.set(name, value)
+    }
+
+    fn resembling(&self, name: &str) -> Vec<String> {
+        self.env.resembling(name)
     }
 }

@@ -134,7 +134,7 @@ impl Script {
                 hosted,
             )),
             #[cfg(feature = "script")]
-            Way::Free(free) => free.run(&self.env, self.parameters.len(), arguments, hosted),
+            Way::Free(free) => free.run(&self.env, arguments, hosted),
             Way::Never(failure) => Box::pin(std::future::ready(Err(failure.clone()))),
         }
     }

@@ -11,6 +11,8 @@ mod hosting_env;
 mod incoming;
 mod landing;
 mod reactive;
+#[cfg(feature = "script")]
+mod script;
 mod service;
 mod straight;
 

@@ -11,7 +11,10 @@ use crate::{Error, Kind};
 pub(crate) enum Listener {
     Tcp(TcpListener),
     #[cfg(unix)]
-    Unix(tokio::net::UnixListener, SocketFile),
+    Unix {
+        listener: tokio::net::UnixListener,
+        _file: SocketFile,
+    },
     Mem(MemListener),
 }
 
@@ -46,8 +49,8 @@ impl Listener {
             #[cfg(unix)]
             Scheme::Unix(path) => {
                 let listener = bind_unix(path).await.map_err(failed)?;
-                let file = SocketFile(path.clone());
-                Ok((Listener::Unix(listener, file), address.clone()))
+                let _file = SocketFile(path.clone());
+                Ok((Listener::Unix { listener, _file }, address.clone()))
             }
             #[cfg(not(unix))]
             Scheme::Unix(_) => Err(failed(io::ErrorKind::Unsupported.into())),
@@ -63,7 +66,7 @@ impl Listener {
         match self {
             Listener::Tcp(listener) => Stream::tcp(listener.accept().await?.0),
             #[cfg(unix)]
-            Listener::Unix(listener, _) => Ok(Stream::Unix(listener.accept().await?.0)),
+            Listener::Unix { listener, .. } => Ok(Stream::Unix(listener.accept().await?.0)),
             Listener::Mem(listener) => Ok(Stream::Mem(listener.accept().await?)),
         }
     }

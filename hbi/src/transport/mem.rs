@@ -26,7 +26,7 @@ fn listeners() -> std::sync::MutexGuard<'static, HashMap<String, mpsc::Sender<Du
 
 /// Takes connections to one name, until it is dropped.
 #[derive(Debug)]
-pub(super) struct MemListener {
+pub(crate) struct MemListener {
     name: String,
     arriving: mpsc::Receiver<DuplexStream>,
 }

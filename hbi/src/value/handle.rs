@@ -139,20 +139,24 @@ pub fn deserialize_handle<'de, D: Deserializer<'de>>(
 ) -> Result<Box<dyn Handle>, D::Error> {
     struct Placeholder;
     impl<'de> Visitor<'de> for Placeholder {
-        type Value = u32;
+        type Value = Box<dyn Handle>;
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("a stream or reactor")
         }
-        fn visit_newtype_struct<D: Deserializer<'de>>(self, d: D) -> Result<u32, D::Error> {
-            let (tag, Index(index)) = <(i8, Index)>::deserialize(d)?;
-            if tag != PLACEHOLDER {
-                return Err(de::Error::custom(format_args!(
-                    "expected a stream or reactor, found MessagePack extension {tag}"
-                )));
-            }
-            Ok(index)
+        fn visit_newtype_struct<D: Deserializer<'de>>(self, d: D) -> Result<Self::Value, D::Error> {
+            take_placeholder(d)
         }
     }
+    deserializer.deserialize_newtype_struct(rmp_serde::MSGPACK_EXT_STRUCT_NAME, Placeholder)
+}
+
+/// Takes the handle of a placeholder from the inside of a MessagePack extension.
+///
+/// # Errors
+/// As [`deserialize_handle`].
+pub fn take_placeholder<'de, D: Deserializer<'de>>(
+    extension: D,
+) -> Result<Box<dyn Handle>, D::Error> {
     struct Index(u32);
     impl<'de> Deserialize<'de> for Index {
         fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
@@ -172,11 +176,14 @@ pub fn deserialize_handle<'de, D: Deserializer<'de>>(
             d.deserialize_bytes(Bytes)
         }
     }
-    let index =
-        deserializer.deserialize_newtype_struct(rmp_serde::MSGPACK_EXT_STRUCT_NAME, Placeholder)?;
-    CURRENT
-        .with_borrow_mut(|handles| handles.take(index))
-        .ok_or_else(|| {
-            de::Error::custom("this stream or reactor was taken before: each can be taken once")
-        })
+    let (tag, Index(index)) = <(i8, Index)>::deserialize(extension)?;
+    if tag != PLACEHOLDER {
+        return Err(de::Error::custom(format_args!(
+            "expected a stream or reactor, found MessagePack extension {tag}"
+        )));
+    }
+    let handle = CURRENT.with_borrow_mut(|handles| handles.take(index));
+    handle.ok_or_else(|| {
+        de::Error::custom("this stream or reactor was taken before: each can be taken once")
+    })
 }

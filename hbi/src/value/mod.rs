@@ -10,7 +10,7 @@ mod scan;
 mod take;
 mod tree;
 
-pub use handle::{Handle, Handles, deserialize_handle, serialize_handle};
+pub use handle::{Handle, Handles, deserialize_handle, serialize_handle, take_placeholder};
 pub use literal::{Dialect, literal, write_literal};
 pub(crate) use literal::{HANDLE_MARK, is_constructed, pack_literal_into, transcode};
 pub use packed::{Packed, ValueError, pack_bytes, pack_into, unpack_from};

@@ -1,0 +1,117 @@
+//! A reader or writer that reckons the CRC-32 of what passes, and moves a progress bar.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use crc32fast::Hasher;
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// A reader or writer that reckons the CRC-32 of what passes.
+#[derive(Debug)]
+pub struct Checked<T> {
+    inner: T,
+    hasher: Hasher,
+    bar: ProgressBar,
+    sum: Arc<Sum>,
+}
+
+/// What passed a [`Checked`] so far.
+#[derive(Debug, Default)]
+pub struct Sum {
+    crc: AtomicU32,
+    len: AtomicU64,
+}
+
+impl Sum {
+    /// The CRC-32.
+    pub fn crc(&self) -> u32 {
+        self.crc.load(Ordering::Acquire)
+    }
+
+    /// The number of bytes.
+    pub fn len(&self) -> u64 {
+        self.len.load(Ordering::Acquire)
+    }
+
+    /// Whether nothing passed.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<T> Checked<T> {
+    /// Checks what passes `inner`, and shows it in `bar`.
+    pub fn new(inner: T, bar: ProgressBar) -> Self {
+        Self {
+            inner,
+            hasher: Hasher::new(),
+            bar,
+            sum: Arc::default(),
+        }
+    }
+
+    /// What passed so far, to be looked at when this is gone.
+    pub fn sum(&self) -> Arc<Sum> {
+        Arc::clone(&self.sum)
+    }
+
+    fn count(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+        self.sum
+            .crc
+            .store(self.hasher.clone().finalize(), Ordering::Release);
+        self.sum.len.fetch_add(bytes.len() as u64, Ordering::AcqRel);
+        self.bar.inc(bytes.len() as u64);
+    }
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Checked<R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
+        let read = buf.filled()[before..].to_vec();
+        self.count(&read);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<W: AsyncWrite + Unpin> AsyncWrite for Checked<W> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let n = ready!(Pin::new(&mut self.inner).poll_write(cx, buf))?;
+        self.count(&buf[..n]);
+        Poll::Ready(Ok(n))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+/// A bar for so many bytes. It shows where there is a terminal.
+pub fn bar(what: &'static str, len: u64) -> ProgressBar {
+    let style = "{msg:>10} [{bar:30}] {bytes:>10} of {total_bytes} at {bytes_per_sec}";
+    let style = ProgressStyle::with_template(style).unwrap_or(ProgressStyle::default_bar());
+    ProgressBar::new(len)
+        .with_message(what)
+        .with_style(style.progress_chars("=> "))
+}

@@ -1,0 +1,163 @@
+//! Values between MessagePack and the interpreter.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+};
+
+use rhai::{Array, Blob, Dynamic, ImmutableString, Map};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{self, MapAccess, SeqAccess, Visitor},
+    ser,
+};
+
+use crate::value::{Handle, Packed, ValueError, serialize_handle, take_placeholder};
+
+/// A stream or an object by reference, as a script holds it: it can be passed on, and methods of an
+/// object can be called.
+#[derive(Clone)]
+pub(super) struct Held(Arc<Mutex<Option<Box<dyn Handle>>>>);
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a stream or reactor")
+    }
+}
+
+impl Held {
+    fn take(&self) -> Option<Box<dyn Handle>> {
+        let mut held = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        match held.as_ref()?.share() {
+            Some(shared) => Some(shared),
+            None => held.take(),
+        }
+    }
+}
+
+/// The value as the interpreter has it.
+pub(super) fn to_dynamic(packed: Packed) -> Result<Dynamic, ValueError> {
+    Ok(packed.unpack::<Value>()?.0)
+}
+
+/// The interpreter's value, packed.
+pub(super) fn to_packed(value: &Dynamic) -> Result<Packed, ValueError> {
+    Packed::pack(&Borrowed(value))
+}
+
+struct Value(Dynamic);
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Values).map(Value)
+    }
+}
+
+struct Values;
+
+impl<'de> Visitor<'de> for Values {
+    type Value = Dynamic;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Dynamic, E> {
+        Ok(Dynamic::UNIT)
+    }
+
+    fn visit_bool<E>(self, v: bool) -> Result<Dynamic, E> {
+        Ok(v.into())
+    }
+
+    fn visit_i64<E>(self, v: i64) -> Result<Dynamic, E> {
+        Ok(v.into())
+    }
+
+    fn visit_u64<E: de::Error>(self, v: u64) -> Result<Dynamic, E> {
+        i64::try_from(v).map(Dynamic::from).map_err(|_| {
+            E::custom(format_args!(
+                "{v} is more than a script can reckon with (i64)"
+            ))
+        })
+    }
+
+    fn visit_f64<E>(self, v: f64) -> Result<Dynamic, E> {
+        Ok(v.into())
+    }
+
+    fn visit_str<E>(self, v: &str) -> Result<Dynamic, E> {
+        Ok(v.into())
+    }
+
+    fn visit_bytes<E>(self, v: &[u8]) -> Result<Dynamic, E> {
+        Ok(Dynamic::from_blob(v.to_vec()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Dynamic, A::Error> {
+        let mut array = Array::new();
+        while let Some(Value(value)) = seq.next_element()? {
+            array.push(value);
+        }
+        Ok(array.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Dynamic, A::Error> {
+        let mut values = Map::new();
+        while let Some((Value(key), Value(value))) = map.next_entry()? {
+            // a script's maps have strings for keys
+            values.insert(key.to_string().into(), value);
+        }
+        Ok(values.into())
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, d: D) -> Result<Dynamic, D::Error> {
+        let handle = take_placeholder(d)?;
+        Ok(Dynamic::from(Held(Arc::new(Mutex::new(Some(handle))))))
+    }
+}
+
+struct Borrowed<'a>(&'a Dynamic);
+
+impl Serialize for Borrowed<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let value = self.0;
+        if value.is_unit() {
+            return serializer.serialize_unit();
+        }
+        if let Ok(v) = value.as_bool() {
+            return serializer.serialize_bool(v);
+        }
+        if let Ok(v) = value.as_int() {
+            return serializer.serialize_i64(v);
+        }
+        if let Ok(v) = value.as_float() {
+            return serializer.serialize_f64(v);
+        }
+        if let Ok(v) = value.as_char() {
+            return serializer.serialize_char(v);
+        }
+        if let Some(v) = value.read_lock::<ImmutableString>() {
+            return serializer.serialize_str(&v);
+        }
+        if let Some(v) = value.read_lock::<Array>() {
+            return serializer.collect_seq(v.iter().map(Borrowed));
+        }
+        if let Some(v) = value.read_lock::<Map>() {
+            return serializer.collect_map(v.iter().map(|(key, v)| (key.as_str(), Borrowed(v))));
+        }
+        if let Some(v) = value.read_lock::<Blob>() {
+            return serializer.serialize_bytes(&v);
+        }
+        if let Some(v) = value.read_lock::<Held>() {
+            let handle = v.take().ok_or_else(|| {
+                ser::Error::custom("this stream was taken before: each can be taken once")
+            })?;
+            return serialize_handle(handle, serializer);
+        }
+        Err(ser::Error::custom(format_args!(
+            "a `{}` of a script cannot travel",
+            value.type_name()
+        )))
+    }
+}

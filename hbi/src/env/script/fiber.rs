@@ -1,0 +1,306 @@
+//! A computation on a stack of its own, which waits for futures in the middle of ordinary code: a
+//! future that suspends the stack instead of the thread.
+//!
+//! The only unsafe code of the library. What makes it sound:
+//!
+//! 1. *The yielder is alive whenever it is reached.* [`wait`] finds it in a thread-local that is set
+//!    for the length of each resume, and the code that runs then is the fiber's own, in whose frame
+//!    the yielder lives.
+//! 2. *No thread-local outlives a suspension.* Reads and writes of it are never inlined, so no
+//!    address of a thread-local is kept on the fiber's stack, which may go on on another thread.
+//! 3. *What lies on a suspended stack is `Send`.* The only code that suspends is [`wait`], called by
+//!    the interpreter's native functions; the interpreter is built with `sync`, so all it keeps on
+//!    the stack is `Send`, and holds no lock across a native call (closures, which would, are not
+//!    allowed in scripts).
+//! 4. *No stack is dropped with frames on it.* Dropping a suspended fiber resumes it with the order
+//!    to stop until its code has returned.
+
+use std::{
+    any::Any,
+    cell::Cell,
+    future::Future,
+    io,
+    pin::Pin,
+    ptr,
+    sync::Mutex,
+    task::{Context, Poll},
+};
+
+use corosensei::{Coroutine, CoroutineResult, Yielder, stack::DefaultStack};
+
+/// The size of a stack. Only what is touched takes memory; a debug build of the interpreter needs
+/// several times as much.
+const STACK: usize = if cfg!(debug_assertions) {
+    8 << 20
+} else {
+    1 << 20
+};
+
+/// Stacks kept for the next fiber.
+const KEPT: usize = 64;
+
+static STACKS: Mutex<Vec<DefaultStack>> = Mutex::new(Vec::new());
+
+type Answer = Box<dyn Any + Send>;
+
+/// What goes out of a fiber when it suspends.
+enum Out {
+    /// It waits for this.
+    Wait(Pin<Box<dyn Future<Output = Answer> + Send>>),
+    /// It lets others have the thread for a moment.
+    Yield,
+}
+
+/// What goes into a fiber when it resumes.
+enum In {
+    Start,
+    Answer(Answer),
+    Stop,
+}
+
+/// The order to stop reached code that waits: it is to return at once.
+#[derive(Debug)]
+pub(super) struct Stopped;
+
+thread_local! {
+    static YIELDER: Cell<*const Yielder<In, Out>> = const { Cell::new(ptr::null()) };
+}
+
+#[inline(never)]
+fn yielder() -> *const Yielder<In, Out> {
+    YIELDER.get()
+}
+
+#[inline(never)]
+fn set_yielder(yielder: *const Yielder<In, Out>) -> *const Yielder<In, Out> {
+    YIELDER.replace(yielder)
+}
+
+fn suspend(out: Out) -> Result<In, Stopped> {
+    let yielder = yielder();
+    if yielder.is_null() {
+        return Err(Stopped);
+    }
+    // SAFETY: rule 1, it is set only while the fiber that owns it runs, and this is that fiber
+    let input = unsafe { &*yielder }.suspend(out);
+    match input {
+        In::Stop => Err(Stopped),
+        input => Ok(input),
+    }
+}
+
+/// Waits for a future, from within a fiber.
+///
+/// # Errors
+/// When the fiber is to stop.
+pub(super) fn wait<F>(future: F) -> Result<F::Output, Stopped>
+where
+    F: Future<Output: Send + 'static> + Send + 'static,
+{
+    let future = Box::pin(async move { Box::new(future.await) as Answer });
+    match suspend(Out::Wait(future))? {
+        In::Answer(answer) => answer.downcast().map(|answer| *answer).map_err(|_| Stopped),
+        In::Start | In::Stop => Err(Stopped),
+    }
+}
+
+/// Lets others have the thread for a moment, from within a fiber.
+///
+/// # Errors
+/// When the fiber is to stop.
+pub(super) fn breathe() -> Result<(), Stopped> {
+    suspend(Out::Yield).map(|_| ())
+}
+
+/// A computation on a stack of its own, as a future of its result.
+pub(super) struct Fiber<T: 'static> {
+    coroutine: Option<Coroutine<In, Out, T, DefaultStack>>,
+    waiting: Option<Pin<Box<dyn Future<Output = Answer> + Send>>>,
+    yielder: *const Yielder<In, Out>,
+}
+
+// SAFETY: rule 3, all that a suspended fiber has on its stack may move between threads; the pointer
+// is only looked through on the thread that runs the fiber, by the fiber.
+unsafe impl<T: Send> Send for Fiber<T> {}
+
+impl<T: Send + 'static> Fiber<T> {
+    /// A fiber that will run `code`.
+    pub(super) fn new(code: impl FnOnce() -> T + Send + 'static) -> io::Result<Self> {
+        let kept = STACKS.lock().unwrap_or_else(|e| e.into_inner()).pop();
+        let stack = match kept {
+            Some(stack) => stack,
+            None => DefaultStack::new(STACK)?,
+        };
+        let coroutine = Coroutine::with_stack(stack, move |yielder: &Yielder<In, Out>, _| {
+            set_yielder(yielder);
+            code()
+        });
+        Ok(Self {
+            coroutine: Some(coroutine),
+            waiting: None,
+            yielder: ptr::null(),
+        })
+    }
+
+    fn resume(&mut self, input: In) -> Option<CoroutineResult<Out, T>> {
+        /// Puts the outer fiber's yielder back, whatever happens.
+        struct Outer(*const Yielder<In, Out>);
+        impl Drop for Outer {
+            fn drop(&mut self) {
+                set_yielder(self.0);
+            }
+        }
+        let coroutine = self.coroutine.as_mut()?;
+        let _outer = Outer(set_yielder(self.yielder));
+        let result = coroutine.resume(input);
+        // the first resume told it
+        self.yielder = yielder();
+        Some(result)
+    }
+
+    fn give_stack_back(&mut self) {
+        if let Some(coroutine) = self.coroutine.take() {
+            let stack = coroutine.into_stack();
+            let mut kept = STACKS.lock().unwrap_or_else(|e| e.into_inner());
+            if kept.len() < KEPT {
+                kept.push(stack);
+            }
+        }
+    }
+}
+
+impl<T: Send + 'static> Future for Fiber<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        let this = &mut *self;
+        let mut input = In::Start;
+        if let Some(waiting) = &mut this.waiting {
+            // polled on the thread's own stack: rule 3 is about the fiber's
+            let answer = std::task::ready!(waiting.as_mut().poll(cx));
+            this.waiting = None;
+            input = In::Answer(answer);
+        }
+        loop {
+            match this.resume(input) {
+                Some(CoroutineResult::Yield(Out::Wait(mut future))) => {
+                    match future.as_mut().poll(cx) {
+                        Poll::Ready(answer) => input = In::Answer(answer),
+                        Poll::Pending => {
+                            this.waiting = Some(future);
+                            return Poll::Pending;
+                        }
+                    }
+                }
+                Some(CoroutineResult::Yield(Out::Yield)) => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Some(CoroutineResult::Return(result)) => {
+                    this.give_stack_back();
+                    return Poll::Ready(result);
+                }
+                // polled after its end: like other futures, it has no more to say
+                None => return Poll::Pending,
+            }
+        }
+    }
+}
+
+impl<T: 'static> Drop for Fiber<T> {
+    fn drop(&mut self) {
+        // what it waits for goes first: it may borrow nothing of the fiber, but be cancelled by this
+        self.waiting = None;
+        let Some(coroutine) = &mut self.coroutine else {
+            return;
+        };
+        if coroutine.started() && !coroutine.done() {
+            let outer = set_yielder(self.yielder);
+            while let CoroutineResult::Yield(_) = coroutine.resume(In::Stop) {}
+            set_yielder(outer);
+        }
+        if let Some(mut coroutine) = self.coroutine.take() {
+            if !coroutine.done() {
+                // never started: there are no frames but the closure itself
+                coroutine.force_unwind();
+            }
+            let stack = coroutine.into_stack();
+            let mut kept = STACKS.lock().unwrap_or_else(|e| e.into_inner());
+            if kept.len() < KEPT {
+                kept.push(stack);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use super::*;
+
+    fn fiber<T: Send + 'static>(code: impl FnOnce() -> T + Send + 'static) -> Fiber<T> {
+        Fiber::new(code).expect("a stack can be had")
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn fibers_wait_on_whatever_thread_they_are() {
+        let tasks: Vec<_> = (0..200_usize)
+            .map(|n| {
+                tokio::spawn(fiber(move || {
+                    let mut sum = 0;
+                    for i in 0..20 {
+                        let step = async move {
+                            tokio::task::yield_now().await;
+                            n + i
+                        };
+                        sum += wait(step).expect("nobody stops it");
+                        breathe().expect("nobody stops it");
+                    }
+                    sum
+                }))
+            })
+            .collect();
+        for (n, task) in tasks.into_iter().enumerate() {
+            assert_eq!(task.await.expect("no panic"), 20 * n + 190);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_fiber_that_is_dropped_stops_where_it_waits() {
+        static STOPPED: AtomicUsize = AtomicUsize::new(0);
+        let waits = fiber(|| {
+            let stopped = wait(std::future::pending::<()>()).is_err();
+            // it cannot wait any more
+            let again = wait(async {}).is_err();
+            STOPPED.fetch_add((stopped && again) as usize, Ordering::SeqCst);
+        });
+        let mut waits = Box::pin(waits);
+        let pending = std::future::poll_fn(|cx| Poll::Ready(waits.as_mut().poll(cx).is_pending()));
+        assert!(pending.await);
+        std::thread::spawn(move || drop(waits))
+            .join()
+            .expect("no panic");
+        assert_eq!(STOPPED.load(Ordering::SeqCst), 1);
+        drop(fiber(|| unreachable!("it never starts")));
+    }
+
+    #[tokio::test]
+    async fn fibers_within_fibers_find_their_own_way_out() {
+        let count = Arc::new(AtomicUsize::new(0));
+        let inner = Arc::clone(&count);
+        let outer = fiber(move || {
+            let innermost = fiber(move || {
+                wait(tokio::task::yield_now()).expect("nobody stops it");
+                inner.fetch_add(1, Ordering::SeqCst)
+            });
+            wait(innermost).expect("nobody stops it");
+            wait(tokio::task::yield_now()).is_ok()
+        });
+        assert!(outer.await);
+        assert_eq!(count.load(Ordering::SeqCst), 1);
+    }
+}
