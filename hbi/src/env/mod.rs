@@ -10,6 +10,7 @@ mod function;
 mod hosting_env;
 mod incoming;
 mod landing;
+mod python;
 mod reactive;
 #[cfg(feature = "script")]
 mod script;
