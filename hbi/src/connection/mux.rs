@@ -231,11 +231,11 @@ impl State {
 }
 
 /// The error of a failure that a conversation ended with.
-fn error(failure: Box<Failure>) -> Error {
+fn error(failure: Failure) -> Error {
     match failure.kind {
-        Kind::Disconnected => Error::from(*failure).sent(),
-        Kind::NotLanded => Error::from(*failure),
-        _ => Error::from_peer(*failure),
+        Kind::Disconnected => Error::from(failure).sent(),
+        Kind::NotLanded => Error::from(failure),
+        _ => Error::from_peer(failure),
     }
 }
 
@@ -260,11 +260,11 @@ impl Link for MuxLink {
             .into()));
         }
         let now = request.deadline.map(|at| (now(), at));
-        if let Some((now, at)) = now {
-            if at <= now {
-                let text = "the deadline passed before the call was sent";
-                return Poll::Ready(Err(Error::new(Kind::Timeout, text)));
-            }
+        if let Some((now, at)) = now
+            && at <= now
+        {
+            let text = "the deadline passed before the call was sent";
+            return Poll::Ready(Err(Error::new(Kind::Timeout, text)));
         }
         let mut outgoing = Outgoing::default();
         let mut state = self.lock();
@@ -355,7 +355,7 @@ impl Link for MuxLink {
                 read(&bytes, &mut handles);
                 Ok(())
             }
-            Reply::Failed(failure) => Err(error(failure)),
+            Reply::Failed(failure) => Err(error(*failure)),
         })
     }
 
@@ -417,7 +417,7 @@ impl Link for MuxLink {
         }
         Poll::Ready(match sent {
             Ok(()) => Ok(()),
-            Err(SendRefused::Failed(failure)) => Err(error(failure)),
+            Err(SendRefused::Failed(failure)) => Err(error(*failure)),
             Err(SendRefused::Full) => Err(Error::new(Kind::Limit, "the channel has no room")),
         })
     }
@@ -468,7 +468,7 @@ impl Link for MuxLink {
                     arguments,
                 }))
             }
-            Err(failure) => Err(error(failure)),
+            Err(failure) => Err(error(*failure)),
         })
     }
 

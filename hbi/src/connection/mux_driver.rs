@@ -822,10 +822,10 @@ enum Turn {
 impl Work {
     /// The same, with nothing left in the input.
     fn own(mut self, input: &Bytes) -> Self {
-        if let Work::Land(opened) = &mut self {
-            if let Arguments::Input(range) = &opened.arguments {
-                opened.arguments = Arguments::Own(Bytes::copy_from_slice(&input[range.clone()]));
-            }
+        if let Work::Land(opened) = &mut self
+            && let Arguments::Input(range) = &opened.arguments
+        {
+            opened.arguments = Arguments::Own(Bytes::copy_from_slice(&input[range.clone()]));
         }
         self
     }

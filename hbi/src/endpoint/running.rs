@@ -16,10 +16,7 @@ pub async fn run_conversation(
     value: bool,
     last: bool,
 ) {
-    let failure = match run(&hosted, opening, value, last).await {
-        Ok(()) => None,
-        Err(failure) => Some(failure),
-    };
+    let failure = run(&hosted, opening, value, last).await.err();
     let (link, co) = (hosted.link(), hosted.number());
     if hosted.is_taken() {
         return hosted.landed(failure);

@@ -1,5 +1,10 @@
 //! The environment of one connection: what names mean, and the values that the peer keeps in it.
 
+#![cfg_attr(
+    not(feature = "script"),
+    allow(dead_code, reason = "only scripts keep values and print")
+)]
+
 use std::{
     collections::HashMap,
     fmt,
@@ -26,14 +31,16 @@ pub(super) enum Artifact {
     Describe,
 }
 
+pub(super) type ConnectHook = Box<dyn FnOnce(PostingEnd) -> BoxFuture<()> + Send>;
+pub(super) type DisconnectHook = Box<dyn FnOnce(&Error) + Send>;
 pub(super) type ErrorHook = Arc<dyn Fn(Error) + Send + Sync>;
 pub(super) type PrintHook = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// What the application wants to hear of.
 #[derive(Default)]
 pub(crate) struct Hooks {
-    pub(super) connect: Option<Box<dyn FnOnce(PostingEnd) -> BoxFuture<()> + Send>>,
-    pub(super) disconnect: Option<Box<dyn FnOnce(&Error) + Send>>,
+    pub(super) connect: Option<ConnectHook>,
+    pub(super) disconnect: Option<DisconnectHook>,
     pub(super) error: Option<ErrorHook>,
     pub(super) print: Option<PrintHook>,
 }
@@ -94,10 +101,10 @@ impl Environment {
         let (namespace, method) = name.rsplit_once("::").unwrap_or(("", name));
         for service in &self.services {
             let table = service.table();
-            if table.name == namespace {
-                if let Some(place) = table.find(method) {
-                    return Some(Target::Method(Arc::clone(service), place));
-                }
+            if table.name == namespace
+                && let Some(place) = table.find(method)
+            {
+                return Some(Target::Method(Arc::clone(service), place));
             }
         }
         match self.artifacts.get(name)? {
@@ -288,10 +295,6 @@ impl Environment {
     }
 
     /// What a script prints.
-    #[cfg_attr(
-        not(feature = "script"),
-        expect(dead_code, reason = "only scripts print")
-    )]
     pub(super) fn print(&self, line: &str) {
         match &self.print {
             Some(hook) => hook(line),

@@ -64,10 +64,14 @@ impl<'a> Args<'a> {
         })
     }
 
-    /// The next argument.
+    /// The next argument. Not an iterator's: each may be of another type.
     ///
     /// # Errors
     /// When there is none, or it is not a `T`.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "the types differ from one to the next"
+    )]
     pub fn next<T: DeserializeOwned + 'static>(&mut self) -> Result<T, Failure> {
         if self.taken == self.given {
             return Err(self.missing());

@@ -244,10 +244,10 @@ impl Landing for EnvLanding {
     }
 
     fn disconnected(&mut self, reason: &Error) {
-        if let Some(hook) = self.hooks.disconnect.take() {
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| hook(reason))) {
-                self.env.unheard(panicked(&*panic).at("on_disconnect"));
-            }
+        if let Some(hook) = self.hooks.disconnect.take()
+            && let Err(panic) = catch_unwind(AssertUnwindSafe(|| hook(reason)))
+        {
+            self.env.unheard(panicked(&*panic).at("on_disconnect"));
         }
     }
 }

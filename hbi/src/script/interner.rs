@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     collections::{HashMap, HashSet, VecDeque},
-    hash::{BuildHasher, Hash, Hasher, RandomState},
+    hash::{BuildHasher, RandomState},
 };
 
 use super::Text;
@@ -121,9 +121,7 @@ impl Interner {
 
     /// Whether the text was used before; it is remembered from now on.
     fn seen(&mut self, key: &str) -> bool {
-        let mut hasher = self.hasher.build_hasher();
-        key.hash(&mut hasher);
-        let hash = hasher.finish();
+        let hash = self.hasher.hash_one(key);
         if self.once.len() >= REMEMBERED {
             self.once.clear();
         }

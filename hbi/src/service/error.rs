@@ -81,10 +81,11 @@ impl<E: DeserializeOwned + 'static> Outcome for E {
     type Error = CallError<E>;
 
     fn outcome(error: Error, root: &str) -> CallError<E> {
-        if error.kind() == Kind::App && error.origin() == root {
-            if let Some(own) = error.app() {
-                return CallError::App(own);
-            }
+        if error.kind() == Kind::App
+            && error.origin() == root
+            && let Some(own) = error.app()
+        {
+            return CallError::App(own);
         }
         CallError::Hbi(error)
     }

@@ -140,14 +140,14 @@ pub fn unpack_from<T: DeserializeOwned + 'static>(
     handles: &mut Handles,
 ) -> Result<T, ValueError> {
     let value = skip(input)?;
-    if TypeId::of::<T>() == TypeId::of::<Vec<u8>>() {
-        if let Some(bytes) = bin_body(value) {
-            // the types are one and the same, so this moves the vector
-            let mut bytes = Some(bytes.to_vec());
-            let any: &mut dyn Any = &mut bytes;
-            let same = any.downcast_mut::<Option<T>>().and_then(Option::take);
-            return same.ok_or_else(|| ValueError::new("expected bytes".into()));
-        }
+    if TypeId::of::<T>() == TypeId::of::<Vec<u8>>()
+        && let Some(bytes) = bin_body(value)
+    {
+        // the types are one and the same, so this moves the vector
+        let mut bytes = Some(bytes.to_vec());
+        let any: &mut dyn Any = &mut bytes;
+        let same = any.downcast_mut::<Option<T>>().and_then(Option::take);
+        return same.ok_or_else(|| ValueError::new("expected bytes".into()));
     }
     if handles.is_empty() {
         decode(value)

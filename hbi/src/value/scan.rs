@@ -95,8 +95,12 @@ mod tests {
     #[test]
     fn a_value_ends_where_the_next_begins() {
         let mut bytes = Vec::new();
-        let values: (Vec<(String, f64)>, Option<()>, i64, [u16; 20]) =
-            (vec![("tea".repeat(100), 1.5)], None, -300, [70; 20]);
+        let values = (
+            vec![("tea".repeat(100), 1.5)],
+            None::<()>,
+            -300,
+            [70_u16; 20],
+        );
         rmp_serde::encode::write(&mut bytes, &values).expect("plain values encode");
         bytes.push(0x07);
         let mut input = &bytes[..];

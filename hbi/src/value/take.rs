@@ -93,7 +93,7 @@ impl Packed {
     pub fn append(self, bytes: &mut Vec<u8>, handles: &mut Handles) {
         let at = bytes.len();
         bytes.extend_from_slice(&self.bytes);
-        if self.handles.len() > 0 {
+        if !self.handles.is_empty() {
             let first = handles.len() as u32;
             for place in placeholders(&bytes[at..]) {
                 let index = &mut bytes[at + place..at + place + 4];

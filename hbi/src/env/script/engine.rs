@@ -69,7 +69,7 @@ pub(super) fn engine(names: &Names, exposed: impl Fn(&str) -> bool, bounds: &Bou
     // a script that sleeps would hold the thread, and the clock is none of its business
     for name in ["sleep", "timestamp"] {
         engine.register_raw_fn(name, [TypeId::of::<Dynamic>()], refused);
-        engine.register_raw_fn(name, [TypeId::of::<Dynamic>(); 0], refused);
+        engine.register_raw_fn(name, [], refused);
     }
     register_thrown(&mut engine);
     register_kept(&mut engine);

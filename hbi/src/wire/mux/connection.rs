@@ -120,7 +120,7 @@ fn is_read<P>(receiving: &Receiving<P>) -> bool {
 ///
 /// `P` is what the environment makes of a script's number, `U` what the driver keeps with a hosted
 /// conversation (how to cancel it). Time is an argument. Wakers of the application's futures are
-/// collected in [`Self::wakers`] and woken by the driver once it has let go of the state.
+/// collected ([`Self::take_wakers`]) and woken by the driver once it has let go of the state.
 pub struct Connection<P, U> {
     pub(super) own: Settings,
     pub(super) peer: Option<Settings>,
@@ -595,12 +595,10 @@ impl<P, U> Connection<P, U> {
                 co.answer,
                 Answer::Short(..) | Answer::Value(_) | Answer::Taken
             )
-        {
-            if let Answer::Watched(waker) =
+            && let Answer::Watched(waker) =
                 std::mem::replace(&mut co.answer, Answer::Failed(failure()))
-            {
-                woken.push(waker);
-            }
+        {
+            woken.push(waker);
         }
         if let Some(channels) = &mut co.channels {
             for receiving in &mut channels.receiving {

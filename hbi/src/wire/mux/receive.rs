@@ -472,19 +472,21 @@ impl<P, U> Connection<P, U> {
         let flags = fields.flags(flag::LAST | flag::MORE | flag::HANDLES)?;
         let channel = fields.u16()?;
         // the common case: the answer of a call, whole
-        if channel == 0 && flags == flag::LAST && !id.is_hosted() {
-            if let Some(co) = self.ours.get_mut(id) {
-                const PLAIN: u8 = bit::IN_ENDED | bit::IN_STARTED | bit::RELEASED;
-                if co.bits & (PLAIN | bit::CALL) == bit::CALL && co.channels.is_none() {
-                    co.bits |= bit::IN_STARTED | bit::IN_ENDED;
-                    let waker = set_answer(co, fields.rest, input);
-                    self.wake(waker);
-                    self.settle(id);
-                    if fields.rest.len() > ALLOWANCE {
-                        self.charge_connection(fields.rest.len() as u32 + MESSAGE_COST)?;
-                    }
-                    return Ok(None);
+        if channel == 0
+            && flags == flag::LAST
+            && !id.is_hosted()
+            && let Some(co) = self.ours.get_mut(id)
+        {
+            const PLAIN: u8 = bit::IN_ENDED | bit::IN_STARTED | bit::RELEASED;
+            if co.bits & (PLAIN | bit::CALL) == bit::CALL && co.channels.is_none() {
+                co.bits |= bit::IN_STARTED | bit::IN_ENDED;
+                let waker = set_answer(co, fields.rest, input);
+                self.wake(waker);
+                self.settle(id);
+                if fields.rest.len() > ALLOWANCE {
+                    self.charge_connection(fields.rest.len() as u32 + MESSAGE_COST)?;
                 }
+                return Ok(None);
             }
         }
         self.message(id, channel, kind::ITEM, 0, flags, fields, input)
@@ -675,12 +677,11 @@ impl<P, U> Connection<P, U> {
         if channel == 0 && co.is(bit::CALL) {
             self.uncharge(id, channel, cost);
             let co = self.get_mut(id)?;
-            if matches!(co.answer, Answer::Unwatched | Answer::Watched(_)) {
-                if let Answer::Watched(waker) =
+            if matches!(co.answer, Answer::Unwatched | Answer::Watched(_))
+                && let Answer::Watched(waker) =
                     std::mem::replace(&mut co.answer, Answer::Value(payload))
-                {
-                    self.wake(Some(waker));
-                }
+            {
+                self.wake(Some(waker));
             }
             return None;
         }
@@ -793,10 +794,10 @@ impl<P, U> Connection<P, U> {
 
     fn uncharge(&mut self, id: CoId, channel: u16, cost: u32) {
         let window = self.own.window;
-        if let Some(receiving) = self.receiving(id, channel) {
-            if let Some(amount) = receiving.credit(cost, window) {
-                self.write_credit(id, channel, amount);
-            }
+        if let Some(receiving) = self.receiving(id, channel)
+            && let Some(amount) = receiving.credit(cost, window)
+        {
+            self.write_credit(id, channel, amount);
         }
     }
 

@@ -463,12 +463,12 @@ impl<P, U> Connection<P, U> {
             co.bits |= bit::OUT_DONE;
             return self.settle(id);
         }
-        if let Some(sending) = self.sending(id, channel) {
-            if sending.state == SendState::Open {
-                sending.state = SendState::Ending;
-                if sending.queue.is_empty() {
-                    self.write_end(id, channel);
-                }
+        if let Some(sending) = self.sending(id, channel)
+            && sending.state == SendState::Open
+        {
+            sending.state = SendState::Ending;
+            if sending.queue.is_empty() {
+                self.write_end(id, channel);
             }
         }
     }
@@ -748,11 +748,12 @@ impl<P, U> Connection<P, U> {
 
     /// Lists a channel that got credit, if it has something to send.
     pub(super) fn relist(&mut self, id: CoId, channel: u16) {
-        if let Some(sending) = self.sending(id, channel) {
-            if !sending.listed && !sending.queue.is_empty() {
-                sending.listed = true;
-                self.bulk.push_back((id, channel));
-            }
+        if let Some(sending) = self.sending(id, channel)
+            && !sending.listed
+            && !sending.queue.is_empty()
+        {
+            sending.listed = true;
+            self.bulk.push_back((id, channel));
         }
     }
 }
