@@ -19,7 +19,7 @@ use super::{
 use crate::{
     Error, Failure, Kind, PostingEnd,
     endpoint::{BoxFuture, Carried, Hosted, Landed},
-    value::{Handles, Packed},
+    value::{Dialect, Handles, Packed},
 };
 
 /// What a name stands for.
@@ -217,7 +217,7 @@ impl Environment {
     /// Calls what a name stands for.
     pub(super) fn call(&self, name: &str, arguments: Packed, hosted: &Arc<Hosted>) -> Outcome {
         match self.resolve(name) {
-            Some(target) => self.call_target(&target, arguments, hosted),
+            Some(target) => self.call_target(&target, arguments, hosted, None),
             None => Outcome::Ready(Err(self.unknown(name))),
         }
     }
@@ -230,6 +230,14 @@ impl Environment {
         arguments: Packed,
         hosted: &Arc<Hosted>,
     ) -> Outcome {
+        match self.method_of(object, method) {
+            Ok(target) => self.call_target(&target, arguments, hosted, None),
+            Err(failure) => Outcome::Ready(Err(failure)),
+        }
+    }
+
+    /// A method of an object.
+    pub(super) fn method_of(&self, object: Packed, method: &str) -> Result<Target, Failure> {
         let reactive = match object.into_handle().map(Carried::from_handle) {
             Ok(Some(Carried::Object(object))) => object.into_any().downcast::<Reactive>().ok(),
             Ok(Some(Carried::Missing(number))) => {
@@ -261,8 +269,7 @@ impl Environment {
             );
             return refuse(Kind::Unknown, text);
         };
-        let target = Target::Method(Arc::clone(&reactive.service), place);
-        self.call_target(&target, arguments, hosted)
+        Ok(Target::Method(Arc::clone(&reactive.service), place))
     }
 
     pub(super) fn call_target(
@@ -270,12 +277,20 @@ impl Environment {
         target: &Target,
         arguments: Packed,
         hosted: &Arc<Hosted>,
+        literal: Option<Dialect>,
     ) -> Outcome {
         let (bytes, handles) = arguments.into_parts();
         let mut output = Vec::new();
         let origin = hosted.current().origin(hosted);
         let hosted = Some(Arc::clone(hosted));
-        let landed = target.land(self, &bytes, handles, &mut output, origin, hosted);
+        let landed = target.land(
+            self,
+            &bytes,
+            handles,
+            &mut output,
+            origin,
+            (hosted, literal),
+        );
         match landed {
             Landed::Done(handles) => Outcome::Ready(Ok(Packed::from_parts(output.into(), handles))),
             Landed::Effect => Outcome::Ready(Ok(Packed::nil())),
@@ -303,8 +318,8 @@ impl Environment {
     }
 }
 
-fn refuse(kind: Kind, text: String) -> Outcome {
-    Outcome::Ready(Err(Failure::new(kind, text)))
+fn refuse<T>(kind: Kind, text: String) -> Result<T, Failure> {
+    Err(Failure::new(kind, text))
 }
 
 impl Target {
@@ -316,7 +331,7 @@ impl Target {
         handles: Handles,
         output: &mut Vec<u8>,
         origin: crate::endpoint::Origin<'_>,
-        hosted: Option<Arc<Hosted>>,
+        (hosted, literal): (Option<Arc<Hosted>>, Option<Dialect>),
     ) -> Landed {
         match self {
             Target::Method(service, place) => {
@@ -333,6 +348,7 @@ impl Target {
                     output,
                     origin,
                     hosted,
+                    literal,
                 };
                 service.land(*place, call)
             }
@@ -347,6 +363,7 @@ impl Target {
                 output,
                 origin,
                 hosted,
+                literal,
             }),
             Target::Describe => match Packed::pack(&describe::describe(env)) {
                 Ok(packed) => {

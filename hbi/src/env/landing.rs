@@ -14,11 +14,11 @@ use super::{
     Environment,
     environment::{Hooks, Target},
     incoming::{failed, panicked},
-    straight,
+    straight, written,
 };
 use crate::{
     Error, Failure, Kind, PostingEnd,
-    endpoint::{Arrived, BoxFuture, Hosted, Landed, Landing, Link, Prepared},
+    endpoint::{Arrived, BoxFuture, Hosted, Landed, Landing, Link, Prepared, Written},
     script::Straight,
     value::Packed,
 };
@@ -122,7 +122,7 @@ impl Script {
     /// Lands it as a future.
     fn start(&self, arguments: Packed, hosted: Arc<Hosted>) -> BoxFuture<Result<Packed, Failure>> {
         match self.way() {
-            Way::Call(target) => match self.env.call_target(target, arguments, &hosted) {
+            Way::Call(target) => match self.env.call_target(target, arguments, &hosted, None) {
                 super::Outcome::Ready(answer) => Box::pin(std::future::ready(answer)),
                 super::Outcome::Waiting(future) => future,
             },
@@ -175,7 +175,9 @@ impl Landing for EnvLanding {
             return failed(undefined(script));
         };
         let landed = match script.way() {
-            Way::Call(target) => target.land(&self.env, arguments, handles, output, origin, None),
+            Way::Call(target) => {
+                target.land(&self.env, arguments, handles, output, origin, (None, None))
+            }
             Way::Never(failure) => failed(failure.clone()),
             _ => {
                 let arguments =
@@ -228,6 +230,14 @@ impl Landing for EnvLanding {
                 Arc::new(script)
             }
         }
+    }
+
+    fn read(&mut self, source: &str) -> Result<Written, Failure> {
+        written::read(&self.env, source)
+    }
+
+    fn read_value(&mut self, source: &str) -> Result<Arc<dyn Prepared>, Failure> {
+        written::read_value(&self.env, source)
     }
 
     fn connected(&mut self) -> Option<BoxFuture<()>> {

@@ -16,6 +16,8 @@ mod reactive;
 mod script;
 mod service;
 mod straight;
+mod within;
+mod written;
 
 pub use artifacts::{Artifacts, Outcome};
 pub use bounds::Bounds;

@@ -9,6 +9,7 @@ use serde::{
 };
 
 use super::{Handles, Packed, ValueError, handle::PLACEHOLDER, skip};
+use crate::Failure;
 
 /// What `#[derive(hbi::Value)]` tells serde of the newtype around a value that has a constructor.
 const CONSTRUCTED: &str = "$hbi::Value";
@@ -88,6 +89,16 @@ impl Packed {
         Ok(Self::from_parts(bytes.into(), handles))
     }
 
+    /// A value that was written as a literal already.
+    ///
+    /// # Errors
+    /// When it is longer than MessagePack allows.
+    pub(crate) fn written(text: &str) -> Result<Self, Failure> {
+        let mut bytes = Vec::new();
+        pack_written(&mut bytes, text)?;
+        Ok(Self::from_parts(bytes.into(), Handles::new()))
+    }
+
     /// The value as a literal, whatever type it had when it was packed: structs are maps. Handles in
     /// it are marked by their indices.
     ///
@@ -108,10 +119,12 @@ pub(crate) fn pack_literal_into<T: Serialize + ?Sized>(
     value: &T,
     dialect: Dialect,
 ) -> Result<(), ValueError> {
-    let text = handles.scope(|| literal(value, dialect))?;
-    let body = serde::de::value::BytesDeserializer::<ValueError>::new(text.as_bytes());
-    let body = Body::deserialize(body)?;
-    let extension = Extension((LITERAL, body));
+    pack_written(out, &handles.scope(|| literal(value, dialect))?)
+}
+
+/// Appends a literal, packed as a value.
+pub(crate) fn pack_written(out: &mut impl std::io::Write, text: &str) -> Result<(), ValueError> {
+    let extension = Extension((LITERAL, Body(text.as_bytes().to_vec())));
     rmp_serde::encode::write(out, &extension).map_err(|error| ValueError::new(error.to_string()))
 }
 

@@ -12,7 +12,7 @@ mod tree;
 
 pub use handle::{Handle, Handles, deserialize_handle, serialize_handle, take_placeholder};
 pub use literal::{Dialect, literal, write_literal};
-pub(crate) use literal::{HANDLE_MARK, is_constructed, pack_literal_into, transcode};
+pub(crate) use literal::{HANDLE_MARK, is_constructed, pack_literal_into, pack_written, transcode};
 pub use packed::{Packed, ValueError, pack_bytes, pack_into, unpack_from};
 pub use scan::{MAX_DEPTH, skip};
 pub use take::{array_head, array_parts};

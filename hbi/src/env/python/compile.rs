@@ -80,7 +80,7 @@ pub(crate) struct Code {
     /// Whether the script's last statement is an expression that calls something.
     ends_in_value: bool,
     /// The name that is called last of all, where the last statement is just a call.
-    last_call: Option<String>,
+    pub(super) last_call: Option<String>,
 }
 
 impl Code {

@@ -31,13 +31,15 @@ pub(crate) enum Unknown {
 pub(crate) type Print = Box<dyn Fn(&str) + Send + Sync>;
 
 impl Code {
-    /// Runs the script to its value: that of its last statement, and nothing for an assignment.
+    /// Runs the script to its value: that of its last statement, and nothing for an assignment. Where
+    /// that is a call, it goes to `last`, if there is one.
     ///
     /// # Errors
     /// Those of its calls, its own, and the bound it hit, by name.
     pub(crate) async fn run(
         self: Arc<Self>,
         artifacts: Arc<dyn Artifacts>,
+        last: Option<Arc<dyn Artifacts>>,
         bounds: Bounds,
         unknown: Unknown,
         print: Print,
@@ -45,6 +47,7 @@ impl Code {
         let wall_clock = bounds.wall_clock;
         let mut run = Run {
             artifacts,
+            last,
             bounds,
             unknown,
             print,
@@ -87,6 +90,8 @@ fn limit(name: &str, value: impl std::fmt::Display, raise: &str) -> Failure {
 /// A script while it runs.
 struct Run {
     artifacts: Arc<dyn Artifacts>,
+    /// What the call goes to that makes the script's value.
+    last: Option<Arc<dyn Artifacts>>,
     bounds: Bounds,
     unknown: Unknown,
     print: Print,
@@ -110,6 +115,12 @@ impl Run {
         let mut at = 0;
         while let Some((step, place)) = code.steps.get(at) {
             at += 1;
+            if code.last_call.is_some() && at + 1 == code.steps.len() {
+                // the call that makes the script's value: nothing but that comes behind it
+                if let Some(last) = self.last.take() {
+                    self.artifacts = last;
+                }
+            }
             self.spend(1)?;
             if self.operations % STEPS_PER_TURN == 0 {
                 tokio::task::yield_now().await;

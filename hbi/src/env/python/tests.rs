@@ -91,7 +91,7 @@ async fn run_in(fake: &Arc<Fake>, source: &str, bounds: &Bounds) -> Result<Value
         printed.lock().expect("not poisoned").push(line.to_owned());
     });
     let artifacts = Arc::clone(fake) as Arc<dyn Artifacts>;
-    let running = code.run(artifacts, bounds.clone(), Unknown::Refuse, print);
+    let running = code.run(artifacts, None, bounds.clone(), Unknown::Refuse, print);
     Ok(Value::unpack(running.await?)?)
 }
 
@@ -181,7 +181,7 @@ async fn unknown_constructors_are_lists_where_a_value_is_read() {
     let code = Arc::new(Code::new("Msgs('Tea', [Msg(1, 2)])", &Bounds::default()).expect("reads"));
     let fake = Arc::<Fake>::default();
     let print: Print = Box::new(|_| {});
-    let running = code.run(fake, Bounds::default(), Unknown::Construct, print);
+    let running = code.run(fake, None, Bounds::default(), Unknown::Construct, print);
     let value = Value::unpack(running.await.expect("lands")).expect("a value");
     let inner = Value::List(vec![Value::Int(1), Value::Int(2)]);
     let expected = vec![Value::Text("Tea".into()), Value::List(vec![inner])];

@@ -9,9 +9,11 @@ mod constant;
 mod lexer;
 mod parser;
 mod syntax;
+mod write;
 
 #[cfg(test)]
 mod tests;
 
 pub use constant::read_value;
 pub use syntax::{Expression, Kind, Operator, Part, Program, Statement, Target};
+pub(crate) use write::write_script;
