@@ -3,6 +3,7 @@
 mod connection;
 mod options;
 mod server;
+mod wire;
 
 pub use connection::{Connection, Peer};
 pub use options::{Options, connect, serve};

@@ -4,11 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     Connection, Peer, Server,
-    connection::{Started, start},
+    wire::{Started, start},
 };
 use crate::{
     Address, Error, HostingEnv, Result,
     transport::{ByteStream, Listener, Stream, dial},
+    value::Dialect,
     wire::mux::Settings,
 };
 
@@ -53,8 +54,10 @@ where
 pub struct Options {
     pub(super) settings: Settings,
     pub(super) deadline: Option<Duration>,
+    pub(super) trace: bool,
     pub(super) handshake: Duration,
     pub(super) connections: usize,
+    pub(super) dialect: Dialect,
 }
 
 impl Default for Options {
@@ -62,8 +65,10 @@ impl Default for Options {
         Self {
             settings: Settings::default(),
             deadline: None,
+            trace: false,
             handshake: Duration::from_secs(10),
             connections: 10_000,
+            dialect: Dialect::Python,
         }
     }
 }
@@ -86,6 +91,20 @@ impl Options {
         self
     }
 
+    /// Gives each conversation a `tracing` span on this side, for as long as it lasts: `post` where it
+    /// is begun here, `host` where the peer began it (target `hbi`, level `INFO`). By default there
+    /// are none.
+    ///
+    /// Both have the fields `peer` (its address), `call` (what is called, where that is one call of a
+    /// service, or hosted one call of anything), `trace_id` and `span_id` (W3C, in hex); `post` has
+    /// `parent_id`, the span it was begun in, where there is one. The ids travel: the two spans of a
+    /// conversation have the same, where both sides trace. A conversation that belongs to no trace
+    /// yet begins one. Methods run within their `host` span. See [`TraceContext`](crate::TraceContext).
+    pub fn trace(mut self, trace: bool) -> Self {
+        self.trace = trace;
+        self
+    }
+
     /// How long the peer may take until both sides know each other. By default 10 s.
     pub fn handshake(mut self, time: Duration) -> Self {
         self.handshake = time;
@@ -96,6 +115,13 @@ impl Options {
     /// is gone.
     pub fn connections(mut self, limit: usize) -> Self {
         self.connections = limit.max(1);
+        self
+    }
+
+    /// How values are spelt for peers of the text wire. By default [`Dialect::Python`], which Go peers
+    /// read, too, where they expose the names that the two have in common.
+    pub fn dialect(mut self, dialect: Dialect) -> Self {
+        self.dialect = dialect;
         self
     }
 
@@ -116,7 +142,7 @@ impl Options {
                     ),
                 )
             })??;
-        self.join(stream, env).await
+        self.join(stream, address.is_text(), env).await
     }
 
     /// Talks over a stream that is connected already.
@@ -128,14 +154,21 @@ impl Options {
         stream: impl ByteStream + 'static,
         env: HostingEnv,
     ) -> Result<Connection> {
-        self.join(Stream::Other(Box::new(stream)), env).await
+        let stream = Stream::Other(Box::new(stream));
+        self.join(stream, false, env).await
     }
 
-    async fn join(&self, stream: Stream, env: HostingEnv) -> Result<Connection> {
+    /// Talks over a stream of a known kind.
+    pub(crate) async fn join(
+        &self,
+        stream: Stream,
+        text: bool,
+        env: HostingEnv,
+    ) -> Result<Connection> {
         let (env, hooks) = env.build()?;
-        let Started { link, driver, .. } = start(self, stream);
+        let Started { wire, driver } = start(self, stream, text);
         driver.spawn(env, hooks);
-        let connection = Connection::new(link);
+        let connection = Connection::new(wire);
         connection.ready(self.handshake).await?;
         Ok(connection)
     }

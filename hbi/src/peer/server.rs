@@ -13,11 +13,10 @@ use tokio::{
 
 use super::{
     Options, Peer,
-    connection::{Started, start},
+    wire::{Started, Wire, start},
 };
 use crate::{
     Address, HostingEnv, Result,
-    connection::MuxLink,
     endpoint::Link,
     transport::{Listener, Stream},
 };
@@ -36,7 +35,7 @@ pub struct Server {
 }
 
 struct Shared {
-    links: Mutex<Vec<Weak<MuxLink>>>,
+    links: Mutex<Vec<Weak<dyn Link>>>,
     connections: watch::Sender<usize>,
 }
 
@@ -61,7 +60,9 @@ impl Server {
             links: Mutex::default(),
             connections: watch::Sender::new(0),
         });
-        let accepting = tokio::spawn(accept(options, listener, factory, Arc::clone(&shared)));
+        let (listener, text) = (listener, address.is_text());
+        let accepting = accept(options, (listener, text), factory, Arc::clone(&shared));
+        let accepting = tokio::spawn(accepting);
         Self {
             address,
             shared,
@@ -103,7 +104,7 @@ impl Drop for Server {
 }
 
 impl Shared {
-    fn links(&self) -> std::sync::MutexGuard<'_, Vec<Weak<MuxLink>>> {
+    fn links(&self) -> std::sync::MutexGuard<'_, Vec<Weak<dyn Link>>> {
         self.links.lock().unwrap_or_else(|e| e.into_inner())
     }
 }
@@ -112,10 +113,10 @@ impl Shared {
 struct Counted(Arc<Shared>);
 
 impl Counted {
-    fn new(shared: &Arc<Shared>, link: &Arc<MuxLink>) -> Self {
+    fn new(shared: &Arc<Shared>, wire: &Wire) -> Self {
         let mut links = shared.links();
         links.retain(|link| link.strong_count() > 0);
-        links.push(Arc::downgrade(link));
+        links.push(Arc::downgrade(&wire.link()));
         drop(links);
         shared.connections.send_modify(|count| *count += 1);
         Self(Arc::clone(shared))
@@ -130,7 +131,7 @@ impl Drop for Counted {
 
 async fn accept<F, R>(
     options: Options,
-    mut listener: Listener,
+    (mut listener, text): (Listener, bool),
     factory: Arc<F>,
     shared: Arc<Shared>,
 ) where
@@ -157,7 +158,7 @@ async fn accept<F, R>(
         let (options, factory) = (Arc::clone(&options), Arc::clone(&factory));
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
-            host(&options, stream, &*factory, &shared).await;
+            host(&options, (stream, text), &*factory, &shared).await;
             drop(place);
         });
     }
@@ -173,14 +174,18 @@ fn is_connections_own(error: &io::Error) -> bool {
 }
 
 /// Hosts one peer to its end.
-async fn host<F, R>(options: &Options, stream: Stream, factory: &F, shared: &Arc<Shared>)
-where
+async fn host<F, R>(
+    options: &Options,
+    (stream, text): (Stream, bool),
+    factory: &F,
+    shared: &Arc<Shared>,
+) where
     F: Fn(Peer) -> R,
     R: Future<Output = Result<HostingEnv>> + Send + 'static,
 {
-    let Started { link, driver } = start(options, stream);
-    let _counted = Counted::new(shared, &link);
-    let peer = Peer::new(Arc::clone(&link) as Arc<dyn Link>);
+    let Started { wire, driver } = start(options, stream, text);
+    let _counted = Counted::new(shared, &wire);
+    let peer = Peer::new(wire.link());
     // in a task of its own, so that a panic in it is told to the peer, too
     let mut making = JoinSet::new();
     making.spawn(factory(peer));

@@ -72,6 +72,7 @@ impl<T, E> Call<T, E> {
             handles,
             parts,
             error,
+            ..
         } = arguments;
         if let (Some(arguments), None) = (parts, &error) {
             let sent = std::sync::atomic::AtomicBool::new(false);

@@ -37,13 +37,13 @@ impl Listener {
                 format!("cannot listen at {address}: {error}"),
             )
         };
-        match &address.0 {
+        match address.scheme() {
             Scheme::Tcp(host) => {
                 let listener = TcpListener::bind(host).await.map_err(failed)?;
                 let bound = listener.local_addr().map_err(failed)?;
                 Ok((
                     Listener::Tcp(listener),
-                    Address(Scheme::Tcp(bound.to_string())),
+                    address.at(Scheme::Tcp(bound.to_string())),
                 ))
             }
             #[cfg(unix)]

@@ -69,7 +69,7 @@ impl Stream {
 pub(crate) async fn dial(address: &Address) -> Result<Stream, Error> {
     let unreachable =
         |error: io::Error| Error::new(Kind::Address, format!("cannot reach {address}: {error}"));
-    match &address.0 {
+    match address.scheme() {
         Scheme::Tcp(host) => {
             let stream = TcpStream::connect(host).await.map_err(unreachable)?;
             Stream::tcp(stream).map_err(unreachable)

@@ -1,0 +1,135 @@
+//! The two wires that a connection may speak, as the ends of a connection see them.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use super::Options;
+use crate::{
+    Result,
+    connection::{Driver, MuxLink, TextDriver, TextLink},
+    endpoint::{Encoding, Link, LinkInfo},
+    env::{EnvLanding, Environment, Hooks},
+    transport::Stream,
+};
+
+/// A link of either wire.
+#[derive(Clone)]
+pub(super) enum Wire {
+    Mux(Arc<MuxLink>),
+    Text(Arc<TextLink>),
+}
+
+impl Wire {
+    pub(super) fn link(&self) -> Arc<dyn Link> {
+        match self {
+            Wire::Mux(link) => Arc::clone(link) as Arc<dyn Link>,
+            Wire::Text(link) => Arc::clone(link) as Arc<dyn Link>,
+        }
+    }
+
+    /// Ready once both sides know each other. Peers of the text wire never introduce themselves.
+    pub(super) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        match self {
+            Wire::Mux(link) => link.poll_ready(cx),
+            Wire::Text(link) => link.poll_ready(cx),
+        }
+    }
+
+    pub(super) fn conversations(&self) -> (usize, usize) {
+        match self {
+            Wire::Mux(link) => link.conversations(),
+            Wire::Text(link) => link.conversations(),
+        }
+    }
+
+    /// How many objects of this side the peer holds; the text wire carries none.
+    pub(super) fn objects(&self) -> usize {
+        match self {
+            Wire::Mux(link) => link.objects(),
+            Wire::Text(_) => 0,
+        }
+    }
+
+    pub(super) fn ended_well(&self) -> bool {
+        match self {
+            Wire::Mux(link) => link.ended_well(),
+            Wire::Text(link) => link.ended_well(),
+        }
+    }
+}
+
+/// A connection whose driver does not run yet.
+pub(super) struct Started {
+    pub(super) wire: Wire,
+    pub(super) driver: Starter,
+}
+
+/// What is needed to run the driver.
+pub(super) struct Starter {
+    wire: Wire,
+    stream: Stream,
+    /// The largest packet of a text wire.
+    packet: usize,
+}
+
+/// Makes the two ends of a connection over a stream.
+pub(super) fn start(options: &Options, stream: Stream, text: bool) -> Started {
+    let (peer_address, local_address) = stream.addresses();
+    let info = LinkInfo {
+        peer_address,
+        local_address,
+        encoding: match text {
+            false => Encoding::Bound,
+            true => Encoding::Literal(options.dialect),
+        },
+        deadline: options.deadline,
+        trace: options.trace,
+        identity: None,
+    };
+    let settings = &options.settings;
+    let wire = match text {
+        false => Wire::Mux(Arc::new(MuxLink::new(info, settings.clone()))),
+        true => {
+            let limit = settings.conversations as usize;
+            Wire::Text(Arc::new(TextLink::new(info, options.dialect, limit)))
+        }
+    };
+    Started {
+        driver: Starter {
+            wire: wire.clone(),
+            stream,
+            packet: settings.message as usize,
+        },
+        wire,
+    }
+}
+
+impl Starter {
+    /// Runs the driver in a task of its own.
+    pub(super) fn spawn(self, env: Arc<Environment>, hooks: Hooks) {
+        tokio::spawn(self.run(env, hooks));
+    }
+
+    /// Runs the driver.
+    pub(super) async fn run(self, env: Arc<Environment>, hooks: Hooks) {
+        let landing = Box::new(EnvLanding::new(env, hooks, &self.wire.link()));
+        match self.wire {
+            Wire::Mux(link) => Driver::new(link, self.stream, landing).run().await,
+            Wire::Text(link) => {
+                TextDriver::new(link, self.stream, landing, self.packet)
+                    .run()
+                    .await;
+            }
+        }
+    }
+
+    /// Tells the peer why it is refused, and hangs up.
+    pub(super) async fn refuse(self, reason: &str) {
+        match self.wire {
+            Wire::Mux(link) => Driver::<Stream>::refuse(link, self.stream, reason).await,
+            Wire::Text(link) => TextDriver::refuse(link, self.stream, reason).await,
+        }
+    }
+}

@@ -1,0 +1,569 @@
+//! The hosting environment: what is exposed, what a peer keeps in it, hooks, and scripts that only an
+//! interpreter runs.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use hbi::{HostingEnv, Kind, env::Bounds};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+/// A server with this environment, and a consumer of it that exposes `own`.
+async fn joined(
+    env: impl Fn() -> HostingEnv + Send + Sync + 'static,
+    own: HostingEnv,
+) -> (hbi::Server, hbi::Result<hbi::Connection>) {
+    static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    let n = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let address = format!("mem://hosting-{n}");
+    let server = hbi::serve(&address, move |_peer| {
+        let env = env();
+        async move { Ok(env) }
+    });
+    let server = server.await.expect("the name is free");
+    (server, hbi::connect(&address, own).await)
+}
+
+#[derive(Debug, Clone, PartialEq, hbi::Value)]
+struct Msg {
+    from: String,
+    text: String,
+    time: f64,
+}
+
+#[hbi::service(flat)]
+trait Room {
+    async fn say(&self, line: String) -> usize;
+}
+
+#[derive(Default)]
+struct MyRoom(Mutex<Vec<String>>);
+
+impl Room for MyRoom {
+    async fn say(&self, line: String) -> usize {
+        tokio::task::yield_now().await;
+        let mut lines = self.0.lock().expect("no test panics with the lock held");
+        lines.push(line);
+        lines.len()
+    }
+}
+
+fn everything() -> HostingEnv {
+    HostingEnv::new()
+        .function("double", |n: i64| n * 2)
+        .try_function("half", |n: i64| {
+            if n % 2 == 0 {
+                Ok(n / 2)
+            } else {
+                Err("odd".to_owned())
+            }
+        })
+        .async_function("later", |n: i64| async move {
+            tokio::task::yield_now().await;
+            n + 1
+        })
+        .function("swap", |msg: Msg| Msg {
+            from: msg.text,
+            text: msg.from,
+            time: msg.time,
+        })
+        .constructor::<Msg>()
+        .value("greeting", "hello")
+        .reactor("room", RoomHost::new(MyRoom::default()))
+}
+
+#[tokio::test]
+async fn functions_constructors_values_and_reactors_are_found_by_name() {
+    let (_server, peer) = joined(everything, HostingEnv::new()).await;
+    let peer = peer.unwrap();
+    assert_eq!(peer.script::<i64>("double(4)").await.unwrap(), 8);
+    assert_eq!(peer.script::<i64>("later(later(1))").await.unwrap(), 3);
+    assert_eq!(peer.script::<String>("greeting").await.unwrap(), "hello");
+    assert_eq!(peer.script::<usize>("room.say(\"hi\")").await.unwrap(), 1);
+    let swapped: Msg = peer
+        .script("swap(Msg(\"Nick\", \"hi\", 1.5))")
+        .await
+        .unwrap();
+    assert_eq!(
+        swapped,
+        Msg {
+            from: "hi".into(),
+            text: "Nick".into(),
+            time: 1.5
+        }
+    );
+    let error = peer.script::<i64>("half(3)").await.unwrap_err();
+    assert_eq!(
+        (error.origin(), error.app::<String>()),
+        ("half", Some("odd".to_owned()))
+    );
+
+    // the same names in a script that only an interpreter runs
+    let looped = r#"
+        let total = 0;
+        for i in 0..3 { total += later(double(i)); }
+        let msg = swap(Msg("a", "b", 0.5));
+        room.say(msg.from + greeting) + total
+    "#;
+    assert_eq!(peer.script::<i64>(looped).await.unwrap(), 2 + 9);
+}
+
+#[tokio::test]
+async fn a_script_catches_a_methods_error_and_looks_at_it() {
+    let (_server, peer) = joined(everything, HostingEnv::new()).await;
+    let peer = peer.unwrap();
+    let caught = r#"
+        let seen = "";
+        try { half(3) } catch (e) { seen = `${e.kind} ${e.origin}: ${e.message}, ${e.payload}`; }
+        seen
+    "#;
+    assert_eq!(
+        peer.script::<String>(caught).await.unwrap(),
+        "App half: odd, odd"
+    );
+    let error = peer
+        .script::<i64>("let n = 3;\n  half(n)")
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), Kind::App);
+    assert_eq!(error.app::<String>().as_deref(), Some("odd"));
+    let place = error.place().expect("the place of the call");
+    assert_eq!((place.line, place.column), (2, 3));
+    assert!(
+        error.to_string().contains("2 |   half(n)\n  |   ^"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn errors_of_scripts_have_their_place() {
+    let (_server, peer) = joined(everything, HostingEnv::new()).await;
+    let peer = peer.unwrap();
+    for (source, kind, line, text) in [
+        ("let x = 1;\nlet y = ;", Kind::Script, 2, "2 | let y = ;"),
+        ("let x = 1;\nx + nothing", Kind::Unknown, 2, "nothing"),
+        (
+            "let x = 1;\nif x > 0 { doubel(x) }",
+            Kind::Unknown,
+            2,
+            "doubel",
+        ),
+        ("let x = [1];\nx[5] + 1", Kind::Script, 2, "index"),
+        (
+            "let x = 1;\nif x > 0 { double(x, x) }",
+            Kind::Arguments,
+            2,
+            "2 arguments given, 1 expected",
+        ),
+        ("if true { none::such(1) }", Kind::Unknown, 1, "none::such"),
+    ] {
+        let error = peer.script::<i64>(source).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{source}: {error}");
+        assert_eq!(
+            error.place().map(|place| place.line),
+            Some(line),
+            "{source}: {error}"
+        );
+        assert!(error.to_string().contains(text), "{source}: {error}");
+    }
+    assert_eq!(
+        peer.script::<i64>("double(1)").await.unwrap(),
+        2,
+        "nothing else is disturbed"
+    );
+}
+
+#[tokio::test]
+async fn values_kept_in_env_persist_and_exposed_names_cannot_be_overwritten() {
+    let (server, peer) = joined(everything, HostingEnv::new()).await;
+    let peer = peer.unwrap();
+    peer.script::<()>("env.name = \"Nick\"; env.list = [1, 2];")
+        .await
+        .unwrap();
+    assert_eq!(
+        peer.script::<String>("greeting + env.name").await.unwrap(),
+        "helloNick"
+    );
+    assert_eq!(peer.script::<Vec<i64>>("env.list").await.unwrap(), [1, 2]);
+    peer.script::<()>("env.name = ();").await.unwrap();
+    assert_eq!(
+        peer.script::<Option<String>>("env.name").await.unwrap(),
+        None
+    );
+    for name in ["greeting", "double", "room"] {
+        let error = peer
+            .script::<()>(format!("env.{name} = 5;"))
+            .await
+            .unwrap_err();
+        assert!(
+            error.is_refused() && error.to_string().contains("overwritten"),
+            "{error}"
+        );
+    }
+    // another connection has an environment of its own
+    let other = hbi::connect(server.address().to_string(), HostingEnv::new())
+        .await
+        .unwrap();
+    assert_eq!(
+        other.script::<Option<Vec<i64>>>("env.list").await.unwrap(),
+        None
+    );
+    let keeps =
+        "let s = \"x\"; while s.len() < 8000 { s += s; } for i in 0..2000 { env[`k${i}`] = s; }";
+    let error = peer.script::<()>(keeps).await.unwrap_err();
+    assert!(
+        error.is_limit() && error.to_string().contains("`memory`"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_exposed_is_described_unless_it_is_withheld() {
+    let (_server, peer) = joined(everything, HostingEnv::new()).await;
+    let described: hbi::env::Description = peer.unwrap().script("describe()").await.unwrap();
+    let text = described.to_string();
+    for line in [
+        "double(…): a function",
+        "greeting: a value",
+        "Msg(from, text, time) -> Msg",
+    ] {
+        assert!(text.contains(line), "{line} in:\n{text}");
+    }
+    let (_server, peer) = joined(|| everything().withhold_description(), HostingEnv::new()).await;
+    let error = peer.unwrap().script::<()>("describe()").await.unwrap_err();
+    assert!(error.is_unknown(), "{error}");
+}
+
+#[tokio::test]
+async fn a_name_exposed_twice_is_an_error_that_says_which() {
+    let twice = || HostingEnv::new().value("x", &1).function("x", || 2);
+    let error = hbi::connect("mem://nobody", twice()).await.unwrap_err();
+    assert_eq!(
+        error.kind(),
+        Kind::Address,
+        "the address is looked at first: {error}"
+    );
+    let (_server, refused) = joined(twice, HostingEnv::new()).await;
+    let error = refused.unwrap_err();
+    assert!(
+        error.is_refused() && error.to_string().contains("`x` is exposed twice"),
+        "{error}"
+    );
+    let (_server, own) = joined(HostingEnv::new, twice()).await;
+    assert!(
+        own.unwrap_err()
+            .to_string()
+            .contains("`x` is exposed twice")
+    );
+}
+
+#[tokio::test]
+async fn a_factory_may_refuse_and_cannot_call() {
+    let (told, mut heard) = mpsc::unbounded_channel();
+    let server = hbi::serve("mem://refusing", move |peer: hbi::Peer| {
+        let told = told.clone();
+        async move {
+            let error = peer.script::<()>("x()").await.unwrap_err();
+            told.send(error.to_string()).expect("the test listens");
+            Err(hbi::Error::refusal("not on Sundays"))
+        }
+    });
+    let _server = server.await.unwrap();
+    let error = hbi::connect("mem://refusing", HostingEnv::new())
+        .await
+        .unwrap_err();
+    assert!(
+        error.is_refused() && error.to_string().contains("not on Sundays"),
+        "{error}"
+    );
+    assert!(heard.recv().await.unwrap().contains("on_connect"));
+}
+
+#[tokio::test]
+async fn hooks_see_the_connection_come_and_go() {
+    let (hello, mut heard) = mpsc::unbounded_channel();
+    let (gone, why) = oneshot::channel();
+    let gone = Arc::new(Mutex::new(Some(gone)));
+    let env = move || {
+        let gone = Arc::clone(&gone);
+        HostingEnv::new()
+            .on_connect(|po| async move { po.notif("hello(\"Nick\")").await.expect("it is up") })
+            .on_disconnect(move |reason| {
+                let gone = gone.lock().expect("nobody panics").take();
+                let _ = gone.expect("it goes once").send(reason.to_string());
+            })
+    };
+    let own = HostingEnv::new().function("hello", move |name: String| {
+        hello.send(name).expect("the test listens");
+    });
+    let (_server, peer) = joined(env, own).await;
+    assert_eq!(heard.recv().await.unwrap(), "Nick");
+    peer.unwrap().close(Duration::from_secs(5)).await.unwrap();
+    assert!(why.await.unwrap().contains("goodbye"));
+}
+
+#[tokio::test]
+async fn failures_nobody_waits_for_are_heard() {
+    let (told, mut heard) = mpsc::unbounded_channel();
+    let env = move || {
+        let told = told.clone();
+        everything().on_error(move |error| told.send(error).expect("the test listens"))
+    };
+    let (_server, peer) = joined(env, HostingEnv::new()).await;
+    let peer = peer.unwrap();
+    peer.notif("half(3)").await.unwrap();
+    assert_eq!(
+        heard.recv().await.unwrap().app::<String>().as_deref(),
+        Some("odd")
+    );
+    peer.notif("let n = 1; if n > 0 { half(n) }").await.unwrap();
+    assert_eq!(heard.recv().await.unwrap().origin(), "half");
+}
+
+#[tokio::test]
+async fn what_scripts_print_goes_to_the_hook() {
+    let (told, mut heard) = mpsc::unbounded_channel();
+    let env = move || {
+        let told = told.clone();
+        HostingEnv::new()
+            .on_print(move |line| told.send(line.to_owned()).expect("the test listens"))
+    };
+    let (_server, peer) = joined(env, HostingEnv::new()).await;
+    peer.unwrap()
+        .script::<()>("if true { print(\"hi\"); }")
+        .await
+        .unwrap();
+    assert_eq!(heard.recv().await.unwrap(), "hi");
+}
+
+#[tokio::test]
+async fn bounds_end_a_script_with_their_name_and_nothing_else() {
+    let bounds = || {
+        let mut bounds = Bounds::default();
+        bounds.wall_clock = Duration::from_millis(300);
+        bounds.calls = 50;
+        bounds.source = 2000;
+        everything().bounds(bounds)
+    };
+    let (_server, peer) = joined(bounds, HostingEnv::new()).await;
+    let peer = peer.unwrap();
+    let long = format!("double(1{})", " + 1".repeat(1000));
+    let deep = format!("let x = {}1{};", "(".repeat(100), ")".repeat(100));
+    for (source, bound) in [
+        ("loop { }", "operations"),
+        ("for i in 0..100 { double(i); }", "calls"),
+        ("fn f(n) { f(n + 1) } f(0)", "call_depth"),
+        ("let s = \"x\"; loop { s += s; }", "string"),
+        ("let a = [1]; loop { a += a; }", "array"),
+        (
+            "let m = #{}; for i in 0..600 { m[`k${i}`] = i; } m.len()",
+            "map",
+        ),
+        (&long, "source"),
+    ] {
+        let error = peer.script::<i64>(source.to_owned()).await.unwrap_err();
+        assert!(error.is_limit(), "{source}: {error}");
+        assert!(
+            error.to_string().contains(&format!("limit `{bound}`")),
+            "{source}: {error}"
+        );
+        assert!(
+            error.to_string().contains(&format!("Bounds::{bound}")),
+            "{source}: {error}"
+        );
+    }
+    assert!(peer.script::<i64>(deep).await.unwrap_err().is_script());
+    for (source, text) in [
+        ("eval(\"1\")", "eval"),
+        ("let s = \"eval(s)\"; eval(s)", "eval"),
+        ("import \"x\" as y;", "import"),
+        ("sleep(100)", "sleep"),
+        ("timestamp()", "timestamp"),
+        ("let f = |x| x; f(1)", "|"),
+        ("Fn(\"double\")", "Fn"),
+    ] {
+        let error = peer.script::<i64>(source).await.unwrap_err();
+        assert!(error.is_script() || error.is_unknown(), "{source}: {error}");
+        assert!(error.to_string().contains(text), "{source}: {error}");
+    }
+    // what is caught cannot be a bound
+    let caught = "let n = 0; loop { try { loop { n += 1; } } catch { } }";
+    assert!(peer.script::<i64>(caught).await.unwrap_err().is_limit());
+    assert_eq!(peer.script::<i64>("double(1)").await.unwrap(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_script_that_waits_too_long_is_ended() {
+    let env = || HostingEnv::new().async_function("never", std::future::pending::<()>);
+    let (_server, peer) = joined(env, HostingEnv::new()).await;
+    let error = peer
+        .unwrap()
+        .script::<()>("if true { never() }")
+        .await
+        .unwrap_err();
+    assert!(
+        error.is_limit() && error.to_string().contains("wall_clock"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn values_survive_the_way_through_a_script() {
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    enum Shape {
+        Dot,
+        Circle { radius: f64 },
+        Line(i32, i32),
+    }
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    struct All {
+        int: i64,
+        small: u8,
+        float: f64,
+        text: String,
+        none: Option<u8>,
+        some: Option<u8>,
+        shapes: Vec<Shape>,
+        pair: (bool, char),
+        map: std::collections::BTreeMap<String, Vec<u8>>,
+    }
+    let all = All {
+        int: i64::MIN,
+        small: 200,
+        float: -0.5,
+        text: "é \"quoted\"\n".into(),
+        none: None,
+        some: Some(1),
+        shapes: vec![
+            Shape::Dot,
+            Shape::Circle { radius: 1.5 },
+            Shape::Line(-1, 1),
+        ],
+        pair: (true, 'x'),
+        map: [("k".to_owned(), vec![0, 255])].into(),
+    };
+    let (_server, peer) = joined(HostingEnv::new, HostingEnv::new()).await;
+    let peer = peer.unwrap();
+    let back: All = peer
+        .script("let v = a; if true { v }")
+        .bind("a", all.clone())
+        .await
+        .unwrap();
+    assert_eq!(back, all);
+    let error = peer
+        .script::<u64>("if true { a }")
+        .bind("a", u64::MAX)
+        .await
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("more than a script can reckon with"),
+        "{error}"
+    );
+    assert_eq!(
+        peer.script::<u64>("a").bind("a", u64::MAX).await.unwrap(),
+        u64::MAX
+    );
+}
+
+#[tokio::test]
+async fn back_scripts_land_at_the_consumer() {
+    #[hbi::service(flat)]
+    trait Greeter {
+        #[hbi(converse)]
+        async fn greet(&self, co: hbi::HoCo) -> hbi::Result<()>;
+    }
+    struct MyGreeter;
+    impl Greeter for MyGreeter {
+        async fn greet(&self, co: hbi::HoCo) -> hbi::Result<()> {
+            let mut co = co.start_send().await?;
+            co.send_code("heard(\"one\")").await?;
+            co.send_obj_of("later(41)").await?;
+            co.send_obj(&"done").await?;
+            co.send_code("nothing_of_that_name()").await?;
+            co.send_obj(&"late").await?;
+            co.close().await
+        }
+    }
+    let (told, mut heard) = mpsc::unbounded_channel();
+    let own = everything().function("heard", move |line: String| {
+        told.send(line).expect("the test listens");
+    });
+    let env = || HostingEnv::new().service(GreeterHost::new(MyGreeter));
+    let (_server, peer) = joined(env, own).await;
+    let mut co = GreeterStub::new(&peer.unwrap()).greet().await.unwrap();
+    assert_eq!(co.recv_obj::<i64>().await.unwrap(), 42);
+    assert_eq!(heard.recv().await.unwrap(), "one");
+    assert_eq!(co.recv_obj::<String>().await.unwrap(), "done");
+    let error = co.recv_obj::<String>().await.unwrap_err();
+    assert!(
+        error.is_unknown() && !error.is_remote(),
+        "it failed here: {error}"
+    );
+}
+
+#[tokio::test]
+async fn a_dropped_script_stops() {
+    let (told, mut heard) = mpsc::unbounded_channel();
+    let env = move || {
+        let told = told.clone();
+        HostingEnv::new().async_function("wait", move || {
+            struct Gone(mpsc::UnboundedSender<&'static str>);
+            impl Drop for Gone {
+                fn drop(&mut self) {
+                    let _ = self.0.send("gone");
+                }
+            }
+            let gone = Gone(told.clone());
+            async move {
+                gone.0.send("waits").expect("the test listens");
+                std::future::pending::<()>().await;
+                drop(gone);
+            }
+        })
+    };
+    let (_server, peer) = joined(env, HostingEnv::new()).await;
+    let peer = peer.unwrap();
+    let script = peer
+        .script::<()>("loop { try { wait(); } catch { } }")
+        .call();
+    let script = tokio::spawn(script);
+    assert_eq!(heard.recv().await, Some("waits"));
+    script.abort();
+    assert_eq!(heard.recv().await, Some("gone"));
+    while peer.conversations() != (0, 0) {
+        tokio::task::yield_now().await;
+    }
+    assert!(heard.try_recv().is_err(), "it did not go on");
+}
+
+#[tokio::test]
+async fn a_conversation_can_have_an_environment_of_its_own() {
+    #[hbi::service(flat)]
+    trait Greeter {
+        #[hbi(converse)]
+        async fn greet(&self, co: hbi::HoCo) -> hbi::Result<()>;
+    }
+    struct MyGreeter;
+    impl Greeter for MyGreeter {
+        async fn greet(&self, co: hbi::HoCo) -> hbi::Result<()> {
+            let mut co = co.start_send().await?;
+            co.send_obj_of("double(4)").await?;
+            co.send_obj_of("half(4)").await?;
+            co.close().await
+        }
+    }
+    let env = || HostingEnv::new().service(GreeterHost::new(MyGreeter));
+    let (_server, peer) = joined(env, everything()).await;
+    let greeter = GreeterStub::new(peer.as_ref().unwrap());
+    let plain = greeter.greet().await.unwrap();
+    let own = HostingEnv::new().function("double", |n: i64| n * 200);
+    let augmented = greeter.greet().await.unwrap().augment(own).unwrap();
+    for (mut co, doubled) in [(plain, 8), (augmented, 800)] {
+        assert_eq!(co.recv_obj::<i64>().await.unwrap(), doubled);
+        assert_eq!(co.recv_obj::<i64>().await.unwrap(), 2);
+    }
+}
