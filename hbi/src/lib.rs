@@ -36,6 +36,8 @@
 //! # Ok::<(), hbi::Error>(()) }).unwrap();
 //! ```
 //!
+//! The [guide](guide) has a chapter for each of these.
+//!
 //! # Where to look
 //!
 //! - services: [`service`](macro@service), [`HostingEnv`], [`Call`], [`CallError`]
@@ -56,6 +58,7 @@ mod connection;
 pub mod endpoint;
 pub mod env;
 mod error;
+pub mod guide;
 pub mod peer;
 pub mod script;
 pub mod service;
