@@ -5,17 +5,13 @@
     allow(dead_code, reason = "only scripts keep values and print")
 )]
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::{Arc, Mutex},
-};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use bytes::Bytes;
 
 use super::{
-    Bounds, Incoming, Outcome, Reactive, Service, describe, function::Exposed, incoming::full_name,
-    layer::Layers,
+    Bounds, Incoming, Kept, Outcome, Reactive, Service, describe, function::Exposed,
+    incoming::full_name, layer::Layers,
 };
 use crate::{
     Error, Failure, Kind, PostingEnd,
@@ -54,16 +50,9 @@ pub(crate) struct Environment {
     layers: Option<Arc<Layers>>,
     error: Option<ErrorHook>,
     print: Option<PrintHook>,
-    kept: Mutex<Kept>,
+    pub(super) kept: Kept,
     /// Of one conversation's environment: what stands before, and what behind it.
     over: Option<(Arc<Environment>, Arc<Environment>)>,
-}
-
-/// What the peer keeps in the environment.
-#[derive(Default)]
-struct Kept {
-    values: HashMap<String, Bytes>,
-    bytes: usize,
 }
 
 /// Where a name leads to a call.
@@ -98,7 +87,7 @@ impl Environment {
             layers,
             error,
             print,
-            kept: Mutex::default(),
+            kept: Kept::default(),
             over: None,
         }
     }
@@ -199,9 +188,7 @@ impl Environment {
         if let Some((_, base)) = &self.over {
             return base.get(name);
         }
-        let kept = self.kept.lock().unwrap_or_else(|e| e.into_inner());
-        let bytes = kept.values.get(name)?.clone();
-        Some(Packed::from_parts(bytes, Handles::new()))
+        self.kept.packed(name)
     }
 
     /// Keeps a value for the peer.
@@ -220,31 +207,7 @@ impl Environment {
                 format!("`{name}` is exposed by the host and cannot be overwritten"),
             ));
         }
-        if !value.handles().is_empty() {
-            return Err(Failure::new(
-                Kind::Value,
-                format!(
-                    "a stream or reactor cannot be kept (`env.{name}`): it belongs to its conversation"
-                ),
-            ));
-        }
-        let bytes = Bytes::copy_from_slice(value.bytes());
-        let mut kept = self.kept.lock().unwrap_or_else(|e| e.into_inner());
-        let old = kept
-            .values
-            .get(name)
-            .map_or(0, |old| old.len() + name.len());
-        let new = kept.bytes - old + bytes.len() + name.len();
-        if new > self.bounds.memory {
-            return Err(Failure::limit(
-                "memory",
-                format_args!("{} bytes kept in `env`", self.bounds.memory),
-                "keep less, or raise `Bounds::memory`",
-            ));
-        }
-        kept.bytes = new;
-        kept.values.insert(name.to_owned(), bytes);
-        Ok(())
+        self.kept.keep(name, value, self.bounds.memory)
     }
 
     /// Calls what a name stands for.
