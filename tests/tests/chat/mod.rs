@@ -135,7 +135,7 @@ impl Room {
         let said = |text: &str| Msg {
             from: "Nick".into(),
             text: text.into(),
-            time: 0.0,
+            time: 1_795_398_990.25,
         };
         self.talk = lines.into_iter().map(said).collect();
         self

@@ -514,10 +514,8 @@ impl<S: AsyncRead> Reader<S> {
         let busy = {
             let mut state = self.link.lock();
             let conversation = state.conversations.get_mut(&id);
-            conversation.is_some_and(|conversation| {
-                conversation.wants = false;
-                conversation.back_running
-            })
+            // who waits for an object still does
+            conversation.is_some_and(|conversation| conversation.back_running)
         };
         if !busy && let Poll::Ready(landed) = poll_first(&mut future, current) {
             return landed.map(|_| ()).map_err(End::Failed);
