@@ -36,7 +36,7 @@
 //! # Ok::<(), hbi::Error>(()) }).unwrap();
 //! ```
 //!
-//! The [guide](guide) has a chapter for each of these.
+//! The [`guide`] has a chapter for each of these.
 //!
 //! # Where to look
 //!

@@ -214,7 +214,7 @@ async fn a_field_added_with_a_default_and_versions_side_by_side() {
 async fn a_script_moves_data_at_the_host() {
     let Pair {
         peer,
-        work,
+        work: _work,
         server: _server,
         ..
     } = Transport::Tcp.pair().await;
