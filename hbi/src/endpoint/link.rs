@@ -65,6 +65,9 @@ pub struct Request<'a> {
     pub call: bool,
     /// Whether nothing follows on the main sequence.
     pub last: bool,
+    /// Whether the value of a call ends in data. Only looked at on the text wire, where its length
+    /// stands in its place.
+    pub data: bool,
     /// Arguments, a MessagePack array.
     pub arguments: &'a [u8],
     /// The handles in them; taken when the conversation is opened.

@@ -249,6 +249,7 @@ impl PoCo<Sending> {
             value,
             call: false,
             last: false,
+            data: false,
             arguments: &[0x90],
             handles: &mut handles,
             deadline: self.deadline.or_else(|| default_deadline(&*self.link)),

@@ -10,21 +10,21 @@ use tokio::sync::mpsc;
 
 /// What one said.
 #[derive(Debug, Clone, PartialEq, hbi::Value)]
-pub struct Msg {
-    pub from: String,
-    pub text: String,
-    pub time: f64,
+pub(crate) struct Msg {
+    pub(crate) from: String,
+    pub(crate) text: String,
+    pub(crate) time: f64,
 }
 
 /// What was said in a room.
 #[derive(Debug, Clone, PartialEq, hbi::Value)]
-pub struct MsgsInRoom {
-    pub room: String,
-    pub msgs: Vec<Msg>,
+pub(crate) struct MsgsInRoom {
+    pub(crate) room: String,
+    pub(crate) msgs: Vec<Msg>,
 }
 
 #[hbi::service(flat)]
-pub trait Chat {
+pub(crate) trait Chat {
     #[hbi(rename = "SetNick")]
     async fn set_nick(&self, nick: String) -> String;
     #[hbi(converse, rename = "GotoRoom")]
@@ -42,7 +42,7 @@ pub trait Chat {
 }
 
 #[hbi::service(flat)]
-pub trait Consumer {
+pub(crate) trait Consumer {
     #[hbi(notify, rename = "NickChanged")]
     fn nick_changed(&self, nick: String);
     #[hbi(notify, rename = "InRoom")]
@@ -60,7 +60,7 @@ pub trait Consumer {
 }
 
 /// Tells the test what it is told.
-pub struct Me(pub mpsc::UnboundedSender<String>);
+pub(crate) struct Me(pub(crate) mpsc::UnboundedSender<String>);
 
 impl Me {
     fn tell(&self, line: String) {
@@ -104,14 +104,14 @@ impl Consumer for Me {
 
 /// What a chat server holds, and which of the recorded servers it talks like.
 #[derive(Clone)]
-pub struct Room {
+pub(crate) struct Room {
     go: bool,
     talk: Vec<Msg>,
     files: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
 }
 
 impl Room {
-    pub fn python() -> Self {
+    pub(crate) fn python() -> Self {
         Self {
             go: false,
             talk: Vec::new(),
@@ -119,7 +119,7 @@ impl Room {
         }
     }
 
-    pub fn go() -> Self {
+    pub(crate) fn go() -> Self {
         Self {
             go: true,
             ..Self::python()
@@ -127,7 +127,7 @@ impl Room {
     }
 
     /// Somebody is in the room already, and has talked.
-    pub fn with_talk(mut self) -> Self {
+    pub(crate) fn with_talk(mut self) -> Self {
         let lines = [
             "hello there",
             "it's \"quoted\" back\\slash [9#co_end] é你好😀",
@@ -141,7 +141,7 @@ impl Room {
         self
     }
 
-    pub fn host(&self, peer: Peer) -> Host {
+    pub(crate) fn host(&self, peer: Peer) -> Host {
         Host {
             room: self.clone(),
             peer,
@@ -149,7 +149,7 @@ impl Room {
     }
 
     /// What a peer is told when it comes.
-    pub fn greeting(&self, address: &str) -> String {
+    pub(crate) fn greeting(&self, address: &str) -> String {
         let rooms = if self.talk.is_empty() { 1 } else { 2 };
         let mut notice = format!(
             "\n@@ Welcome Stranger${address}, this is chat service at 127.0.0.1:3301 !\n -\n\
@@ -174,7 +174,7 @@ fn written<T: serde::Serialize + ?Sized>(value: &T) -> String {
 }
 
 /// Serves one peer.
-pub struct Host {
+pub(crate) struct Host {
     room: Room,
     peer: Peer,
 }
@@ -263,7 +263,7 @@ impl Chat for Host {
 }
 
 /// The file of the recordings, repeated as often as it takes.
-pub fn file(len: usize) -> Vec<u8> {
+pub(crate) fn file(len: usize) -> Vec<u8> {
     let recorded = include_bytes!("../../data/text-wire/session-py-client-py-server/c2s.bin");
     recorded[549..5549]
         .iter()
@@ -273,7 +273,7 @@ pub fn file(len: usize) -> Vec<u8> {
         .collect()
 }
 
-pub fn crc32(data: &[u8]) -> u32 {
+pub(crate) fn crc32(data: &[u8]) -> u32 {
     let mut crc = u32::MAX;
     for byte in data {
         crc ^= u32::from(*byte);

@@ -41,6 +41,10 @@ pub(super) struct Conversation {
 
     /// One call: the first object is its answer.
     pub(super) call: bool,
+    /// The call's answer ends in data.
+    pub(super) data_answer: bool,
+    /// The call has its answer; its data may be still to come.
+    pub(super) answered: bool,
     /// Nobody takes what arrives.
     pub(super) discards: bool,
     pub(super) arrived: VecDeque<Received>,
@@ -101,6 +105,8 @@ impl Conversation {
             sender: None,
             data_sender: None,
             call: false,
+            data_answer: false,
+            answered: false,
             discards: false,
             arrived: VecDeque::new(),
             data: VecDeque::new(),
@@ -126,7 +132,7 @@ impl Conversation {
         if self.discards || self.failure.is_some() || self.wants {
             return true;
         }
-        if self.hosted.is_some() && self.ended {
+        if self.hosted.is_some() && self.ended || self.answered && self.data_to_come == 0 {
             return true;
         }
         self.hold == Hold::No && self.waiting < WAITING && self.arrived.len() < 1024

@@ -43,7 +43,6 @@ const PACKETS_PER_TURN: u32 = 64;
 /// Drives one text connection; the future of [`TextDriver::run`] is its task.
 pub(crate) struct TextDriver<S> {
     link: Arc<TextLink>,
-    this: Arc<dyn Link>,
     reader: Reader<S>,
     writer: WriteHalf<S>,
 }
@@ -102,7 +101,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TextDriver<S> {
         let (stream, writer) = tokio::io::split(stream);
         let reader = Reader {
             link: Arc::clone(&link),
-            this: Arc::clone(&this),
+            this,
             landing,
             stream,
             receiver: Receiver::new(packet),
@@ -115,7 +114,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TextDriver<S> {
         };
         Self {
             link,
-            this,
             reader,
             writer,
         }

@@ -12,14 +12,14 @@ use tokio::sync::Notify;
 
 use super::{
     conversation::{Conversation, Hold, Role, keep},
-    state::{BUFFERED, READY, State},
+    state::{BACKLOG, BUFFERED, READY, State},
 };
 use crate::{
     Error, Failure, Kind,
     connection::mux::{Running, now},
     endpoint::{
-        Carried, CoNumber, Current, DATA_BEHIND, Encoding, Link, LinkInfo, Message, Messages,
-        Outlet, Received, Request,
+        Carried, CoNumber, Current, DATA_BEHIND, Encoding, Inlet, Link, LinkInfo, Message,
+        Messages, Outlet, Received, Request,
     },
     script::{Text, python::write_script},
     value::{Dialect, HANDLE_MARK, Handles, Packed},
@@ -202,8 +202,9 @@ impl TextLink {
             let text = "this side said goodbye";
             return Poll::Ready(Err(Error::new(Kind::NotLanded, text)));
         }
-        if state.posted >= state.limit {
-            if depth > 0 {
+        let full = state.outbox.len() > BACKLOG;
+        if full || state.posted >= state.limit {
+            if depth > 0 && !full {
                 return Poll::Ready(Err(Failure::limit(
                     "conversations",
                     "all that this side has at once are open",
@@ -239,7 +240,12 @@ impl TextLink {
         conversation.call = request.call;
         conversation.deadline = request.deadline;
         // of a conversation only its holder knows whether raw data comes
-        conversation.hold = if request.last { Hold::No } else { Hold::Yes };
+        conversation.data_answer = request.data;
+        conversation.hold = match request.last && !request.data {
+            true => Hold::No,
+            false => Hold::Yes,
+        };
+        conversation.wants = request.data;
         let mut state = self.lock();
         if let Some(reason) = &state.closed {
             return Poll::Ready(Err(reason.clone().into()));
@@ -332,6 +338,39 @@ impl TextLink {
         }
     }
 
+    /// An answer that ends in data, which stands behind it: in its place is its length.
+    fn with_data(&self, this: &Arc<dyn Link>, co: CoNumber, answer: Packed) -> Packed {
+        let arrived = |length: &Packed| {
+            let length = Packed::from_parts(Bytes::copy_from_slice(length.bytes()), Handles::new());
+            let bytes: u64 = length.unpack().ok()?;
+            self.expect_data(co, DATA_BEHIND, bytes);
+            let inlet = Inlet::new(Arc::clone(this), co, DATA_BEHIND);
+            let stream = Carried::Stream(Messages::Arrived(inlet), Some(bytes));
+            Some(Packed::of_handle(Box::new(stream)))
+        };
+        let with_data = match arrived(&answer) {
+            Some(data) => Some(data),
+            None => {
+                let copy =
+                    Packed::from_parts(Bytes::copy_from_slice(answer.bytes()), Handles::new());
+                copy.elements().ok().and_then(|mut elements| {
+                    let data = arrived(elements.last()?)?;
+                    elements.pop();
+                    elements.push(data);
+                    Some(Packed::array(elements))
+                })
+            }
+        };
+        match with_data {
+            Some(with_data) => with_data,
+            None => {
+                // an answer of another kind, such as the method's own error
+                self.stop(co, DATA_BEHIND);
+                answer
+            }
+        }
+    }
+
     /// Sends something there is room for.
     fn send(&self, co: CoNumber, channel: u16, message: Message) -> Result<Option<Behind>, Error> {
         if channel == DATA_BEHIND && !matches!(message, Message::Data(_)) {
@@ -408,7 +447,7 @@ impl Link for TextLink {
 
     fn poll_reply(
         &self,
-        _this: &Arc<dyn Link>,
+        this: &Arc<dyn Link>,
         co: CoNumber,
         cx: &mut Context<'_>,
         read: &mut dyn FnMut(&[u8], &mut Handles),
@@ -430,6 +469,15 @@ impl Link for TextLink {
                 return Poll::Pending;
             }
         };
+        if conversation.data_answer {
+            conversation.answered = true;
+            drop(state);
+            let (bytes, mut handles) = self.with_data(this, co, answer).into_parts();
+            read(&bytes, &mut handles);
+            // where nobody took the data it is let go of
+            drop(handles);
+            return Poll::Ready(Ok(()));
+        }
         let dropped = conversation.discard();
         state.dropped.push(Box::new(dropped));
         state.tidy(co.0);
@@ -612,6 +660,12 @@ impl Link for TextLink {
             conversation.data_dropped = true;
             let dropped = std::mem::take(&mut conversation.data);
             state.dropped.push(Box::new(dropped));
+            let conversation = state.conversations.get_mut(&co.0);
+            if let Some(conversation) = conversation.filter(|it| it.answered) {
+                let dropped = conversation.discard();
+                state.dropped.push(Box::new(dropped));
+                state.tidy(co.0);
+            }
         }
         self.done(state);
         self.reading.notify_one();

@@ -9,9 +9,9 @@ use std::{
 
 use super::conversation::{Conversation, Role};
 use crate::{
-    Failure, Kind,
+    Failure,
     connection::mux::Running,
-    wire::text::{Numbers, Outbox, Span, Violation},
+    wire::text::{Numbers, Outbox, Span},
 };
 
 /// What a conversation buffers before it asks for the sender's role.
@@ -124,10 +124,6 @@ impl State {
         }
     }
 
-    pub(super) fn violate(&mut self, violation: Violation) {
-        self.fail(Failure::new(Kind::Protocol, violation.0));
-    }
-
     /// Sends on what a conversation has buffered, as far as it may.
     pub(super) fn flush(&mut self, id: u64) {
         let mut next = self.flush_one(id);
@@ -197,6 +193,8 @@ impl State {
             self.wakers.extend(conversation.sender.take());
             self.wakers.extend(conversation.data_sender.take());
         }
+        let openers = std::mem::take(&mut self.openers);
+        self.wakers.extend(openers);
     }
 
     /// All of this side of a conversation is on its way.

@@ -56,7 +56,6 @@ pub(super) enum Step {
     StoreElement(Box<str>, usize),
     /// The elements of the topmost value, the first on top.
     Spill(usize),
-    Drop,
     /// The topmost value is the script's, so far.
     Result,
     /// The script has no value, so far.

@@ -122,7 +122,7 @@ impl Run {
                 }
             }
             self.spend(1)?;
-            if self.operations % STEPS_PER_TURN == 0 {
+            if self.operations.is_multiple_of(STEPS_PER_TURN) {
                 tokio::task::yield_now().await;
             }
             match step {
@@ -354,7 +354,6 @@ impl Run {
                 }
                 self.stack.extend(items.into_iter().rev());
             }
-            Step::Drop => drop(self.pop()),
             Step::Result => self.result = self.pop(),
             Step::NoResult => self.result = Value::Nil,
             Step::Begin(name) => {

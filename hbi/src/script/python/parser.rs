@@ -128,10 +128,10 @@ impl<'a> Parser<'a> {
     }
 
     fn unexpected(&self, expected: &str) -> Failure {
-        if let Token::Name(word) = self.token {
-            if FOREIGN.contains(&word) {
-                return self.foreign(word);
-            }
+        if let Token::Name(word) = self.token
+            && FOREIGN.contains(&word)
+        {
+            return self.foreign(word);
         }
         self.fail(
             self.at,

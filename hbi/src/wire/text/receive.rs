@@ -191,14 +191,14 @@ impl Receiver {
             }
             Directive::CoEnd | Directive::CoAckEnd => {
                 let place = std::mem::replace(&mut self.place, Place::Between);
-                if let Place::Posting(seq) | Place::Ack(seq) = place {
-                    if seq != payload {
-                        return Err(Violation(format!(
-                            "the end of conversation {} inside conversation {}",
-                            payload.escape_debug(),
-                            seq.escape_debug()
-                        )));
-                    }
+                if let Place::Posting(seq) | Place::Ack(seq) = place
+                    && seq != payload
+                {
+                    return Err(Violation(format!(
+                        "the end of conversation {} inside conversation {}",
+                        payload.escape_debug(),
+                        seq.escape_debug()
+                    )));
                 }
                 match directive {
                     Directive::CoEnd => Event::End,
