@@ -381,6 +381,11 @@ async fn bounds_end_a_script_with_their_name_and_nothing_else() {
         ("import \"x\" as y;", "import"),
         ("sleep(100)", "sleep"),
         ("timestamp()", "timestamp"),
+        // on their own these never come to the interpreter
+        ("if true { sleep(100) }", "sleep"),
+        ("if true { sleep(100.0) }", "sleep"),
+        ("if true { 100.sleep() }", "sleep"),
+        ("if true { timestamp() }", "timestamp"),
         ("let f = |x| x; f(1)", "|"),
         ("Fn(\"double\")", "Fn"),
     ] {
@@ -566,4 +571,30 @@ async fn a_conversation_can_have_an_environment_of_its_own() {
         assert_eq!(co.recv_obj::<i64>().await.unwrap(), doubled);
         assert_eq!(co.recv_obj::<i64>().await.unwrap(), 2);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_exposed_comes_before_what_the_interpreter_has() {
+    let env = || {
+        HostingEnv::new()
+            .function("max", |a: i64, b: i64| a * 100 + b)
+            .function("abs", |n: f64| n + 0.5)
+            .function("parse_int", |text: String| text.len())
+            .async_function("sleep", |millis: u64| {
+                tokio::time::sleep(std::time::Duration::from_millis(millis))
+            })
+    };
+    let (_server, peer) = joined(env, HostingEnv::new()).await;
+    let peer = peer.unwrap();
+    let began = tokio::time::Instant::now();
+    for (script, expected) in [
+        ("if true { max(3, 4) } else { 0 }", 304),
+        ("if true { sleep(70); max(1, 2) } else { 0 }", 102),
+        ("if abs(1.0) == 1.5 { 1 } else { 0 }", 1),
+        ("if true { parse_int(\"12345\") } else { 0 }", 5),
+        ("if true { min(3, 4) } else { 0 }", 3),
+    ] {
+        assert_eq!(peer.script::<i64>(script).await.unwrap(), expected);
+    }
+    assert_eq!(began.elapsed().as_millis(), 70);
 }

@@ -261,3 +261,33 @@ async fn every_way_to_call_is_seen() {
         ]
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn calls_within_a_free_script_are_seen_one_by_one() {
+    let seen = Seen::default();
+    let guard = Notes {
+        refuses: Some("fail"),
+        ..Notes::new("layer", &seen)
+    };
+    let pair = joined(server().layer(guard)).await;
+    let script = "
+        let sum = 0;
+        for n in 1..3 { sum += double(n); sleep(5); }
+        try { fail(); } catch { sum += 100; }
+        sum";
+    let sum: i64 = pair.client.script(script).await.unwrap();
+    assert_eq!(sum, 106);
+    let seen: Vec<_> = taken(&seen)
+        .into_iter()
+        .filter(|line| line.contains("after"))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            "layer after double Ok(()) 0",
+            "layer after sleep Ok(()) 5",
+            "layer after double Ok(()) 0",
+            "layer after sleep Ok(()) 5",
+        ]
+    );
+}

@@ -37,6 +37,13 @@ impl Peer {
         &self.po.info().peer_address
     }
 
+    /// Who the peer is, as [`Options::authenticate`] found; without such a check it is the
+    /// certificate (`hbi::tls::Certificate`) that the peer has shown. `None` where nothing is known,
+    /// and where it is of another type.
+    pub fn identity<I: 'static>(&self) -> Option<&I> {
+        self.po.info().identity()
+    }
+
     /// This side's address, as its transport knows it.
     pub fn local_address(&self) -> &str {
         &self.po.info().local_address

@@ -5,9 +5,11 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::Options;
+use bytes::BytesMut;
+
+use super::{Options, identity::Identity};
 use crate::{
-    Result,
+    Kind, Result,
     connection::{Driver, MuxLink, TextDriver, TextLink},
     endpoint::{Encoding, Link, LinkInfo},
     env::{EnvLanding, Environment, Hooks},
@@ -70,12 +72,30 @@ pub(super) struct Started {
 pub(super) struct Starter {
     wire: Wire,
     stream: Stream,
+    /// What was read of the peer so far.
+    input: BytesMut,
     /// The largest packet of a text wire.
     packet: usize,
 }
 
+/// What the two sides show of themselves.
+#[derive(Default)]
+pub(super) struct Introduction<'a> {
+    /// By what this side is known; the text wire carries none.
+    pub(super) token: &'a [u8],
+    /// Who the peer is.
+    pub(super) identity: Option<Identity>,
+    /// What was read of the peer so far.
+    pub(super) input: BytesMut,
+}
+
 /// Makes the two ends of a connection over a stream.
-pub(super) fn start(options: &Options, stream: Stream, text: bool) -> Started {
+pub(super) fn start(
+    options: &Options,
+    stream: Stream,
+    text: bool,
+    introduction: Introduction<'_>,
+) -> Started {
     let (peer_address, local_address) = stream.addresses();
     let info = LinkInfo {
         peer_address,
@@ -86,11 +106,15 @@ pub(super) fn start(options: &Options, stream: Stream, text: bool) -> Started {
         },
         deadline: options.deadline,
         trace: options.trace,
-        identity: None,
+        identity: introduction.identity,
     };
     let settings = &options.settings;
     let wire = match text {
-        false => Wire::Mux(Arc::new(MuxLink::new(info, settings.clone()))),
+        false => Wire::Mux(Arc::new(MuxLink::new(
+            info,
+            settings.clone(),
+            introduction.token,
+        ))),
         true => {
             let limit = settings.conversations as usize;
             Wire::Text(Arc::new(TextLink::new(info, options.dialect, limit)))
@@ -100,6 +124,7 @@ pub(super) fn start(options: &Options, stream: Stream, text: bool) -> Started {
         driver: Starter {
             wire: wire.clone(),
             stream,
+            input: introduction.input,
             packet: settings.message as usize,
         },
         wire,
@@ -116,7 +141,10 @@ impl Starter {
     pub(super) async fn run(self, env: Arc<Environment>, hooks: Hooks) {
         let landing = Box::new(EnvLanding::new(env, hooks, &self.wire.link()));
         match self.wire {
-            Wire::Mux(link) => Driver::new(link, self.stream, landing).run().await,
+            Wire::Mux(link) => {
+                let driver = Driver::new(link, self.stream, landing);
+                driver.with_input(self.input).run().await;
+            }
             Wire::Text(link) => {
                 TextDriver::new(link, self.stream, landing, self.packet)
                     .run()
@@ -126,10 +154,10 @@ impl Starter {
     }
 
     /// Tells the peer why it is refused, and hangs up.
-    pub(super) async fn refuse(self, reason: &str) {
+    pub(super) async fn refuse(self, kind: Kind, reason: &str) {
         match self.wire {
-            Wire::Mux(link) => Driver::<Stream>::refuse(link, self.stream, reason).await,
-            Wire::Text(link) => TextDriver::refuse(link, self.stream, reason).await,
+            Wire::Mux(link) => Driver::<Stream>::refuse(link, self.stream, kind, reason).await,
+            Wire::Text(link) => TextDriver::refuse(link, self.stream, kind, reason).await,
         }
     }
 }

@@ -142,10 +142,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TextDriver<S> {
     }
 
     /// Tells the peer why it is refused, and hangs up.
-    pub(crate) async fn refuse(link: Arc<TextLink>, mut stream: S, reason: &str) {
+    pub(crate) async fn refuse(link: Arc<TextLink>, mut stream: S, kind: Kind, reason: &str) {
         let mut bytes = Vec::new();
         write_error(&mut bytes, reason);
-        close(&link, Failure::new(Kind::Refused, reason));
+        close(&link, Failure::new(kind, reason));
         // whatever comes of it, the peer is refused
         let _ = tokio::time::timeout(LINGER, hang_up(&mut stream, &bytes)).await;
     }
