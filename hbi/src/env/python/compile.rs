@@ -320,7 +320,7 @@ impl Compiler {
     }
 
     fn expression(&mut self, expression: Expression) {
-        let Expression { kind, place } = expression;
+        let Expression { kind, place, .. } = expression;
         let step = match kind {
             Kind::Nil => Step::Nil,
             Kind::Bool(b) => Step::Bool(b),

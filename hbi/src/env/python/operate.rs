@@ -102,6 +102,40 @@ pub(super) fn size_of_result(operator: Operator, left: &Value, right: &Value) ->
     }
 }
 
+/// How many bytes a value takes, with all that is in it.
+pub(super) fn weight(value: &Value) -> usize {
+    size_of::<Value>()
+        + match value {
+            Value::Text(text) => text.len(),
+            Value::Bytes(bytes) => bytes.len(),
+            Value::Packed(packed) => packed.bytes().len(),
+            Value::List(items) => items.iter().map(weight).sum(),
+            Value::Map(entries) => {
+                let entries = entries.iter();
+                entries
+                    .map(|(key, value)| weight(key) + weight(value))
+                    .sum()
+            }
+            _ => 0,
+        }
+}
+
+/// How many operations an operator takes that compares: dicts are compared each entry with each.
+pub(super) fn effort(operator: Operator, left: &Value, right: &Value) -> u64 {
+    use Operator as O;
+    let plain = |value: &Value| !matches!(value, Value::List(_) | Value::Map(_) | Value::Packed(_));
+    let compares = matches!(operator, O::Equal | O::NotEqual | O::In | O::NotIn);
+    if !compares || (plain(left) && plain(right)) {
+        return 0;
+    }
+    let size = |value: &Value| (weight(value) / size_of::<Value>()) as u64;
+    match (plain(left), plain(right)) {
+        (true, _) => size(right) / 16,
+        (_, true) => size(left) / 16,
+        _ => size(left).saturating_mul(size(right)) / 256,
+    }
+}
+
 /// What an operator makes of two values.
 pub(super) fn operate(operator: Operator, left: Value, right: Value) -> Result<Value, Failure> {
     use Operator as O;
@@ -272,11 +306,19 @@ pub(super) fn copy(value: &Value) -> Result<Value, Failure> {
         Value::Float(x) => Value::Float(*x),
         Value::Text(text) => Value::Text(text.clone()),
         Value::Bytes(bytes) => Value::Bytes(bytes.clone()),
-        Value::List(items) => Value::List(items.iter().map(copy).collect::<Result<_, _>>()?),
+        Value::List(items) => {
+            let mut copied = Vec::with_capacity(items.len());
+            for item in items {
+                copied.push(copy(item)?);
+            }
+            Value::List(copied)
+        }
         Value::Map(entries) => {
-            let entries = entries.iter();
-            let copied = entries.map(|(key, value)| Ok((copy(key)?, copy(value)?)));
-            Value::Map(copied.collect::<Result<_, Failure>>()?)
+            let mut copied = Vec::with_capacity(entries.len());
+            for (key, value) in entries {
+                copied.push((copy(key)?, copy(value)?));
+            }
+            Value::Map(copied)
         }
         Value::Packed(packed) if packed.handles().is_empty() => {
             let bytes = bytes::Bytes::copy_from_slice(packed.bytes());
@@ -292,14 +334,26 @@ pub(super) fn copy(value: &Value) -> Result<Value, Failure> {
 pub(super) fn open(value: Value) -> Result<Value, Failure> {
     Ok(match value {
         Value::Packed(packed) => Value::unpack(packed)?,
-        Value::List(items) => Value::List(items.into_iter().map(open).collect::<Result<_, _>>()?),
-        Value::Map(entries) => {
-            let entries = entries.into_iter();
-            let opened = entries.map(|(key, value)| Ok((open(key)?, open(value)?)));
-            Value::Map(opened.collect::<Result<_, Failure>>()?)
+        Value::List(mut items) => {
+            for item in &mut items {
+                open_in_place(item)?;
+            }
+            Value::List(items)
+        }
+        Value::Map(mut entries) => {
+            for (key, value) in &mut entries {
+                open_in_place(key)?;
+                open_in_place(value)?;
+            }
+            Value::Map(entries)
         }
         value => value,
     })
+}
+
+fn open_in_place(value: &mut Value) -> Result<(), Failure> {
+    *value = open(std::mem::replace(value, Value::Nil))?;
+    Ok(())
 }
 
 /// The place of an element, counted from the end where it is negative.

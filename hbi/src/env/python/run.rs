@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     builtin,
     compile::{Code, Step},
-    operate::{self, copy, fail, holds, kind_of},
+    operate::{self, copy, fail, holds, kind_of, weight},
 };
 use crate::{
     Failure, Kind, Place,
@@ -101,6 +101,15 @@ struct Run {
     calls: u64,
     memory: usize,
     result: Value,
+}
+
+/// A value that a name of the script holds: nested no deeper than what travels, and copied at the
+/// price of its length.
+fn closed(value: Value) -> Result<Value, Failure> {
+    Ok(match value {
+        Value::List(_) | Value::Map(_) => Value::Packed(value.pack()?),
+        plain => plain,
+    })
 }
 
 /// A loop while it runs.
@@ -331,6 +340,7 @@ impl Run {
             }
             Step::Copy => {
                 let value = self.look()?;
+                self.charge(weight(&value))?;
                 let copied = copy(&value)?;
                 self.stack.push(value);
                 self.push(copied)?;
@@ -374,7 +384,7 @@ impl Run {
             Step::Next(out) => {
                 let next = self.loops.last_mut().and_then(|each| each.rest.next());
                 match (self.loops.last_mut(), next) {
-                    (Some(each), Some(next)) => each.current = next,
+                    (Some(each), Some(next)) => each.current = closed(next)?,
                     _ => return Ok(*out),
                 }
             }
@@ -398,6 +408,14 @@ impl Run {
         };
         if size > most {
             return Err(limit(name, format_args!("{most} {unit}"), raise));
+        }
+        // elements are copied, and looked at, with all that is in them
+        match (&left, &right) {
+            (Value::List(_), Value::Int(n)) | (Value::Int(n), Value::List(_)) => {
+                let once = weight(&left).max(weight(&right));
+                self.charge(once.saturating_mul(usize::try_from(*n).unwrap_or(0)))?;
+            }
+            _ => self.spend(operate::effort(operator, &left, &right))?,
         }
         operate::operate(operator, left, right)
     }
@@ -448,7 +466,7 @@ impl Run {
 
     fn store(&mut self, name: &str, value: Value) -> Result<(), Failure> {
         if let Some(each) = self.loops.iter_mut().rev().find(|each| *each.name == *name) {
-            each.current = value;
+            each.current = closed(value)?;
             return Ok(());
         }
         self.artifacts.set(name, value.pack()?)

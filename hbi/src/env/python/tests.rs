@@ -333,6 +333,16 @@ async fn each_bound_holds_and_is_named() {
             "a = [1]\nfor x in range(1000) { a = [a] }",
             "deeper than 64",
         ),
+        (
+            "for x in [1] { for y in range(1000) { x = [x] } }",
+            "deeper than 64",
+        ),
+        ("a = ['x' * 16000] * 1000", "memory"),
+        ("a = b = c = d = e = ['x' * 9999] * 600", "memory"),
+        (
+            "a = range(1000)\nfor x in range(100) { a == a }",
+            "operations",
+        ),
         (&"f(".repeat(100), "expression_depth"),
         (&"(".repeat(10_000), "expression_depth"),
     ] {
@@ -342,6 +352,47 @@ async fn each_bound_holds_and_is_named() {
         assert!(named, "{name}: {failure}");
         assert!(started.elapsed() < Duration::from_secs(40), "{source}");
     }
+}
+
+/// A peer that nests as deep as it may needs a small part of a thread's stack, in a debug build too.
+#[test]
+fn the_deepest_scripts_and_values_need_little_stack() {
+    let mut bounds = Bounds::default();
+    bounds.expression_depth = 1_000;
+    let small = std::thread::Builder::new().stack_size(512 << 10);
+    let ran = small.spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        for (open, close) in [
+            ("(", ")"),
+            ("[", "]"),
+            ("f(", ")"),
+            ("f([", "])"),
+            ("{1: ", "}"),
+            ("-", ""),
+            ("not ", ""),
+            ("2 ** ", ""),
+            ("[1 or 1 and not 1 == 1 + 1 * -", "]"),
+            ("[(1 + ", ") * 2]"),
+            ("1 if 1 else ", ""),
+            ("if 1 { ", "}"),
+        ] {
+            let nested = |n: usize| format!("{}1{}", open.repeat(n), close.repeat(n));
+            let fits = |n: &usize| Code::new(&nested(*n), &bounds).is_ok();
+            let most = (1..100).take_while(fits).last().expect("one fits");
+            assert!((6..65).contains(&most), "{open}: {most}");
+            let source = nested(most);
+            // whether it has a value is not the question
+            let _ = runtime.block_on(run_in(&Arc::default(), &source, &bounds));
+            if let Ok(packed) = crate::script::python::read_value(&source) {
+                let value = Value::unpack(copy(&packed)).expect("a value");
+                assert_eq!(value.pack().expect("packs").bytes(), packed.bytes());
+            }
+        }
+    });
+    ran.expect("a thread").join().expect("no panic");
 }
 
 #[tokio::test]

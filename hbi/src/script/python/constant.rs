@@ -2,7 +2,7 @@
 
 use super::syntax::{Expression, Kind, Operator, Program, Statement};
 use crate::{
-    Failure, Kind as FailureKind,
+    Failure, Kind as FailureKind, Place,
     value::{MAX_DEPTH, Packed, Value},
 };
 
@@ -22,7 +22,9 @@ pub fn read_value(source: &str) -> Result<Packed, Failure> {
     let mut program = Program::parse(source, MAX_DEPTH)?;
     let value = match (program.statements.pop(), program.statements.is_empty()) {
         (None, _) => Value::Nil,
-        (Some(Statement::Expression(expression)), true) => read(expression)?,
+        (Some(Statement::Expression(expression)), true) => {
+            read(expression).map_err(|failure| *failure)?
+        }
         _ => {
             return Err(Failure::new(
                 FailureKind::Script,
@@ -33,9 +35,11 @@ pub fn read_value(source: &str) -> Result<Packed, Failure> {
     Ok(value.pack()?)
 }
 
-fn read(expression: Expression) -> Result<Value, Failure> {
+/// Boxed, since each frame of the descent has room for several.
+type Refused = Box<Failure>;
+
+fn read(expression: Expression) -> Result<Value, Refused> {
     let place = expression.place;
-    let all = |items: Vec<Expression>| items.into_iter().map(read).collect::<Result<Vec<_>, _>>();
     Ok(match expression.kind {
         Kind::Nil => Value::Nil,
         Kind::Bool(b) => Value::Bool(b),
@@ -43,37 +47,62 @@ fn read(expression: Expression) -> Result<Value, Failure> {
         Kind::Float(x) => Value::Float(x),
         Kind::Text(text) => Value::Text(text),
         Kind::Bytes(bytes) => Value::Bytes(bytes),
-        Kind::List(items) => Value::List(all(items)?),
-        Kind::Call {
-            arguments,
+        Kind::List(items)
+        | Kind::Call {
+            arguments: items,
             spread: false,
             ..
-        } => Value::List(all(arguments)?),
-        Kind::Map(entries) => {
-            let mut map = Vec::with_capacity(entries.len());
-            for (key, value) in entries {
-                map.push((read(key)?, read(value)?));
-            }
-            Value::Map(map)
-        }
-        Kind::Plus(of) => read(*of)?,
-        Kind::Minus(of) => match read(*of)? {
-            Value::Int(n) => Value::Int(-n),
-            Value::Float(x) => Value::Float(-x),
-            _ => return Err(no_value(place)),
-        },
-        // the lowest integer, as it is written for peers that take it for two
-        Kind::Chain(first, rest) if matches!(rest[..], [(Operator::Subtract, _)]) => {
-            let second = rest.into_iter().next().map(|(_, second)| read(second));
-            match (read(*first)?, second.transpose()?) {
-                (Value::Int(a), Some(Value::Int(b))) => Value::Int(a.saturating_sub(b)),
-                _ => return Err(no_value(place)),
-            }
-        }
+        } => return list(items),
+        Kind::Map(entries) => return map(entries),
+        Kind::Plus(of) => return read(*of),
+        Kind::Minus(of) => return minus(*of, place),
+        Kind::Chain(first, rest) => return lowest(*first, rest, place),
         _ => return Err(no_value(place)),
     })
 }
 
-fn no_value(place: crate::Place) -> Failure {
-    Failure::new(FailureKind::Script, "expected a value that is written down").in_script(place)
+fn list(items: Vec<Expression>) -> Result<Value, Refused> {
+    let mut values = Vec::with_capacity(items.len());
+    for item in items {
+        values.push(read(item)?);
+    }
+    Ok(Value::List(values))
+}
+
+fn map(entries: Vec<(Expression, Expression)>) -> Result<Value, Refused> {
+    let mut map = Vec::with_capacity(entries.len());
+    for (key, value) in entries {
+        let key = read(key)?;
+        map.push((key, read(value)?));
+    }
+    Ok(Value::Map(map))
+}
+
+fn minus(of: Expression, place: Place) -> Result<Value, Refused> {
+    match read(of)? {
+        Value::Int(n) => Ok(Value::Int(-n)),
+        Value::Float(x) => Ok(Value::Float(-x)),
+        _ => Err(no_value(place)),
+    }
+}
+
+/// The lowest integer, as it is written for peers that take it for two.
+fn lowest(
+    first: Expression,
+    rest: Vec<(Operator, Expression)>,
+    place: Place,
+) -> Result<Value, Refused> {
+    let mut rest = rest.into_iter();
+    match (first.kind, rest.next(), rest.next()) {
+        (Kind::Minus(a), Some((Operator::Subtract, b)), None) => match (a.kind, b.kind) {
+            (Kind::Int(a), Kind::Int(b)) => Ok(Value::Int((-a).saturating_sub(b))),
+            _ => Err(no_value(place)),
+        },
+        _ => Err(no_value(place)),
+    }
+}
+
+fn no_value(place: Place) -> Refused {
+    let text = "expected a value that is written down";
+    Box::new(Failure::new(FailureKind::Script, text).in_script(place))
 }

@@ -9,6 +9,9 @@ use crate::{Failure, Place};
 /// No limit may be higher: each level takes stack.
 const DEPTH_MOST: usize = 64;
 
+/// Boxed, since each frame of the descent has room for several.
+type Refused = Box<Failure>;
+
 /// Words of Python that have no meaning here.
 const FOREIGN: [&str; 20] = [
     "def", "class", "import", "from", "while", "lambda", "try", "except", "finally", "raise",
@@ -23,7 +26,7 @@ const WORDS: [&str; 12] = [
     "and", "or", "not", "in", "if", "else", "elif", "for", "return", "pass", "break", "continue",
 ];
 
-pub(super) fn parse(source: &str, depth: usize) -> Result<Program, Failure> {
+pub(super) fn parse(source: &str, depth: usize) -> Result<Program, Refused> {
     let mut parser = Parser::new(source, 0, source.len(), depth.min(DEPTH_MOST))?;
     let statements = parser.statements(&Token::End)?;
     Ok(Program { statements })
@@ -45,7 +48,7 @@ struct Parser<'a> {
 }
 
 impl<'a> Parser<'a> {
-    fn new(source: &'a str, from: usize, to: usize, depth: usize) -> Result<Self, Failure> {
+    fn new(source: &'a str, from: usize, to: usize, depth: usize) -> Result<Self, Refused> {
         let mut parser = Self {
             source,
             lexer: Lexer::new(source, from, to),
@@ -61,7 +64,7 @@ impl<'a> Parser<'a> {
         Ok(parser)
     }
 
-    fn advance(&mut self) -> Result<Token<'a>, Failure> {
+    fn advance(&mut self) -> Result<Token<'a>, Refused> {
         let (token, at) = self.lexer.next()?;
         self.at = at;
         let before = std::mem::replace(&mut self.token, token);
@@ -70,7 +73,7 @@ impl<'a> Parser<'a> {
     }
 
     /// Within brackets ends of lines mean nothing.
-    fn settle(&mut self) -> Result<(), Failure> {
+    fn settle(&mut self) -> Result<(), Refused> {
         while self.brackets > 0 && self.token == Token::Line {
             if self.source[self.at..].starts_with(';') {
                 return Err(self.unexpected("a value"));
@@ -82,12 +85,12 @@ impl<'a> Parser<'a> {
     }
 
     /// Opens a bracket that was not taken yet.
-    fn open(&mut self) -> Result<(), Failure> {
+    fn open(&mut self) -> Result<(), Refused> {
         self.brackets += 1;
         self.advance().map(|_| ())
     }
 
-    fn close(&mut self, symbol: &'static str) -> Result<(), Failure> {
+    fn close(&mut self, symbol: &'static str) -> Result<(), Refused> {
         if self.token != Token::Symbol(symbol) {
             return Err(self.unexpected(&format!("`{symbol}` or `,`")));
         }
@@ -103,7 +106,7 @@ impl<'a> Parser<'a> {
         matches!(self.token, Token::Name(other) if other == word)
     }
 
-    fn take(&mut self, symbol: &str) -> Result<bool, Failure> {
+    fn take(&mut self, symbol: &str) -> Result<bool, Refused> {
         let there = self.is(symbol);
         if there {
             self.advance()?;
@@ -111,7 +114,7 @@ impl<'a> Parser<'a> {
         Ok(there)
     }
 
-    fn take_word(&mut self, word: &str) -> Result<bool, Failure> {
+    fn take_word(&mut self, word: &str) -> Result<bool, Refused> {
         let there = self.is_word(word);
         if there {
             self.advance()?;
@@ -123,11 +126,11 @@ impl<'a> Parser<'a> {
         place(self.source, self.at)
     }
 
-    fn fail(&self, at: usize, message: impl Into<String>) -> Failure {
-        fail(self.source, at, message.into())
+    fn fail(&self, at: usize, message: impl Into<String>) -> Refused {
+        Box::new(fail(self.source, at, message.into()))
     }
 
-    fn unexpected(&self, expected: &str) -> Failure {
+    fn unexpected(&self, expected: &str) -> Refused {
         if let Token::Name(word) = self.token
             && FOREIGN.contains(&word)
         {
@@ -139,14 +142,14 @@ impl<'a> Parser<'a> {
         )
     }
 
-    fn foreign(&self, word: &str) -> Failure {
+    fn foreign(&self, word: &str) -> Refused {
         self.fail(
             self.at,
             format!("`{word}` does not land here: scripts are calls, values and assignments"),
         )
     }
 
-    fn statements(&mut self, end: &Token<'static>) -> Result<Vec<Statement>, Failure> {
+    fn statements(&mut self, end: &Token<'static>) -> Result<Vec<Statement>, Refused> {
         let mut statements = Vec::new();
         loop {
             while self.token == Token::Line {
@@ -173,7 +176,7 @@ impl<'a> Parser<'a> {
     }
 
     /// One statement; whether it ends in a block.
-    fn statement(&mut self, out: &mut Vec<Statement>) -> Result<bool, Failure> {
+    fn statement(&mut self, out: &mut Vec<Statement>) -> Result<bool, Refused> {
         if let Token::Name(word) = self.token {
             match word {
                 "if" => {
@@ -243,7 +246,7 @@ impl<'a> Parser<'a> {
         first: Expression,
         first_at: usize,
         out: &mut Vec<Statement>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), Refused> {
         let (mut targets, mut value, mut at) = (Vec::new(), first, first_at);
         while self.take("=")? {
             targets.push(self.target(value, at)?);
@@ -255,7 +258,7 @@ impl<'a> Parser<'a> {
     }
 
     /// An expression as what is assigned to.
-    fn target(&self, expression: Expression, at: usize) -> Result<Target, Failure> {
+    fn target(&self, expression: Expression, at: usize) -> Result<Target, Refused> {
         let place = expression.place;
         match expression.kind {
             Kind::Name(name) => Ok(Target::Name(name, place)),
@@ -283,7 +286,7 @@ impl<'a> Parser<'a> {
     }
 
     /// `if c { } else if d { } else { }`.
-    fn condition(&mut self) -> Result<Statement, Failure> {
+    fn condition(&mut self) -> Result<Statement, Refused> {
         let mut branches = Vec::new();
         let mut otherwise = Vec::new();
         loop {
@@ -306,7 +309,7 @@ impl<'a> Parser<'a> {
     }
 
     /// `for name in over { }`.
-    fn each(&mut self) -> Result<Statement, Failure> {
+    fn each(&mut self) -> Result<Statement, Refused> {
         self.advance()?;
         let name = match self.token {
             Token::Name(name) if is_name(name) => name.to_owned(),
@@ -323,14 +326,14 @@ impl<'a> Parser<'a> {
         Ok(Statement::For(name, over, body))
     }
 
-    fn before_block(&mut self) -> Result<Expression, Failure> {
+    fn before_block(&mut self) -> Result<Expression, Refused> {
         let outer = std::mem::replace(&mut self.no_map, true);
         let expression = self.expression();
         self.no_map = outer;
         expression
     }
 
-    fn block(&mut self) -> Result<Vec<Statement>, Failure> {
+    fn block(&mut self) -> Result<Vec<Statement>, Refused> {
         if self.is(":") {
             return Err(self.fail(
                 self.at,
@@ -350,23 +353,24 @@ impl<'a> Parser<'a> {
         Ok(statements)
     }
 
-    fn deeper(&mut self) -> Result<(), Failure> {
+    fn deeper(&mut self) -> Result<(), Refused> {
         match self.depth.checked_sub(1) {
             Some(left) => {
                 self.depth = left;
                 Ok(())
             }
-            None => Err(crate::Failure::limit(
-                "expression_depth",
-                self.most,
-                "nest less, or raise `Bounds::expression_depth` at the host",
-            )
-            .in_script(self.place())),
+            None => Err(self.too_deep()),
         }
     }
 
+    fn too_deep(&self) -> Refused {
+        let hint = "nest less, or raise `Bounds::expression_depth` at the host";
+        let failure = Failure::limit("expression_depth", self.most, hint);
+        Box::new(failure.in_script(self.place()))
+    }
+
     /// One expression, or several as a list: `1, 2`.
-    fn values(&mut self) -> Result<Expression, Failure> {
+    fn values(&mut self) -> Result<Expression, Refused> {
         let place = self.place();
         let first = self.expression()?;
         if !self.is(",") {
@@ -379,181 +383,236 @@ impl<'a> Parser<'a> {
             }
             items.push(self.expression()?);
         }
-        let kind = Kind::List(items);
-        Ok(Expression { kind, place })
+        self.node(Kind::List(items), place)
     }
 
-    fn expression(&mut self) -> Result<Expression, Failure> {
+    fn expression(&mut self) -> Result<Expression, Refused> {
         self.deeper()?;
         let place = self.place();
-        let then = self.or()?;
-        let expression = if self.is_word("if") {
-            self.advance()?;
-            let condition = Box::new(self.or()?);
-            if !self.take_word("else")? {
-                return Err(self.unexpected("`else`"));
-            }
-            let otherwise = Box::new(self.expression()?);
-            let kind = Kind::If {
-                condition,
-                then: Box::new(then),
-                otherwise,
-            };
-            Expression { kind, place }
-        } else {
-            then
+        let then = self.operations()?;
+        let expression = match self.is_word("if") {
+            true => self.ternary(then, place)?,
+            false => then,
         };
         self.depth += 1;
         Ok(expression)
     }
 
-    fn or(&mut self) -> Result<Expression, Failure> {
-        let first = self.and()?;
-        let mut all = vec![first];
-        while self.is_word("or") || self.is("||") {
-            self.advance()?;
-            all.push(self.and()?);
-        }
-        Ok(several(all, Kind::Or))
-    }
-
-    fn and(&mut self) -> Result<Expression, Failure> {
-        let first = self.not()?;
-        let mut all = vec![first];
-        while self.is_word("and") || self.is("&&") {
-            self.advance()?;
-            all.push(self.not()?);
-        }
-        Ok(several(all, Kind::And))
-    }
-
-    fn not(&mut self) -> Result<Expression, Failure> {
-        if !self.is_word("not") {
-            return self.comparison();
-        }
-        let place = self.place();
+    /// `then if condition else otherwise`.
+    fn ternary(&mut self, then: Expression, place: Place) -> Result<Expression, Refused> {
         self.advance()?;
-        self.deeper()?;
-        let kind = Kind::Not(Box::new(self.not()?));
-        self.depth += 1;
-        Ok(Expression { kind, place })
+        let condition = Box::new(self.operations()?);
+        if !self.take_word("else")? {
+            return Err(self.unexpected("`else`"));
+        }
+        let otherwise = Box::new(self.expression()?);
+        let then = Box::new(then);
+        let kind = Kind::If {
+            condition,
+            then,
+            otherwise,
+        };
+        self.node(kind, place)
     }
 
-    fn comparison(&mut self) -> Result<Expression, Failure> {
-        let first = self.sum()?;
-        let mut rest = Vec::new();
+    /// Operands with operators between and before them. What is open is kept in a list, not on the
+    /// stack, whatever its precedence.
+    fn operations(&mut self) -> Result<Expression, Refused> {
+        let mut open: Vec<Open> = Vec::new();
         loop {
-            let operator = match self.token {
-                Token::Symbol("==") => Operator::Equal,
-                Token::Symbol("!=") => Operator::NotEqual,
-                Token::Symbol("<") => Operator::Less,
-                Token::Symbol("<=") => Operator::LessEqual,
-                Token::Symbol(">") => Operator::Greater,
-                Token::Symbol(">=") => Operator::GreaterEqual,
-                Token::Name("in") => Operator::In,
-                Token::Name("not") => {
-                    self.advance()?;
-                    if !self.is_word("in") {
-                        return Err(self.unexpected("`in`"));
-                    }
-                    Operator::NotIn
-                }
-                _ => return Ok(chain(first, rest, Kind::Compare)),
-            };
-            self.advance()?;
-            rest.push((operator, self.sum()?));
+            self.prefixes(&mut open)?;
+            let operand = self.trailed()?;
+            let next = self.infix();
+            if let Some(whole) = self.settle_operators(&mut open, operand, next)? {
+                return Ok(whole);
+            }
         }
     }
 
-    fn sum(&mut self) -> Result<Expression, Failure> {
-        let first = self.product()?;
-        let mut rest = Vec::new();
-        loop {
-            let operator = match self.token {
-                Token::Symbol("+") => Operator::Add,
-                Token::Symbol("-") => Operator::Subtract,
-                _ => return Ok(chain(first, rest, Kind::Chain)),
-            };
-            self.advance()?;
-            rest.push((operator, self.product()?));
+    /// Puts an operand where it belongs, by the operator behind it; the whole where there is none.
+    fn settle_operators(
+        &mut self,
+        open: &mut Vec<Open>,
+        mut operand: Expression,
+        next: Option<(u8, Option<Operator>)>,
+    ) -> Result<Option<Expression>, Refused> {
+        while let Some(top) = open.pop() {
+            if next.is_some_and(|(level, _)| top.takes(level)) {
+                open.push(top);
+                break;
+            }
+            operand = self.finish(top, operand)?;
         }
-    }
-
-    fn product(&mut self) -> Result<Expression, Failure> {
-        let first = self.signed()?;
-        let mut rest = Vec::new();
-        loop {
-            let operator = match self.token {
-                Token::Symbol("*") => Operator::Multiply,
-                Token::Symbol("/") => Operator::Divide,
-                Token::Symbol("//") => Operator::FloorDivide,
-                Token::Symbol("%") => Operator::Remainder,
-                _ => return Ok(chain(first, rest, Kind::Chain)),
-            };
-            self.advance()?;
-            rest.push((operator, self.signed()?));
-        }
-    }
-
-    fn signed(&mut self) -> Result<Expression, Failure> {
-        let place = self.place();
-        let make: fn(Box<Expression>) -> Kind = match self.token {
-            Token::Symbol("-") => Kind::Minus,
-            Token::Symbol("+") => Kind::Plus,
-            Token::Symbol("!") => Kind::Not,
-            _ => return self.power(),
+        let Some((level, operator)) = next else {
+            return Ok(Some(operand));
         };
         self.advance()?;
-        self.deeper()?;
-        let kind = make(Box::new(self.signed()?));
-        self.depth += 1;
-        Ok(Expression { kind, place })
+        if operator == Some(Operator::NotIn) && !self.take_word("in")? {
+            return Err(self.unexpected("`in`"));
+        }
+        match open.last_mut() {
+            Some(top) if top.level == level && level < POWER => top.operands.push(operand),
+            _ => {
+                self.deeper()?;
+                open.push(Open {
+                    level,
+                    place: operand.place,
+                    prefix: None,
+                    operands: vec![operand],
+                    operators: Vec::new(),
+                });
+            }
+        }
+        if let Some(top) = open.last_mut() {
+            top.operators.extend(operator);
+        }
+        Ok(None)
     }
 
-    fn power(&mut self) -> Result<Expression, Failure> {
-        let base = self.trailed()?;
-        if !self.take("**")? {
-            return Ok(base);
+    /// Operators before an operand.
+    fn prefixes(&mut self, open: &mut Vec<Open>) -> Result<(), Refused> {
+        while let Some(prefix) = self.prefix(open.last()) {
+            self.advance()?;
+            self.deeper()?;
+            open.push(prefix);
         }
-        self.deeper()?;
-        let rest = vec![(Operator::Power, self.signed()?)];
+        Ok(())
+    }
+
+    /// The operator that stands before an operand.
+    fn prefix(&self, within: Option<&Open>) -> Option<Open> {
+        let (level, prefix): (u8, fn(Box<Expression>) -> Kind) = match self.token {
+            // `not` binds less than a comparison, and cannot be an operand of one
+            Token::Name("not") if within.is_none_or(|top| top.level <= NOT) => (NOT, Kind::Not),
+            Token::Symbol("-") => (SIGN, Kind::Minus),
+            Token::Symbol("+") => (SIGN, Kind::Plus),
+            Token::Symbol("!") => (SIGN, Kind::Not),
+            _ => return None,
+        };
+        Some(Open {
+            level,
+            place: self.place(),
+            prefix: Some(prefix),
+            operands: Vec::new(),
+            operators: Vec::new(),
+        })
+    }
+
+    /// The operator behind an operand, with its level.
+    fn infix(&self) -> Option<(u8, Option<Operator>)> {
+        let operator = match self.token {
+            Token::Name("or") | Token::Symbol("||") => return Some((OR, None)),
+            Token::Name("and") | Token::Symbol("&&") => return Some((AND, None)),
+            Token::Symbol("==") => Operator::Equal,
+            Token::Symbol("!=") => Operator::NotEqual,
+            Token::Symbol("<") => Operator::Less,
+            Token::Symbol("<=") => Operator::LessEqual,
+            Token::Symbol(">") => Operator::Greater,
+            Token::Symbol(">=") => Operator::GreaterEqual,
+            Token::Name("in") => Operator::In,
+            Token::Name("not") => Operator::NotIn,
+            Token::Symbol("+") => Operator::Add,
+            Token::Symbol("-") => Operator::Subtract,
+            Token::Symbol("*") => Operator::Multiply,
+            Token::Symbol("/") => Operator::Divide,
+            Token::Symbol("//") => Operator::FloorDivide,
+            Token::Symbol("%") => Operator::Remainder,
+            Token::Symbol("**") => Operator::Power,
+            _ => return None,
+        };
+        let level = match operator {
+            Operator::Add | Operator::Subtract => SUM,
+            Operator::Multiply | Operator::Divide | Operator::FloorDivide | Operator::Remainder => {
+                PRODUCT
+            }
+            Operator::Power => POWER,
+            _ => COMPARISON,
+        };
+        Some((level, Some(operator)))
+    }
+
+    /// What is complete with its last operand.
+    fn finish(&mut self, open: Open, last: Expression) -> Result<Expression, Refused> {
         self.depth += 1;
-        Ok(chain(base, rest, Kind::Chain))
+        let Open {
+            level,
+            place,
+            prefix,
+            mut operands,
+            operators,
+        } = open;
+        let kind = match prefix {
+            Some(prefix) => prefix(Box::new(last)),
+            None => {
+                operands.push(last);
+                match level {
+                    OR => Kind::Or(operands),
+                    AND => Kind::And(operands),
+                    level => {
+                        let mut operands = operands.into_iter();
+                        let Some(first) = operands.next() else {
+                            unreachable!("the last one was put in");
+                        };
+                        let rest = operators.into_iter().zip(operands).collect();
+                        match level {
+                            COMPARISON => Kind::Compare(Box::new(first), rest),
+                            _ => Kind::Chain(Box::new(first), rest),
+                        }
+                    }
+                }
+            }
+        };
+        self.node(kind, place)
+    }
+
+    /// A part of the tree, which must not be higher than the limit either: what lies behind an
+    /// operand raises the tree without nesting in the text.
+    fn node(&self, kind: Kind, place: Place) -> Result<Expression, Refused> {
+        let height = 1 + kind.height();
+        if height > self.most {
+            return Err(self.too_deep());
+        }
+        Ok(Expression {
+            kind,
+            place,
+            height,
+        })
     }
 
     /// What has calls, elements and fields behind it.
-    fn trailed(&mut self) -> Result<Expression, Failure> {
-        let (place, depth) = (self.place(), self.depth);
+    fn trailed(&mut self) -> Result<Expression, Refused> {
+        let place = self.place();
         let mut expression = self.atom()?;
-        loop {
-            let kind = match self.token {
-                Token::Symbol("(") => {
-                    let callable = matches!(expression.kind, Kind::Name(_) | Kind::Field(..));
-                    if !callable {
-                        return Err(self.fail(self.at, "only what has a name can be called"));
-                    }
-                    self.call(expression)?
-                }
-                Token::Symbol("[") => self.element(expression)?,
-                Token::Symbol(".") => {
-                    self.advance()?;
-                    let Token::Name(name) = self.token else {
-                        return Err(self.unexpected("a name"));
-                    };
-                    self.advance()?;
-                    Kind::Field(Box::new(expression), name.to_owned())
-                }
-                _ => break,
-            };
-            // each is one level of the tree
-            self.deeper()?;
-            expression = Expression { kind, place };
+        while matches!(self.token, Token::Symbol("(" | "[" | ".")) {
+            expression = self.behind(expression, place)?;
         }
-        self.depth = depth;
         Ok(expression)
     }
 
-    fn call(&mut self, callee: Expression) -> Result<Kind, Failure> {
+    /// A value with the call, element or field behind it.
+    fn behind(&mut self, expression: Expression, place: Place) -> Result<Expression, Refused> {
+        let kind = match self.token {
+            Token::Symbol("(") => {
+                let callable = matches!(expression.kind, Kind::Name(_) | Kind::Field(..));
+                if !callable {
+                    return Err(self.fail(self.at, "only what has a name can be called"));
+                }
+                self.call(expression)?
+            }
+            Token::Symbol("[") => self.element(expression)?,
+            _ => {
+                self.advance()?;
+                let Token::Name(name) = self.token else {
+                    return Err(self.unexpected("a name"));
+                };
+                self.advance()?;
+                Kind::Field(Box::new(expression), name.to_owned())
+            }
+        };
+        self.node(kind, place)
+    }
+
+    fn call(&mut self, callee: Expression) -> Result<Kind, Refused> {
         self.open()?;
         let (mut arguments, mut spread) = (Vec::new(), false);
         while !self.is(")") {
@@ -591,7 +650,7 @@ impl<'a> Parser<'a> {
         })
     }
 
-    fn element(&mut self, of: Expression) -> Result<Kind, Failure> {
+    fn element(&mut self, of: Expression) -> Result<Kind, Refused> {
         self.open()?;
         let of = Box::new(of);
         let from = match self.is(":") {
@@ -617,83 +676,108 @@ impl<'a> Parser<'a> {
         Ok(kind)
     }
 
-    fn atom(&mut self) -> Result<Expression, Failure> {
+    fn atom(&mut self) -> Result<Expression, Refused> {
         let place = self.place();
-        let kind = match &self.token {
+        let kind = match self.token {
             Token::Int(_)
             | Token::Float(_)
             | Token::Text(_)
             | Token::Bytes(_)
             | Token::Format(_) => return self.literal(),
-            Token::Name(name) => {
-                let name = *name;
-                let kind = match name {
-                    "None" | "nil" | "null" => Kind::Nil,
-                    "True" | "true" => Kind::Bool(true),
-                    "False" | "false" => Kind::Bool(false),
-                    "NaN" | "nan" => Kind::Float(f64::NAN),
-                    name if is_name(name) => Kind::Name(name.to_owned()),
-                    _ => return Err(self.unexpected("a value")),
-                };
-                self.advance()?;
-                kind
-            }
-            Token::Symbol("(") => {
-                self.open()?;
-                let mut items = Vec::new();
-                let mut comma = false;
-                while !self.is(")") {
-                    items.push(self.expression()?);
-                    comma = self.take(",")?;
-                    if !comma {
-                        break;
-                    }
-                }
-                self.close(")")?;
-                match items.pop() {
-                    Some(only) if items.is_empty() && !comma => return Ok(only),
-                    Some(last) => {
-                        items.push(last);
-                        Kind::List(items)
-                    }
-                    None => Kind::List(items),
-                }
-            }
+            Token::Name(name) => self.named(name)?,
+            Token::Symbol("(") => return self.parenthesised(place),
             Token::Symbol("[") => {
                 self.open()?;
-                let mut items = Vec::new();
-                while !self.is("]") {
-                    items.push(self.expression()?);
-                    if !self.take(",")? {
-                        break;
-                    }
-                }
-                self.close("]")?;
-                Kind::List(items)
+                Kind::List(self.items("]")?.0)
             }
-            Token::Symbol("{") if !self.no_map || self.brackets > 0 => {
-                self.open()?;
-                let mut entries = Vec::new();
-                while !self.is("}") {
-                    let key = self.expression()?;
-                    if !self.take(":")? {
-                        return Err(self.unexpected("`:`"));
-                    }
-                    entries.push((key, self.expression()?));
-                    if !self.take(",")? {
-                        break;
-                    }
-                }
-                self.close("}")?;
-                Kind::Map(entries)
-            }
+            Token::Symbol("{") if !self.no_map || self.brackets > 0 => self.map()?,
             _ => return Err(self.unexpected("a value")),
         };
-        Ok(Expression { kind, place })
+        self.node(kind, place)
+    }
+
+    fn named(&mut self, name: &str) -> Result<Kind, Refused> {
+        let kind = match name {
+            "None" | "nil" | "null" => Kind::Nil,
+            "True" | "true" => Kind::Bool(true),
+            "False" | "false" => Kind::Bool(false),
+            "NaN" | "nan" => Kind::Float(f64::NAN),
+            name if is_name(name) => Kind::Name(name.to_owned()),
+            _ => return Err(self.unexpected("a value")),
+        };
+        self.advance()?;
+        Ok(kind)
+    }
+
+    /// Values up to the bracket that closes them, and whether the last has a comma behind it.
+    fn items(&mut self, end: &'static str) -> Result<(Vec<Expression>, bool), Refused> {
+        let (mut items, mut comma) = (Vec::new(), false);
+        while !self.is(end) {
+            items.push(self.expression()?);
+            comma = self.take(",")?;
+            if !comma {
+                break;
+            }
+        }
+        self.close(end)?;
+        Ok((items, comma))
+    }
+
+    /// A value in parentheses, or a tuple.
+    fn parenthesised(&mut self, place: Place) -> Result<Expression, Refused> {
+        self.open()?;
+        let (mut items, comma) = self.items(")")?;
+        match items.pop() {
+            Some(only) if items.is_empty() && !comma => Ok(only),
+            last => {
+                items.extend(last);
+                self.node(Kind::List(items), place)
+            }
+        }
+    }
+
+    fn map(&mut self) -> Result<Kind, Refused> {
+        self.open()?;
+        let mut entries = Vec::new();
+        while !self.is("}") {
+            let key = self.expression()?;
+            if !self.take(":")? {
+                return Err(self.unexpected("`:`"));
+            }
+            entries.push((key, self.expression()?));
+            if !self.take(",")? {
+                break;
+            }
+        }
+        self.close("}")?;
+        Ok(Kind::Map(entries))
+    }
+
+    /// The parts of a string with values in it.
+    fn format(&mut self, found: Vec<(String, Option<(usize, usize)>)>) -> Result<Kind, Refused> {
+        let mut parts = Vec::new();
+        for (text, range) in found {
+            if !text.is_empty() {
+                parts.push(Part::Text(text));
+            }
+            if let Some((from, to)) = range {
+                let mut inner = Parser::new(self.source, from, to, self.depth)?;
+                inner.brackets = 1;
+                inner.most = self.most;
+                let value = inner.expression()?;
+                if inner.token != Token::End {
+                    return Err(
+                        inner.fail(inner.at, "only a plain value can stand in `{}` of a string")
+                    );
+                }
+                parts.push(Part::Value(value));
+            }
+        }
+        Ok(Kind::Format(parts))
     }
 
     /// A literal; strings that stand side by side are one.
-    fn literal(&mut self) -> Result<Expression, Failure> {
+    fn literal(&mut self) -> Result<Expression, Refused> {
         let (place, at) = (self.place(), self.at);
         let kind = match self.advance()? {
             Token::Int(n) => Kind::Int(n),
@@ -707,35 +791,45 @@ impl<'a> Parser<'a> {
                 }
                 Kind::Text(text)
             }
-            Token::Format(found) => {
-                let mut parts = Vec::new();
-                for (text, range) in found {
-                    if !text.is_empty() {
-                        parts.push(Part::Text(text));
-                    }
-                    if let Some((from, to)) = range {
-                        let mut inner = Parser::new(self.source, from, to, self.depth)?;
-                        inner.brackets = 1;
-                        inner.most = self.most;
-                        let value = inner.expression()?;
-                        if inner.token != Token::End {
-                            return Err(inner.fail(
-                                inner.at,
-                                "only a plain value can stand in `{}` of a string",
-                            ));
-                        }
-                        parts.push(Part::Value(value));
-                    }
-                }
-                Kind::Format(parts)
-            }
+            Token::Format(found) => self.format(found)?,
             other => {
                 return Err(self.fail(at, format!("expected a value, found {}", other.shown())));
             }
         };
-        Ok(Expression { kind, place })
+        self.node(kind, place)
     }
 }
+
+/// Operators that wait for their last operand.
+struct Open {
+    level: u8,
+    place: Place,
+    /// What is made of the operand, where the operator stands before it.
+    prefix: Option<fn(Box<Expression>) -> Kind>,
+    operands: Vec<Expression>,
+    operators: Vec<Operator>,
+}
+
+impl Open {
+    /// Whether it goes on where an operator of some level stands behind its operand.
+    fn takes(&self, level: u8) -> bool {
+        match self.prefix {
+            // what binds more takes the operand, and `2 ** 3 ** 2` begins at its end
+            Some(_) => level > self.level,
+            None => level >= self.level,
+        }
+    }
+}
+
+/// Levels of operators, by how much they bind.
+const OR: u8 = 0;
+const AND: u8 = 1;
+const NOT: u8 = 2;
+const COMPARISON: u8 = 3;
+const SUM: u8 = 4;
+const PRODUCT: u8 = 5;
+const SIGN: u8 = 6;
+const POWER: u8 = 7;
 
 /// Whether a word can be a name.
 fn is_name(word: &str) -> bool {
@@ -745,30 +839,4 @@ fn is_name(word: &str) -> bool {
             word,
             "None" | "nil" | "null" | "True" | "true" | "False" | "false" | "NaN" | "nan"
         )
-}
-
-fn several(mut all: Vec<Expression>, kind: fn(Vec<Expression>) -> Kind) -> Expression {
-    match all.pop() {
-        Some(only) if all.is_empty() => only,
-        Some(last) => {
-            let place = all[0].place;
-            all.push(last);
-            let kind = kind(all);
-            Expression { kind, place }
-        }
-        None => unreachable!("one was parsed before this is called"),
-    }
-}
-
-fn chain(
-    first: Expression,
-    rest: Vec<(Operator, Expression)>,
-    kind: fn(Box<Expression>, Vec<(Operator, Expression)>) -> Kind,
-) -> Expression {
-    if rest.is_empty() {
-        return first;
-    }
-    let place = first.place;
-    let kind = kind(Box::new(first), rest);
-    Expression { kind, place }
 }

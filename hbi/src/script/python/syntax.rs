@@ -23,7 +23,7 @@ impl Program {
     /// # Errors
     /// What cannot be read, with its place and the text that stands there.
     pub fn parse(source: &str, depth: usize) -> Result<Self, Failure> {
-        parser::parse(source, depth)
+        parser::parse(source, depth).map_err(|failure| *failure)
     }
 }
 
@@ -66,6 +66,8 @@ pub struct Expression {
     pub kind: Kind,
     /// Where it begins.
     pub place: Place,
+    /// How many expressions lie in each other here, this one counted.
+    pub height: usize,
 }
 
 /// What an expression is.
@@ -133,6 +135,48 @@ pub enum Kind {
         /// The value where it is not.
         otherwise: Box<Expression>,
     },
+}
+
+impl Kind {
+    /// The height of the highest expression in it; 0 where there is none.
+    pub(super) fn height(&self) -> usize {
+        fn highest<'a>(all: impl IntoIterator<Item = &'a Expression>) -> usize {
+            all.into_iter().map(|one| one.height).max().unwrap_or(0)
+        }
+        match self {
+            Kind::Nil
+            | Kind::Bool(_)
+            | Kind::Int(_)
+            | Kind::Float(_)
+            | Kind::Text(_)
+            | Kind::Bytes(_)
+            | Kind::Name(_) => 0,
+            Kind::Format(parts) => highest(parts.iter().filter_map(|part| match part {
+                Part::Text(_) => None,
+                Part::Value(value) => Some(value),
+            })),
+            Kind::Field(of, _) | Kind::Minus(of) | Kind::Plus(of) | Kind::Not(of) => of.height,
+            Kind::List(all) | Kind::And(all) | Kind::Or(all) => highest(all),
+            Kind::Map(entries) => highest(entries.iter().flat_map(|(key, value)| [key, value])),
+            Kind::Call {
+                callee, arguments, ..
+            } => callee.height.max(highest(arguments)),
+            Kind::Element(of, key) => of.height.max(key.height),
+            Kind::Slice(of, from, to) => {
+                let bounds = [from, to].into_iter().flatten().map(|bound| &**bound);
+                of.height.max(highest(bounds))
+            }
+            Kind::Chain(first, rest) | Kind::Compare(first, rest) => {
+                let rest = rest.iter().map(|(_, operand)| operand);
+                first.height.max(highest(rest))
+            }
+            Kind::If {
+                condition,
+                then,
+                otherwise,
+            } => condition.height.max(then.height).max(otherwise.height),
+        }
+    }
 }
 
 /// A part of a string with expressions in it.
