@@ -357,8 +357,10 @@ async fn each_bound_holds_and_is_named() {
 /// A peer that nests as deep as it may needs a small part of a thread's stack, in a debug build too.
 #[test]
 fn the_deepest_scripts_and_values_need_little_stack() {
-    let mut bounds = Bounds::default();
-    bounds.expression_depth = 1_000;
+    let bounds = Bounds {
+        expression_depth: 1_000,
+        ..Bounds::default()
+    };
     let small = std::thread::Builder::new().stack_size(512 << 10);
     let ran = small.spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
