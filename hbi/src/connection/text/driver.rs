@@ -553,6 +553,8 @@ impl<S: AsyncRead> Reader<S> {
             if conversation.discards || conversation.failure.is_some() {
                 conversation.wants = false;
             } else {
+                // an answer that ends in data has no name: this is the method's own error
+                conversation.data_answer &= !is_named(source);
                 let bytes = packed.bytes().len();
                 let waker = conversation.push(Received::Item(packed), bytes);
                 state.wakers.extend(waker);
@@ -651,6 +653,13 @@ impl<S: AsyncRead> Reader<S> {
             )),
         }
     }
+}
+
+/// Whether a value is written as the constructor of a type: `NoFile("tea")`.
+fn is_named(source: &str) -> bool {
+    let source = source.trim_start();
+    let behind = source.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_');
+    behind.len() < source.len() && behind.starts_with('(')
 }
 
 fn extra() -> End {

@@ -1,5 +1,7 @@
 //! From the tree of a script to steps.
 
+use std::collections::HashSet;
+
 use crate::{
     Failure, Place,
     env::Bounds,
@@ -76,7 +78,7 @@ pub(crate) struct Code {
     pub(super) steps: Vec<(Step, Place)>,
     /// Names that are called, as paths, with how many arguments.
     calls: Vec<(String, usize)>,
-    /// Whether the script's last statement is an expression that calls something.
+    /// Whether the script's last statement is an expression with what calls give.
     ends_in_value: bool,
     /// The name that is called last of all, where the last statement is just a call.
     pub(super) last_call: Option<String>,
@@ -107,9 +109,12 @@ impl Code {
             Some(Statement::Return(Some(value))) => Some(Statement::Expression(value)),
             last => last,
         };
-        compiler.statements(statements, None);
+        let mut answers = HashSet::new();
+        for statement in statements {
+            compiler.statement_of_script(statement, &mut answers);
+        }
         if let Some(last) = last {
-            let calls = compiler.calls.len();
+            let (calls, steps) = (compiler.calls.len(), compiler.steps.len());
             if let Statement::Expression(expression) = &last {
                 last_call = match &expression.kind {
                     Kind::Call { callee, .. } => path(callee).map(|path| path.join("::")),
@@ -118,7 +123,11 @@ impl Code {
             }
             let expression = matches!(last, Statement::Expression(_));
             compiler.statements(vec![last], None);
-            ends_in_value = expression && compiler.calls.len() > calls;
+            // what earlier calls gave is a value of calls, too
+            let names_answers = compiler.steps[steps..]
+                .iter()
+                .any(|(step, _)| matches!(step, Step::Name(name) if answers.contains(&**name)));
+            ends_in_value = expression && (compiler.calls.len() > calls || names_answers);
         }
         Ok(Self {
             steps: compiler.steps,
@@ -133,7 +142,7 @@ impl Code {
         &self.calls
     }
 
-    /// Whether the last statement is an expression with a call in it.
+    /// Whether the last statement is an expression with a call in it, or what earlier calls gave.
     pub(crate) fn ends_in_value(&self) -> bool {
         self.ends_in_value
     }
@@ -190,6 +199,22 @@ impl Compiler {
     fn statements(&mut self, statements: Vec<Statement>, mut around: Option<&mut Loop>) {
         for statement in statements {
             self.statement(statement, around.as_deref_mut());
+        }
+    }
+
+    /// A statement that is not the last; keeps the names that are assigned what calls give.
+    fn statement_of_script(&mut self, statement: Statement, answers: &mut HashSet<String>) {
+        let calls = self.calls.len();
+        let name = match &statement {
+            Statement::Assign(targets, _) => match &targets[..] {
+                [Target::Name(name, _)] => Some(name.clone()),
+                _ => None,
+            },
+            _ => None,
+        };
+        self.statement(statement, None);
+        if self.calls.len() > calls {
+            answers.extend(name);
         }
     }
 

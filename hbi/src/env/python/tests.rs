@@ -409,7 +409,8 @@ async fn what_a_script_calls_is_known_before_it_runs() {
     );
     let sum = code("f(1) + 1");
     assert_eq!((sum.ends_in_value(), sum.last_call()), (true, None));
-    for none in ["x = f(1)", "f()\n1", "", "if 1 { f() }"] {
+    assert!(code("x = f(1)\ny = g(2)\n[x, y]").ends_in_value());
+    for none in ["x = 1\nx", "x = f(1)", "f()\n1", "", "if 1 { f() }"] {
         assert!(!code(none).ends_in_value(), "{none}");
     }
 }
