@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::BytesMut;
+use tokio::io::AsyncReadExt;
 
 use super::{Options, identity::Identity};
 use crate::{
@@ -67,6 +68,9 @@ pub(super) struct Started {
     pub(super) wire: Wire,
     pub(super) driver: Starter,
 }
+
+/// Bytes that are read of a peer before its environment is there.
+const EARLY: usize = 64 << 10;
 
 /// What is needed to run the driver.
 pub(super) struct Starter {
@@ -151,6 +155,20 @@ impl Starter {
                     .await;
             }
         }
+    }
+
+    /// Waits until the peer has hung up, and keeps what it sends meanwhile, up to a bound.
+    pub(super) async fn gone(&mut self) {
+        // what peers of the text wire sent before they hung up lands all the same
+        if let Wire::Mux(_) = self.wire {
+            while self.input.len() < EARLY {
+                match self.stream.read_buf(&mut self.input).await {
+                    Ok(0) | Err(_) => return,
+                    Ok(_) => {}
+                }
+            }
+        }
+        std::future::pending().await
     }
 
     /// Tells the peer why it is refused, and hangs up.
