@@ -570,6 +570,41 @@ async fn bad_peers_are_refused_with_one_line_and_others_are_served() {
 }
 
 #[tokio::test]
+async fn a_peer_that_stops_in_the_middle_or_takes_nothing_is_given_up() {
+    let (tell, mut ends) = mpsc::unbounded_channel();
+    let calc = MyCalc::default();
+    let mut settings = hbi::Settings::default();
+    settings.idle_timeout = Duration::from_millis(200);
+    let options = hbi::Options::new().settings(settings);
+    let server = options.serve("text+tcp://127.0.0.1:0", move |_: Peer| {
+        let (calc, tell) = (calc.clone(), tell.clone());
+        async move {
+            Ok(HostingEnv::new()
+                .service(CalcHost::new(calc))
+                .on_disconnect(move |reason| tell.send(reason.clone()).expect("the test listens")))
+        }
+    });
+    let server = server.await.expect("serves");
+    for begun in [
+        "[3#co_",
+        "[3#co_begin]101[10#]calc",
+        "[3#co_begin]101[15#]calc.mirror(10)12",
+    ] {
+        let mut peer = Raw::connect(&server).await;
+        peer.send(begun).await;
+        let rest = peer.rest().await;
+        assert!(rest.contains("had begun did not come"), "{begun}: {rest}");
+        ends.recv().await.expect("told");
+    }
+    let mut peer = Raw::connect(&server).await;
+    peer.send("[3#co_begin]101[34#]calc.download('never', 20_000_000)[3#co_end]101")
+        .await;
+    let reason = timeout(SOON, ends.recv()).await.expect("soon");
+    let reason = reason.expect("told").to_string();
+    assert!(reason.contains("took nothing"), "{reason}");
+}
+
+#[tokio::test]
 async fn an_end_at_every_byte_ends_the_connection() {
     let (server, mut ends) = serve("text+tcp://127.0.0.1:0", &MyCalc::default()).await;
     let session = "[3#co_begin]101[33#]\nmy_name = 'Nick'\ncalc.nothing()\n[3#co_end]101\

@@ -3,6 +3,7 @@
 use std::{
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::BytesMut;
@@ -78,8 +79,8 @@ pub(super) struct Starter {
     stream: Stream,
     /// What was read of the peer so far.
     input: BytesMut,
-    /// The largest packet of a text wire.
-    packet: usize,
+    /// The largest packet of a text wire, and how long it may take.
+    packet: (usize, Duration),
 }
 
 /// What the two sides show of themselves.
@@ -129,7 +130,7 @@ pub(super) fn start(
             wire: wire.clone(),
             stream,
             input: introduction.input,
-            packet: settings.message as usize,
+            packet: (settings.message as usize, settings.idle_timeout),
         },
         wire,
     }
@@ -150,7 +151,8 @@ impl Starter {
                 driver.with_input(self.input).run().await;
             }
             Wire::Text(link) => {
-                TextDriver::new(link, self.stream, landing, self.packet)
+                let (most, patience) = self.packet;
+                TextDriver::new(link, self.stream, landing, most, patience)
                     .run()
                     .await;
             }

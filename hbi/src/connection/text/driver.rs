@@ -45,6 +45,7 @@ pub(crate) struct TextDriver<S> {
     link: Arc<TextLink>,
     reader: Reader<S>,
     writer: WriteHalf<S>,
+    patience: Duration,
 }
 
 struct Reader<S> {
@@ -55,6 +56,10 @@ struct Reader<S> {
     receiver: Receiver,
     input: BytesMut,
     ended: bool,
+    /// How long the rest of what has begun may take.
+    patience: Duration,
+    /// When a packet began that is not whole yet.
+    partial: Option<tokio::time::Instant>,
     /// The conversation whose span this is, and how its raw data is told apart.
     current: Option<u64>,
     channel: u16,
@@ -90,12 +95,14 @@ impl From<Violation> for End {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> TextDriver<S> {
-    /// A driver of a connected stream, which takes packets up to so many bytes.
+    /// A driver of a connected stream, which takes packets up to so many bytes, and gives up on a peer
+    /// that stops in the middle of one, or takes nothing, for longer than `patience`.
     pub(crate) fn new(
         link: Arc<TextLink>,
         stream: S,
         landing: Box<dyn Landing>,
         packet: usize,
+        patience: Duration,
     ) -> Self {
         let this = Arc::clone(&link) as Arc<dyn Link>;
         let (stream, writer) = tokio::io::split(stream);
@@ -107,6 +114,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TextDriver<S> {
             receiver: Receiver::new(packet),
             input: BytesMut::new(),
             ended: false,
+            patience,
+            partial: None,
             current: None,
             channel: 0,
             hosted: None,
@@ -116,6 +125,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TextDriver<S> {
             link,
             reader,
             writer,
+            patience,
         }
     }
 
@@ -133,7 +143,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TextDriver<S> {
         let end = tokio::select! {
             biased;
             end = self.reader.read() => end,
-            end = write(&self.link, &mut self.writer) => end,
+            end = write(&self.link, &mut self.writer, self.patience) => end,
             end = watch_time(&self.link) => end,
         };
         let reason = self.finish(end).await;
@@ -209,6 +219,7 @@ async fn hang_up(
 async fn write<S: AsyncRead + AsyncWrite + Unpin>(
     link: &TextLink,
     stream: &mut WriteHalf<S>,
+    patience: Duration,
 ) -> End {
     loop {
         let bytes = match next_output(link) {
@@ -219,8 +230,18 @@ async fn write<S: AsyncRead + AsyncWrite + Unpin>(
             link.writing.notified().await;
             continue;
         }
-        if let Err(error) = stream.write_all(&bytes).await {
-            return End::Gone(cut(&error.to_string()));
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            match tokio::time::timeout(patience, stream.write(rest)).await {
+                Ok(Ok(0)) => return End::Gone(cut(&io::ErrorKind::WriteZero.to_string())),
+                Ok(Ok(n)) => rest = &rest[n..],
+                Ok(Err(error)) => return End::Gone(cut(&error.to_string())),
+                Err(_) => {
+                    return End::Gone(cut(&format!(
+                        "the peer took nothing of what was written within {patience:?}"
+                    )));
+                }
+            }
         }
         if let Err(error) = stream.flush().await {
             return End::Gone(cut(&error.to_string()));
@@ -313,7 +334,10 @@ impl<S: AsyncRead> Reader<S> {
                 Err(violation) => return violation.into(),
             };
             let taken = match event {
-                Some(event) => self.take(event).await,
+                Some(event) => {
+                    self.partial = None;
+                    self.take(event).await
+                }
                 None if self.ended => return self.end_of_stream().await,
                 None => self.more().await,
             };
@@ -326,7 +350,30 @@ impl<S: AsyncRead> Reader<S> {
     /// Reads once.
     async fn more(&mut self) -> Result<(), End> {
         self.input.reserve(4096);
-        match self.stream.read_buf(&mut self.input).await {
+        let now = tokio::time::Instant::now();
+        // raw data may be as long as it likes, as long as it comes
+        let since = match self.receiver.raw_expected() > 0 {
+            true => Some(now),
+            false if self.input.is_empty() => None,
+            false => Some(*self.partial.get_or_insert(now)),
+        };
+        let give_up = since.and_then(|since| since.checked_add(self.patience));
+        let reading = self.stream.read_buf(&mut self.input);
+        let read = match give_up {
+            None => reading.await,
+            Some(at) => match tokio::time::timeout_at(at, reading).await {
+                Ok(read) => read,
+                Err(_) => {
+                    let text = format!(
+                        "the rest of what had begun did not come within {:?} \
+                         (`Settings::idle_timeout`)",
+                        self.patience
+                    );
+                    return Err(End::Failed(cut(&text)));
+                }
+            },
+        };
+        match read {
             Ok(0) => self.ended = true,
             Ok(_) => {}
             Err(error) => return Err(End::Gone(cut(&error.to_string()))),
