@@ -5,4 +5,5 @@ pub mod lossy;
 #[cfg(feature = "tun")]
 pub mod mirror;
 pub mod pair;
+pub mod raw;
 pub mod work;

@@ -32,3 +32,6 @@ pub mod quic {}
 
 #[doc = include_str!("testing.md")]
 pub mod testing {}
+
+#[doc = include_str!("text_wire.md")]
+pub mod text_wire {}

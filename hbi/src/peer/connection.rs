@@ -37,7 +37,7 @@ impl Peer {
         &self.po.info().peer_address
     }
 
-    /// Who the peer is, as [`Options::authenticate`] found; without such a check it is the
+    /// Who the peer is, as [`Options::authenticate`](crate::Options::authenticate) found; without such a check it is the
     /// certificate (`hbi::tls::Certificate`) that the peer has shown. `None` where nothing is known,
     /// and where it is of another type.
     pub fn identity<I: 'static>(&self) -> Option<&I> {

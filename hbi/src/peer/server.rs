@@ -15,7 +15,7 @@ use super::{
     Options, Peer,
     admission::{Admitted, admit, turn_away},
     defences::Door,
-    wire::{Started, start},
+    wire::{Introduction, Started, Wire, start},
 };
 use crate::{Address, HostingEnv, Kind, Result, endpoint::Link, transport::Listener};
 
@@ -61,7 +61,9 @@ impl Server {
             connections: watch::Sender::new(0),
             closing: watch::Sender::new(false),
         });
-        let accepting = tokio::spawn(accept(options, listener, factory, Arc::clone(&shared)));
+        let (listener, text) = (listener, address.is_text());
+        let accepting = accept(options, (listener, text), factory, Arc::clone(&shared));
+        let accepting = tokio::spawn(accepting);
         Self {
             address,
             shared,
@@ -113,10 +115,10 @@ impl Shared {
 struct Counted(Arc<Shared>);
 
 impl Counted {
-    fn new(shared: &Arc<Shared>, link: &Arc<dyn Link>) -> Self {
+    fn new(shared: &Arc<Shared>, wire: &Wire) -> Self {
         let mut links = shared.links();
         links.retain(|link| link.strong_count() > 0);
-        links.push(Arc::downgrade(link));
+        links.push(Arc::downgrade(&wire.link()));
         drop(links);
         shared.connections.send_modify(|count| *count += 1);
         Self(Arc::clone(shared))
@@ -131,7 +133,7 @@ impl Drop for Counted {
 
 async fn accept<F, R>(
     options: Options,
-    mut listener: Listener,
+    (mut listener, text): (Listener, bool),
     factory: Arc<F>,
     shared: Arc<Shared>,
 ) where
@@ -167,9 +169,9 @@ async fn accept<F, R>(
             };
             let admitted = async {
                 match &entered {
-                    Ok(entered) => admit(&options, arrived, entered).await,
+                    Ok(entered) => admit(&options, arrived, text, entered).await,
                     Err(reason) => {
-                        turn_away(&options, arrived, reason).await;
+                        turn_away(&options, arrived, text, reason).await;
                         None
                     }
                 }
@@ -179,7 +181,7 @@ async fn accept<F, R>(
                 () = closed => None,
             };
             if let Some(admitted) = admitted {
-                host(&options, admitted, &*factory, &shared).await;
+                host(&options, admitted, text, factory, &shared).await;
             }
             drop((entered, place));
         });
@@ -196,31 +198,39 @@ fn is_connections_own(error: &io::Error) -> bool {
 }
 
 /// Hosts one peer to its end.
-async fn host<F, R>(options: &Options, admitted: Admitted, factory: &F, shared: &Arc<Shared>)
-where
-    F: Fn(Peer) -> R,
+async fn host<F, R>(
+    options: &Options,
+    admitted: Admitted,
+    text: bool,
+    factory: Arc<F>,
+    shared: &Arc<Shared>,
+) where
+    F: Fn(Peer) -> R + Send + Sync + 'static,
     R: Future<Output = Result<HostingEnv>> + Send + 'static,
 {
-    let Admitted {
-        stream,
-        input,
-        identity,
-    } = admitted;
-    let Started { wire, driver } = start(options, stream, &[], identity, input);
-    let link = wire.link();
-    let _counted = Counted::new(shared, &link);
-    if *shared.closing.borrow() {
-        link.goodbye(GOODBYE);
-    }
-    let peer = Peer::new(link);
+    let introduction = Introduction {
+        token: &[],
+        identity: admitted.identity,
+        input: admitted.input,
+    };
+    let Started { wire, mut driver } = start(options, admitted.stream, text, introduction);
+    let _counted = Counted::new(shared, &wire);
+    let peer = Peer::new(wire.link());
     // in a task of its own, so that a panic in it is told to the peer, too
     let mut making = JoinSet::new();
-    making.spawn(factory(peer));
-    let made = match making.join_next().await {
-        Some(Ok(Ok(env))) => env.build().map_err(|error| error.to_string()),
-        Some(Ok(Err(error))) => Err(error.to_string()),
-        Some(Err(_)) | None => Err("making the environment failed".to_owned()),
+    making.spawn(async move { factory(peer).await });
+    let mut closing = shared.closing.subscribe();
+    let made = tokio::select! {
+        made = making.join_next() => match made {
+            Some(Ok(Ok(env))) => env.build().map_err(|error| error.to_string()),
+            Some(Ok(Err(error))) => Err(error.to_string()),
+            Some(Err(_)) | None => Err("making the environment failed".to_owned()),
+        },
+        _ = closing.wait_for(|closing| *closing) => Err("the server says goodbye".to_owned()),
+        // nobody is there any more for whom it would be made
+        () = driver.gone() => Err("the peer hung up".to_owned()),
     };
+    drop(making);
     match made {
         Ok((env, hooks)) => driver.run(env, hooks).await,
         Err(reason) => {

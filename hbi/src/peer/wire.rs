@@ -3,16 +3,18 @@
 use std::{
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::BytesMut;
+use tokio::io::AsyncReadExt;
 
 use super::{Options, identity::Identity};
 #[cfg(feature = "quic")]
 use crate::connection::{QuicDriver, QuicLink};
 use crate::{
     Kind, Result,
-    connection::{Driver, MuxLink},
+    connection::{Driver, MuxLink, TextDriver, TextLink},
     endpoint::{Encoding, Link, LinkInfo},
     env::{EnvLanding, Environment, Hooks},
     transport::Stream,
@@ -22,41 +24,57 @@ use crate::{
 #[derive(Clone)]
 pub(super) enum Wire {
     Mux(Arc<MuxLink>),
+    Text(Arc<TextLink>),
     #[cfg(feature = "quic")]
     Quic(Arc<QuicLink>),
 }
 
-macro_rules! each {
-    ($wire:expr, $link:ident => $do:expr) => {
-        match $wire {
-            Wire::Mux($link) => $do,
-            #[cfg(feature = "quic")]
-            Wire::Quic($link) => $do,
-        }
-    };
-}
-
 impl Wire {
     pub(super) fn link(&self) -> Arc<dyn Link> {
-        each!(self, link => Arc::clone(link) as Arc<dyn Link>)
+        match self {
+            Wire::Mux(link) => Arc::clone(link) as Arc<dyn Link>,
+            Wire::Text(link) => Arc::clone(link) as Arc<dyn Link>,
+            #[cfg(feature = "quic")]
+            Wire::Quic(link) => Arc::clone(link) as Arc<dyn Link>,
+        }
     }
 
-    /// Ready once both sides know each other.
+    /// Ready once both sides know each other. Peers of the text wire never introduce themselves.
     pub(super) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        each!(self, link => link.poll_ready(cx))
+        match self {
+            Wire::Mux(link) => link.poll_ready(cx),
+            Wire::Text(link) => link.poll_ready(cx),
+            #[cfg(feature = "quic")]
+            Wire::Quic(link) => link.poll_ready(cx),
+        }
     }
 
     pub(super) fn conversations(&self) -> (usize, usize) {
-        each!(self, link => link.conversations())
+        match self {
+            Wire::Mux(link) => link.conversations(),
+            Wire::Text(link) => link.conversations(),
+            #[cfg(feature = "quic")]
+            Wire::Quic(link) => link.conversations(),
+        }
     }
 
-    /// How many objects of this side the peer holds.
+    /// How many objects of this side the peer holds; the text wire carries none.
     pub(super) fn objects(&self) -> usize {
-        each!(self, link => link.objects())
+        match self {
+            Wire::Mux(link) => link.objects(),
+            Wire::Text(_) => 0,
+            #[cfg(feature = "quic")]
+            Wire::Quic(link) => link.objects(),
+        }
     }
 
     pub(super) fn ended_well(&self) -> bool {
-        each!(self, link => link.ended_well())
+        match self {
+            Wire::Mux(link) => link.ended_well(),
+            Wire::Text(link) => link.ended_well(),
+            #[cfg(feature = "quic")]
+            Wire::Quic(link) => link.ended_well(),
+        }
     }
 }
 
@@ -66,52 +84,76 @@ pub(super) struct Started {
     pub(super) driver: Starter,
 }
 
+/// Bytes that are read of a peer before its environment is there.
+const EARLY: usize = 64 << 10;
+
 /// What is needed to run the driver.
 pub(super) struct Starter {
-    transport: Transport,
-    /// What was read of the peer already.
+    wire: Wire,
+    stream: Stream,
+    /// What was read of the peer so far.
     input: BytesMut,
+    /// The largest packet of a text wire, and how long it may take.
+    packet: (usize, Duration),
 }
 
-/// A link and what its driver drives.
-enum Transport {
-    Mux(Arc<MuxLink>, Stream),
-    #[cfg(feature = "quic")]
-    Quic(Arc<QuicLink>, Box<crate::transport::Quic>),
+/// What the two sides show of themselves.
+#[derive(Default)]
+pub(super) struct Introduction<'a> {
+    /// By what this side is known; the text wire carries none.
+    pub(super) token: &'a [u8],
+    /// Who the peer is.
+    pub(super) identity: Option<Identity>,
+    /// What was read of the peer so far.
+    pub(super) input: BytesMut,
 }
 
 /// Makes the two ends of a connection over a stream.
 pub(super) fn start(
     options: &Options,
     stream: Stream,
-    token: &[u8],
-    identity: Option<Identity>,
-    input: BytesMut,
+    text: bool,
+    introduction: Introduction<'_>,
 ) -> Started {
     let (peer_address, local_address) = stream.addresses();
     let info = LinkInfo {
         peer_address,
         local_address,
-        encoding: Encoding::Bound,
+        encoding: match text {
+            false => Encoding::Bound,
+            true => Encoding::Literal(options.dialect),
+        },
         deadline: options.deadline,
         trace: options.trace,
-        identity,
+        identity: introduction.identity,
     };
-    let settings = options.settings.clone();
-    let (wire, transport) = match stream {
+    let settings = &options.settings;
+    let wire = match (&stream, text) {
         #[cfg(feature = "quic")]
-        Stream::Quic(quic) => {
-            let link = QuicLink::new(info, quic.conn.clone(), settings, token);
-            (Wire::Quic(Arc::clone(&link)), Transport::Quic(link, quic))
-        }
-        stream => {
-            let link = Arc::new(MuxLink::new(info, settings, token));
-            (Wire::Mux(Arc::clone(&link)), Transport::Mux(link, stream))
+        (Stream::Quic(quic), _) => Wire::Quic(QuicLink::new(
+            info,
+            quic.conn.clone(),
+            settings.clone(),
+            introduction.token,
+        )),
+        (_, false) => Wire::Mux(Arc::new(MuxLink::new(
+            info,
+            settings.clone(),
+            introduction.token,
+        ))),
+        (_, true) => {
+            let limit = settings.conversations as usize;
+            Wire::Text(Arc::new(TextLink::new(info, options.dialect, limit)))
         }
     };
     Started {
+        driver: Starter {
+            wire: wire.clone(),
+            stream,
+            input: introduction.input,
+            packet: (settings.message as usize, settings.idle_timeout),
+        },
         wire,
-        driver: Starter { transport, input },
     }
 }
 
@@ -123,32 +165,53 @@ impl Starter {
 
     /// Runs the driver.
     pub(super) async fn run(self, env: Arc<Environment>, hooks: Hooks) {
-        let Self { transport, input } = self;
-        match transport {
-            Transport::Mux(link, stream) => {
-                let this = Arc::clone(&link) as Arc<dyn Link>;
-                let landing = Box::new(EnvLanding::new(env, hooks, &this));
-                let driver = Driver::new(link, stream, landing);
-                driver.with_input(input).run().await;
+        let landing = Box::new(EnvLanding::new(env, hooks, &self.wire.link()));
+        match self.wire {
+            Wire::Mux(link) => {
+                let driver = Driver::new(link, self.stream, landing);
+                Box::new(driver.with_input(self.input)).run().await;
+            }
+            Wire::Text(link) => {
+                let (most, patience) = self.packet;
+                TextDriver::new(link, self.stream, landing, most, patience)
+                    .run()
+                    .await;
             }
             #[cfg(feature = "quic")]
-            Transport::Quic(link, quic) => {
-                let this = Arc::clone(&link) as Arc<dyn Link>;
-                let landing = Box::new(EnvLanding::new(env, hooks, &this));
-                let driver = QuicDriver::new(link, *quic, landing);
-                driver.with_input(input).run().await;
+            Wire::Quic(link) => {
+                if let Stream::Quic(quic) = self.stream {
+                    let driver = QuicDriver::new(link, *quic, landing);
+                    driver.with_input(self.input).run().await;
+                }
             }
         }
     }
 
+    /// Waits until the peer has hung up, and keeps what it sends meanwhile, up to a bound.
+    pub(super) async fn gone(&mut self) {
+        #[cfg(feature = "quic")]
+        if let Wire::Quic(link) = &self.wire {
+            return link.gone().await;
+        }
+        // what peers of the text wire sent before they hung up lands all the same
+        if let Wire::Mux(_) = self.wire {
+            while self.input.len() < EARLY {
+                match self.stream.read_buf(&mut self.input).await {
+                    Ok(0) | Err(_) => return,
+                    Ok(_) => {}
+                }
+            }
+        }
+        std::future::pending().await
+    }
+
     /// Tells the peer why it is refused, and hangs up.
     pub(super) async fn refuse(self, kind: Kind, reason: &str) {
-        match self.transport {
-            Transport::Mux(link, stream) => {
-                Driver::<Stream>::refuse(link, stream, kind, reason).await;
-            }
+        match self.wire {
+            Wire::Mux(link) => Driver::<Stream>::refuse(link, self.stream, kind, reason).await,
+            Wire::Text(link) => TextDriver::refuse(link, self.stream, kind, reason).await,
             #[cfg(feature = "quic")]
-            Transport::Quic(link, _) => QuicDriver::refuse(&link, kind, reason),
+            Wire::Quic(link) => QuicDriver::refuse(&link, kind, reason),
         }
     }
 }

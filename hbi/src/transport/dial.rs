@@ -23,7 +23,7 @@ pub(crate) async fn dial(
     let _ = settings;
     let unreachable =
         |error: io::Error| Error::new(Kind::Address, format!("cannot reach {address}: {error}"));
-    match &address.0 {
+    match address.scheme() {
         Scheme::Tcp(host) => {
             let stream = tcp(host).await.map_err(unreachable)?;
             Stream::tcp(stream).map_err(unreachable)

@@ -48,13 +48,13 @@ impl Listener {
                 format!("cannot listen at {address}: {error}"),
             )
         };
-        match &address.0 {
+        match address.scheme() {
             Scheme::Tcp(host) => {
                 let listener = TcpListener::bind(host).await.map_err(failed)?;
                 let bound = listener.local_addr().map_err(failed)?;
                 Ok((
                     Listener::Tcp(listener),
-                    Address(Scheme::Tcp(bound.to_string())),
+                    address.at(Scheme::Tcp(bound.to_string())),
                 ))
             }
             Scheme::Tls(secured) => {
@@ -64,7 +64,7 @@ impl Listener {
                 let pin = tls.pin();
                 Ok((
                     Listener::Tls(listener, config),
-                    Address(Scheme::Tls(Secured { host, pin })),
+                    address.at(Scheme::Tls(Secured { host, pin })),
                 ))
             }
             #[cfg(feature = "quic")]
@@ -80,7 +80,7 @@ impl Listener {
                 let pin = tls.pin();
                 Ok((
                     Listener::Quic(endpoint),
-                    Address(Scheme::Quic(Secured { host, pin })),
+                    address.at(Scheme::Quic(Secured { host, pin })),
                 ))
             }
             #[cfg(not(feature = "quic"))]

@@ -3,3 +3,4 @@
 pub mod mux;
 #[cfg(feature = "quic")]
 pub mod quic;
+pub mod text;

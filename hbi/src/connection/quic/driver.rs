@@ -82,9 +82,18 @@ enum ControlOut {
 enum End {
     Goodbye,
     /// This side ends it, and tells the peer why.
-    Told(Failure, Kind, String),
+    Told(Box<Farewell>),
     /// It is gone.
     Failed(Failure),
+}
+
+/// Why this side ends a connection.
+struct Farewell {
+    /// As this side's own calls learn it.
+    reason: Failure,
+    /// As the peer is told.
+    kind: Kind,
+    text: String,
 }
 
 impl std::fmt::Debug for QuicDriver {
@@ -158,7 +167,8 @@ impl QuicDriver {
                 self.link.with(|state| state.close(reason.clone()));
                 reason
             }
-            End::Told(reason, kind, text) => {
+            End::Told(told) => {
+                let Farewell { reason, kind, text } = *told;
                 self.link.with(|state| state.close(reason.clone()));
                 let mut farewell = farewell;
                 let last = Control::Close {
@@ -241,7 +251,11 @@ impl QuicDriver {
 
     fn violated(&self, violation: &Violation) -> End {
         let reason = Failure::new(Kind::Protocol, violation.0.clone());
-        End::Told(reason, Kind::Protocol, violation.0.clone())
+        End::Told(Box::new(Farewell {
+            reason,
+            kind: Kind::Protocol,
+            text: violation.0.clone(),
+        }))
     }
 
     /// What it means that the connection is gone.
@@ -461,11 +475,11 @@ impl QuicDriver {
             });
             if leave_by.is_some_and(|at| at <= now) {
                 let text = "the deadline of the goodbye passed";
-                return Err(End::Told(
-                    cut("this side said goodbye, and its deadline passed"),
-                    Kind::Disconnected,
-                    text.to_owned(),
-                ));
+                return Err(End::Told(Box::new(Farewell {
+                    reason: cut("this side said goodbye, and its deadline passed"),
+                    kind: Kind::Disconnected,
+                    text: text.to_owned(),
+                })));
             }
             let Some(next) = next else { return Ok(()) };
             if self.timer.deadline().into_std() != next {

@@ -108,6 +108,11 @@ impl QuicLink {
         self.lock().ended_well
     }
 
+    /// Waits until the connection is gone, for one that has no driver yet.
+    pub(crate) async fn gone(&self) {
+        self.conn.closed().await;
+    }
+
     /// Ready once both sides know each other.
     pub(crate) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let mut state = self.lock();
