@@ -8,11 +8,15 @@
 mod arriving;
 mod driver;
 mod hosting;
+mod known;
+mod ledger;
 mod link;
+mod posting;
 mod receive;
 mod send;
 mod state;
 mod streams;
+mod texts;
 
 pub(crate) use driver::QuicDriver;
 pub(crate) use link::QuicLink;

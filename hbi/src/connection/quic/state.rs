@@ -13,17 +13,17 @@ use tokio::task::AbortHandle;
 use tracing::Span;
 
 use super::{
+    ledger::Given,
     receive::{ReceiveState, Receiving},
     send::{SendState, Sending},
 };
 use crate::{
     Failure, Kind,
-    connection::{handles::Outgoing, objects::Objects},
-    endpoint::{Carried, CoNumber, Hosted, Link, Object},
-    script::{Interner, Text},
-    value::Handles,
+    connection::objects::Objects,
+    endpoint::{CoNumber, Hosted, Object},
+    script::Interner,
     wire::{
-        mux::{HandleKind, Settings, Violation, WireHandle},
+        mux::{Settings, Violation},
         quic::{Control, Reader, STOP_CANCELLED, STOP_DONE, ScriptText},
     },
 };
@@ -109,17 +109,6 @@ impl Conversation {
     }
 }
 
-/// What was given to the peer in one direction of a conversation, until the peer is done with it: what
-/// it did not see is taken back, and what it gets back it can still find.
-pub(super) enum Given {
-    Object(u32),
-    /// Holds on to an object of the peer's: its release must not overtake it.
-    Returned {
-        _held: Carried,
-    },
-    Stream,
-}
-
 /// A script in an open conversation, to be made ready by the driver.
 pub(super) struct Prepare {
     pub(super) key: Key,
@@ -162,17 +151,17 @@ pub(super) struct State {
     pub(super) opened: u64,
     pub(super) landing: u64,
     /// All conversations of the peer up to this number are known, and those beyond.
-    known_to: u64,
-    known: BTreeSet<u64>,
+    pub(super) known_to: u64,
+    pub(super) known: BTreeSet<u64>,
     /// Conversations of this side that wait for their streams, in order.
     pub(super) opening: VecDeque<Key>,
     /// Streams that came before the message that names them.
-    early: HashMap<(Key, u16), (RecvStream, Reader)>,
-    interner: Option<Interner>,
+    pub(super) early: HashMap<(Key, u16), (RecvStream, Reader)>,
+    pub(super) interner: Option<Interner>,
     /// By number: the peer knows the text.
-    acknowledged: Vec<bool>,
+    pub(super) acknowledged: Vec<bool>,
     pub(super) objects: Objects,
-    ledger: HashMap<(Key, u16), Vec<Given>>,
+    pub(super) ledger: HashMap<(Key, u16), Vec<Given>>,
     /// Control messages to be written.
     pub(super) control: Vec<u8>,
     pub(super) prepare: Vec<Prepare>,
@@ -199,9 +188,6 @@ pub(super) struct State {
     pub(super) wakers: Vec<Waker>,
     pub(super) dropped: Vec<Dropped>,
 }
-
-/// Handles that may be on their way to the peer in messages that it has not confirmed.
-const LEDGER: usize = 64 << 10;
 
 impl State {
     pub(super) fn new(own: Settings, token: &[u8]) -> Self {
@@ -263,290 +249,6 @@ impl State {
             Some(reason) => (**reason).clone(),
             None => Failure::new(Kind::Cancelled, "the conversation is over"),
         }
-    }
-
-    /// The script as it is written: its number once the peer knows that, until then its text.
-    pub(super) fn script<'a>(&mut self, text: &'a Text<'_>) -> Result<ScriptText<'a>, Failure> {
-        let Some(peer) = &self.peer else {
-            return Err(Failure::new(
-                Kind::Disconnected,
-                "the peer has not answered yet",
-            ));
-        };
-        let (frame, scripts) = (peer.frame as usize, peer.scripts);
-        let source = text.source();
-        if source.len() > frame - frame / 4 {
-            return Err(Failure::limit(
-                "source",
-                format_args!(
-                    "{} bytes where the peer takes {}",
-                    source.len(),
-                    frame - frame / 4
-                ),
-                "bind large values as parameters instead of writing them into the script",
-            ));
-        }
-        let interner = self
-            .interner
-            .get_or_insert_with(|| Interner::permanent(scripts));
-        let interned = interner.intern(text);
-        let number = interned.number;
-        if self.acknowledged.get(number as usize) == Some(&true) {
-            return Ok(ScriptText::Number(number));
-        }
-        let parameters = text.parameters();
-        if interned.define && number != 0 {
-            self.tell(&Control::Define {
-                number,
-                parameters: parameters.clone(),
-                source: source.into(),
-            });
-        }
-        Ok(ScriptText::Inline {
-            parameters,
-            source: source.into(),
-        })
-    }
-
-    /// The peer knows the text of a number.
-    pub(super) fn acknowledged(&mut self, number: u32) -> Result<(), Violation> {
-        let scripts = self.peer.as_ref().map_or(0, |peer| peer.scripts);
-        if number == 0 || number >= scripts {
-            return Err(Violation(format!(
-                "an acknowledgement of script {number}, which was not defined"
-            )));
-        }
-        let place = number as usize;
-        if place >= self.acknowledged.len() {
-            self.acknowledged.resize(place + 1, false);
-        }
-        self.acknowledged[place] = true;
-        Ok(())
-    }
-
-    /// Takes the handles of a message that goes out on a channel. Streams get channels of their own.
-    pub(super) fn outgoing(
-        &mut self,
-        outgoing: &mut Outgoing,
-        this: &Arc<dyn Link>,
-        (key, channel): (Key, u16),
-        next: u32,
-        handles: &mut Handles,
-    ) -> Result<(), Failure> {
-        if handles.is_empty() {
-            return Ok(());
-        }
-        let limit = self.own.objects;
-        if self.ledger.values().map(Vec::len).sum::<usize>() + handles.len() > LEDGER {
-            return Err(Failure::limit(
-                "handles",
-                format_args!("{LEDGER} that the peer has not seen yet"),
-                "let it take what was sent",
-            ));
-        }
-        outgoing.take(this, handles, &mut self.objects, limit, next)?;
-        if outgoing
-            .wire
-            .iter()
-            .any(|handle| handle.kind != HandleKind::Stream)
-        {
-            let rest = outgoing.take_rest();
-            let given = outgoing.wire.iter().zip(rest).map(|pair| match pair {
-                (wire, Some(_)) if wire.kind == HandleKind::Object => Given::Object(wire.number),
-                (_, Some(held)) => Given::Returned { _held: held },
-                (_, None) => Given::Stream,
-            });
-            self.ledger.entry((key, channel)).or_default().extend(given);
-        }
-        Ok(())
-    }
-
-    /// How many handles were given on a channel.
-    pub(super) fn given(&self, channel: (Key, u16)) -> usize {
-        self.ledger.get(&channel).map_or(0, Vec::len)
-    }
-
-    /// Takes back what was given on a channel beyond the first so many: its message is not sent.
-    pub(super) fn revoke(&mut self, channel: (Key, u16), from: usize) {
-        let Some(given) = self.ledger.get_mut(&channel) else {
-            return;
-        };
-        let revoked = given.split_off(from.min(given.len()));
-        if given.is_empty() {
-            self.ledger.remove(&channel);
-        }
-        for given in &revoked {
-            if let Given::Object(number) = given {
-                // it was given just now
-                let _ = self.take_back(*number, 1);
-            }
-        }
-        self.dropped.push(Dropped::Given(revoked));
-    }
-
-    /// The peer is done with what came to it in one direction of a conversation.
-    pub(super) fn seen(&mut self, key: Key, channel: u16, handles: u32) -> Result<(), Violation> {
-        if let Some(sending) = self.sending(key, channel)
-            && sending.state == SendState::Open
-        {
-            // what is given from now on it would not see
-            sending.stop();
-            let waker = sending.waker.take();
-            self.wakers.extend(waker);
-            self.settle(key);
-        }
-        let Some(given) = self.ledger.remove(&(key, channel)) else {
-            return Ok(());
-        };
-        for unseen in given.iter().skip(handles as usize) {
-            if let Given::Object(number) = unseen {
-                self.take_back(*number, 1)?;
-            }
-        }
-        self.dropped.push(Dropped::Given(given));
-        Ok(())
-    }
-
-    /// The peer holds an object of this side that many times less.
-    pub(super) fn take_back(&mut self, object: u32, count: u32) -> Result<(), Violation> {
-        match self.objects.take_back(object, count) {
-            Ok(dropped) => {
-                self.dropped.extend(dropped.map(Dropped::Object));
-                Ok(())
-            }
-            Err(()) => Err(Violation(format!(
-                "object {object} released {count} times more than it was given out"
-            ))),
-        }
-    }
-
-    /// Tells the peer how much of one direction this side has seen.
-    pub(super) fn tell_seen(&mut self, key: Key, channel: u16, handles: u32) {
-        self.tell(&Control::Seen {
-            receivers: key.is_hosted(),
-            number: key.number(),
-            channel,
-            handles,
-        });
-    }
-
-    /// Opens the channels of the streams in a payload that arrived.
-    pub(super) fn add_received(
-        &mut self,
-        key: Key,
-        handles: &[WireHandle],
-    ) -> Result<(), Violation> {
-        let limit = self.own.channels;
-        for handle in handles {
-            if handle.kind != HandleKind::Stream {
-                continue;
-            }
-            let reader = Reader::new(&self.own);
-            let Some(co) = self.conversations.get_mut(&key) else {
-                return Ok(());
-            };
-            let next = co.receiving.len();
-            if handle.number as usize != next || handle.number > limit {
-                return Err(Violation(format!(
-                    "stream {} opened where {next} is the next and {limit} the last",
-                    handle.number
-                )));
-            }
-            let arrived = self.early.remove(&(key, next as u16));
-            co.receiving.push(match arrived {
-                Some((stream, reader)) => Receiving::new(Some(stream), reader),
-                None => Receiving::new(None, reader),
-            });
-        }
-        Ok(())
-    }
-
-    /// A stream of a conversation arrived.
-    pub(super) fn channel_arrived(
-        &mut self,
-        key: Key,
-        channel: u16,
-        mut stream: RecvStream,
-        reader: Reader,
-    ) -> Result<(), Violation> {
-        let over = if key.is_hosted() {
-            self.is_known(key.number())
-        } else if key.number() > self.opened {
-            return Err(Violation(format!(
-                "a stream of conversation {}, which was not opened",
-                key.number()
-            )));
-        } else {
-            true
-        };
-        let receiving = match self.conversations.get_mut(&key) {
-            Some(co) => co.receiving.get_mut(channel as usize),
-            None if over => {
-                // it is stopped as it is dropped
-                self.tell_seen(key, channel, 0);
-                return Ok(());
-            }
-            None => None,
-        };
-        let Some(receiving) = receiving else {
-            if channel == 0
-                || self
-                    .early
-                    .insert((key, channel), (stream, reader))
-                    .is_some()
-            {
-                return Err(Violation(format!("channel {channel} was opened twice")));
-            }
-            return Ok(());
-        };
-        if channel == 0 || receiving.stream.is_some() {
-            return Err(Violation(format!("channel {channel} was opened twice")));
-        }
-        if receiving.is_over() {
-            // nobody reads it: it has not been stopped before
-            let _ = stream.stop(STOP_DONE.into());
-            self.tell_seen(key, channel, 0);
-            return Ok(());
-        }
-        receiving.stream = Some(stream);
-        receiving.reader = reader;
-        let waker = receiving.waker.take();
-        self.wakers.extend(waker);
-        Ok(())
-    }
-
-    /// Streams within conversations that the peer has open.
-    pub(super) fn open_streams(&self) -> usize {
-        let open = |co: &Conversation| {
-            let streams = co.receiving.iter().skip(1);
-            streams.filter(|stream| stream.stream.is_some()).count()
-        };
-        self.early.len() + self.conversations.values().map(open).sum::<usize>()
-    }
-
-    fn is_known(&self, number: u64) -> bool {
-        number <= self.known_to || self.known.contains(&number)
-    }
-
-    /// A conversation of the peer arrived.
-    pub(super) fn learn(&mut self, number: u64) -> Result<(), Violation> {
-        if number == 0 || self.is_known(number) {
-            return Err(Violation(format!("conversation {number} was opened twice")));
-        }
-        self.known.insert(number);
-        while self.known.remove(&(self.known_to + 1)) {
-            self.known_to += 1;
-        }
-        Ok(())
-    }
-
-    /// How many conversations of the peer have arrived, and the last of them.
-    pub(super) fn arrived(&self) -> (u64, u64) {
-        let beyond = self.known.last().copied();
-        (
-            self.known_to + self.known.len() as u64,
-            beyond.unwrap_or(self.known_to),
-        )
     }
 
     /// Stops receiving on a channel: what comes is dropped, its sender is told.
