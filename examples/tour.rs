@@ -37,12 +37,16 @@ const STEP: u64 = 1 << 20;
 #[derive(Parser)]
 #[command(verbatim_doc_comment)]
 struct Options {
-    /// Only serve, at this address: tcp://host:port, unix:///path. Ends with Ctrl-C.
+    /// Only serve, at this address: tcp://host:port, tls://host:port, quic://host:port,
+    /// unix:///path. Ends with Ctrl-C.
     #[arg(long, value_name = "ADDR", conflicts_with = "connect")]
     serve: Option<String>,
     /// Only connect, to a tour that serves at this address.
     #[arg(long, value_name = "ADDR")]
     connect: Option<String>,
+    /// Where the two meet when this program is both.
+    #[arg(long, value_name = "ADDR", default_value = "tcp://127.0.0.1:0")]
+    at: String,
     /// The file that is sent up and down [default: this program itself].
     #[arg(long, value_name = "PATH")]
     file: Option<PathBuf>,
@@ -208,7 +212,13 @@ impl Watcher for Watching {
 
 async fn serve(address: &str, folder: &Path) -> hbi::Result<hbi::Server> {
     let folder = folder.to_owned();
-    hbi::serve(address, move |peer: Peer| {
+    let mut options = hbi::Options::new();
+    if address.starts_with("tls:") || address.starts_with("quic:") {
+        // nobody vouches for it: its pin is in the address that is shown
+        let tls = hbi::tls::ServerTls::self_signed(folder.join("tour.pem"), &["localhost"])?;
+        options = options.server_tls(tls);
+    }
+    let serving = options.serve(address, move |peer: Peer| {
         let watcher = WatcherStub::new(&peer);
         let host = Arc::new(Host {
             watcher,
@@ -219,8 +229,8 @@ async fn serve(address: &str, folder: &Path) -> hbi::Result<hbi::Server> {
                 .service(CalcHost::new(Arc::clone(&host)))
                 .service(FilesHost::new(host)))
         }
-    })
-    .await
+    });
+    serving.await
 }
 
 async fn visit(address: &str, path: &Path) -> anyhow::Result<()> {
@@ -363,7 +373,7 @@ async fn tour(options: Options) -> anyhow::Result<()> {
     match &options.connect {
         Some(address) => visit(address, &file).await?,
         None => {
-            let server = serve("tcp://127.0.0.1:0", folder.path()).await?;
+            let server = serve(&options.at, folder.path()).await?;
             visit(&server.address().to_string(), &file).await?;
             server.shutdown(Duration::from_secs(5)).await;
         }
