@@ -36,6 +36,8 @@
 //! # Ok::<(), hbi::Error>(()) }).unwrap();
 //! ```
 //!
+//! The [`guide`] has a chapter for each of these.
+//!
 //! # Where to look
 //!
 //! - services: [`service`](macro@service), [`HostingEnv`], [`Call`], [`CallError`]
@@ -56,21 +58,26 @@ mod connection;
 pub mod endpoint;
 pub mod env;
 mod error;
+pub mod guide;
 pub mod peer;
 pub mod script;
 pub mod service;
+pub mod testing;
 mod transport;
 pub mod value;
 pub mod wire;
 
 pub use endpoint::{
-    Caller, Data, HoCo, Items, ItemsSender, PoCo, PostingEnd, Receiving, Sending, Working,
+    Caller, Data, HoCo, Items, ItemsSender, PoCo, PostingEnd, Receiving, Sending, TraceContext,
+    Working,
 };
-pub use env::HostingEnv;
+pub use env::{HostedCall, HostingEnv, Layer};
 pub use error::{Blame, Error, Failure, Kind, Place, Result};
 pub use hbi_macros::{Fields, Value, script, service};
 pub use peer::{Connection, Options, Peer, Server, connect, serve};
-pub use service::{Call, CallError, Exchange, Notify, Reactor, Script, ScriptCall, all};
+pub use service::{
+    Call, CallError, Exchange, Notify, Outbox, Policy, Reactor, Script, ScriptCall, all,
+};
 pub use transport::{Address, Scheme};
 pub use wire::mux::Settings;
 

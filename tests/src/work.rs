@@ -433,7 +433,7 @@ impl Work for MyWork {
     }
 
     async fn add_there(&self, cx: &hbi::Caller, a: i64, b: i64) -> Result<i64, String> {
-        ConsumerStub::new(cx.po())
+        ConsumerStub::new(&cx.po())
             .add(a, b)
             .await
             .map_err(|e| e.to_string())

@@ -114,10 +114,14 @@ async fn functions_constructors_values_and_reactors_are_found_by_name() {
 async fn a_script_catches_a_methods_error_and_looks_at_it() {
     let (_server, peer) = joined(everything, HostingEnv::new()).await;
     let peer = peer.unwrap();
-    let caught = r#"try { half(3) } catch (e) { e.origin + ": " + e.message + " " + e.payload }"#;
+    let caught = r#"
+        let seen = "";
+        try { half(3) } catch (e) { seen = `${e.kind} ${e.origin}: ${e.message}, ${e.payload}`; }
+        seen
+    "#;
     assert_eq!(
         peer.script::<String>(caught).await.unwrap(),
-        "half: odd odd"
+        "App half: odd, odd"
     );
     let error = peer
         .script::<i64>("let n = 3;\n  half(n)")
@@ -377,6 +381,11 @@ async fn bounds_end_a_script_with_their_name_and_nothing_else() {
         ("import \"x\" as y;", "import"),
         ("sleep(100)", "sleep"),
         ("timestamp()", "timestamp"),
+        // on their own these never come to the interpreter
+        ("if true { sleep(100) }", "sleep"),
+        ("if true { sleep(100.0) }", "sleep"),
+        ("if true { 100.sleep() }", "sleep"),
+        ("if true { timestamp() }", "timestamp"),
         ("let f = |x| x; f(1)", "|"),
         ("Fn(\"double\")", "Fn"),
     ] {
@@ -392,7 +401,7 @@ async fn bounds_end_a_script_with_their_name_and_nothing_else() {
 
 #[tokio::test(start_paused = true)]
 async fn a_script_that_waits_too_long_is_ended() {
-    let env = || HostingEnv::new().async_function("never", || std::future::pending::<()>());
+    let env = || HostingEnv::new().async_function("never", std::future::pending::<()>);
     let (_server, peer) = joined(env, HostingEnv::new()).await;
     let error = peer
         .unwrap()
@@ -534,4 +543,58 @@ async fn a_dropped_script_stops() {
         tokio::task::yield_now().await;
     }
     assert!(heard.try_recv().is_err(), "it did not go on");
+}
+
+#[tokio::test]
+async fn a_conversation_can_have_an_environment_of_its_own() {
+    #[hbi::service(flat)]
+    trait Greeter {
+        #[hbi(converse)]
+        async fn greet(&self, co: hbi::HoCo) -> hbi::Result<()>;
+    }
+    struct MyGreeter;
+    impl Greeter for MyGreeter {
+        async fn greet(&self, co: hbi::HoCo) -> hbi::Result<()> {
+            let mut co = co.start_send().await?;
+            co.send_obj_of("double(4)").await?;
+            co.send_obj_of("half(4)").await?;
+            co.close().await
+        }
+    }
+    let env = || HostingEnv::new().service(GreeterHost::new(MyGreeter));
+    let (_server, peer) = joined(env, everything()).await;
+    let greeter = GreeterStub::new(peer.as_ref().unwrap());
+    let plain = greeter.greet().await.unwrap();
+    let own = HostingEnv::new().function("double", |n: i64| n * 200);
+    let augmented = greeter.greet().await.unwrap().augment(own).unwrap();
+    for (mut co, doubled) in [(plain, 8), (augmented, 800)] {
+        assert_eq!(co.recv_obj::<i64>().await.unwrap(), doubled);
+        assert_eq!(co.recv_obj::<i64>().await.unwrap(), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_exposed_comes_before_what_the_interpreter_has() {
+    let env = || {
+        HostingEnv::new()
+            .function("max", |a: i64, b: i64| a * 100 + b)
+            .function("abs", |n: f64| n + 0.5)
+            .function("parse_int", |text: String| text.len())
+            .async_function("sleep", |millis: u64| {
+                tokio::time::sleep(std::time::Duration::from_millis(millis))
+            })
+    };
+    let (_server, peer) = joined(env, HostingEnv::new()).await;
+    let peer = peer.unwrap();
+    let began = tokio::time::Instant::now();
+    for (script, expected) in [
+        ("if true { max(3, 4) } else { 0 }", 304),
+        ("if true { sleep(70); max(1, 2) } else { 0 }", 102),
+        ("if abs(1.0) == 1.5 { 1 } else { 0 }", 1),
+        ("if true { parse_int(\"12345\") } else { 0 }", 5),
+        ("if true { min(3, 4) } else { 0 }", 3),
+    ] {
+        assert_eq!(peer.script::<i64>(script).await.unwrap(), expected);
+    }
+    assert_eq!(began.elapsed().as_millis(), 70);
 }

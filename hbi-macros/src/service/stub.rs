@@ -34,7 +34,7 @@ pub(super) fn stub(of: &Emitted<'_>) -> TokenStream {
         #[allow(dead_code, unreachable_pub, clippy::all)]
         impl #impl_generics #stub #stub_generics #wheres {
             /// A stub of the service that a peer hosts.
-            #vis fn new(peer: impl ::core::convert::AsRef<#root::PostingEnd>) -> Self {
+            #vis fn new(peer: &impl ::core::convert::AsRef<#root::PostingEnd>) -> Self {
                 Self { target: #root::service::Target::peer(peer.as_ref()), #marker }
             }
 

@@ -32,6 +32,25 @@ impl Outgoing {
         handles: &mut Handles,
         objects: &mut Objects,
         limit: u32,
+        channel: u32,
+    ) -> Result<(), Failure> {
+        let taken = self.number(this, handles, objects, limit, channel);
+        if taken.is_err() {
+            // the rest, too, is to be dropped by whoever drops this
+            for index in 0..handles.len() as u32 {
+                self.rest
+                    .extend(handles.take(index).and_then(Carried::from_handle));
+            }
+        }
+        taken
+    }
+
+    fn number(
+        &mut self,
+        this: &Arc<dyn Link>,
+        handles: &mut Handles,
+        objects: &mut Objects,
+        limit: u32,
         mut channel: u32,
     ) -> Result<(), Failure> {
         for index in 0..handles.len() as u32 {

@@ -1,6 +1,7 @@
 //! A mux connection as its endpoints see it: the state that they and the driver share.
 
 use std::{
+    collections::HashMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard},
     task::{Context, Poll, Waker},
@@ -8,6 +9,7 @@ use std::{
 };
 
 use tokio::task::AbortHandle;
+use tracing::Span;
 
 use super::{
     handles::{self, Outgoing},
@@ -15,7 +17,9 @@ use super::{
 };
 use crate::{
     Error, Failure, Kind,
-    endpoint::{CoNumber, Current, Hosted, Link, LinkInfo, Message, Prepared, Received, Request},
+    endpoint::{
+        CoNumber, Current, Hosted, Link, LinkInfo, Message, Posted, Prepared, Received, Request,
+    },
     script::{Interner, Text},
     value::{Handles, Packed},
     wire::mux::{self, Arrival, CoId, OpenRefused, Opening, Payload, Reply, SendRefused, Settings},
@@ -57,6 +61,8 @@ pub(super) struct State {
     pub(super) mux: Machine,
     pub(super) interner: Option<Interner>,
     pub(super) objects: Objects,
+    /// Spans of conversations of this side, where they are traced.
+    spans: HashMap<CoNumber, Span>,
     /// The driver's waker, while it sleeps.
     driver: Option<Waker>,
     /// The driver is awake, or was woken.
@@ -94,6 +100,7 @@ impl MuxLink {
             mux: Machine::new(settings, now()),
             interner: None,
             objects: Objects::default(),
+            spans: HashMap::new(),
             driver: None,
             awake: true,
             leave_by: None,
@@ -168,6 +175,18 @@ impl MuxLink {
         drop(dropped);
     }
 
+    /// A conversation of this side has a span until its holder lets go of it.
+    #[cold]
+    fn traced(&self, posted: &Posted, text: Option<&Text<'_>>, co: CoNumber) {
+        let call = match text {
+            Some(Text::Stub(text)) => text.source().split('(').next(),
+            _ => None,
+        };
+        // made and dropped without the lock: a subscriber may do anything
+        let span = posted.span(&self.info.peer_address, call);
+        let _old = self.lock().spans.insert(co, span);
+    }
+
     /// The handles of a payload that arrived, made usable.
     pub(super) fn packed(&self, this: &Arc<dyn Link>, co: CoNumber, payload: Payload) -> Packed {
         if payload.handles.is_empty() {
@@ -179,6 +198,15 @@ impl MuxLink {
 }
 
 impl State {
+    /// The span of a conversation that its holder lets go of, to be dropped without the lock.
+    fn take_span(&mut self, co: CoNumber) -> Option<Span> {
+        // nothing is looked up where nothing is traced
+        if self.spans.is_empty() {
+            return None;
+        }
+        self.spans.remove(&co)
+    }
+
     pub(super) fn wake_driver(&mut self) -> Option<Waker> {
         if self.awake || !self.mux.has_output() {
             return None;
@@ -303,6 +331,7 @@ impl Link for MuxLink {
                 return Poll::Ready(Err(failure.into()));
             }
         }
+        let posted = self.info.trace.then(|| Posted::new(trace));
         let opening = Opening {
             script,
             value: request.value,
@@ -310,7 +339,7 @@ impl Link for MuxLink {
             last: request.last,
             deadline: request.deadline,
             depth,
-            trace: trace.as_ref(),
+            trace: posted.as_ref().map(Posted::context).or(trace.as_ref()),
             arguments: request.arguments,
             handles: &outgoing.wire,
         };
@@ -328,6 +357,9 @@ impl Link for MuxLink {
         Self::done(state);
         if let Ok(co) = &opened {
             outgoing.start(this, *co);
+            if let Some(posted) = posted {
+                self.traced(&posted, request.text.as_ref(), *co);
+            }
         }
         Poll::Ready(opened)
     }
@@ -344,6 +376,7 @@ impl Link for MuxLink {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(reply) => reply,
         };
+        let _span = state.take_span(co);
         Self::done_waking(state);
         Poll::Ready(match reply {
             Reply::Short(len, bytes) => {
@@ -501,12 +534,14 @@ impl Link for MuxLink {
     fn release(&self, co: CoNumber) {
         let mut state = self.lock();
         state.mux.release(id(co));
+        let _span = state.take_span(co);
         Self::done_waking(state);
     }
 
     fn detach(&self, co: CoNumber) {
         let mut state = self.lock();
         state.mux.detach(id(co));
+        let _span = state.take_span(co);
         Self::done_waking(state);
     }
 

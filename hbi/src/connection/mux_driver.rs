@@ -16,6 +16,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::Sleep,
 };
+use tracing::Instrument;
 
 use super::{
     handles::{self, Outgoing},
@@ -24,7 +25,8 @@ use super::{
 use crate::{
     Error, Failure, Kind,
     endpoint::{
-        Arrived, BoxFuture, CoNumber, Current, Landed, Landing, Link, Origin, run_conversation,
+        Arrived, BoxFuture, CoNumber, Current, Landed, Landing, Link, Origin, hosted_span,
+        run_conversation,
     },
     value::{Handles, Packed},
     wire::mux::{Body, CoId, Event, Open, Output, Violation},
@@ -485,7 +487,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    fn land(&mut self, opened: Opened, input: &[u8]) {
+    fn land(&mut self, mut opened: Opened, input: &[u8]) {
+        if self.link.info().trace {
+            let peer = &self.link.info().peer_address;
+            let span = hosted_span(&mut opened.current, peer);
+            span.in_scope(|| self.land_opened(opened, input));
+        } else {
+            self.land_opened(opened, input);
+        }
+    }
+
+    fn land_opened(&mut self, opened: Opened, input: &[u8]) {
         let Opened {
             id,
             script,
@@ -576,9 +588,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         detached: bool,
     ) {
         let conversation = run_conversation(Arc::clone(&hosted), opening, value, last);
-        let task = tokio::spawn(conversation).abort_handle();
+        let task = if self.link.info().trace {
+            tokio::spawn(conversation.in_current_span())
+        } else {
+            tokio::spawn(conversation)
+        };
         let running = Running {
-            task,
+            task: task.abort_handle(),
             hosted,
             detached,
         };

@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use super::{CoNumber, Hosted, Link, LinkInfo, PostingEnd};
+use super::{CoNumber, Hosted, Link, LinkInfo, PostingEnd, TraceContext};
 
 thread_local! {
     static CURRENT: Cell<Current> = const { Cell::new(Current::NONE) };
@@ -126,9 +126,10 @@ impl Caller {
         self.0.current().depth - 1
     }
 
-    /// The W3C trace context that came with the call: trace id (16 bytes), span id (8), flags (1).
-    pub fn trace(&self) -> Option<[u8; 25]> {
-        self.0.current().trace
+    /// The trace context that came with the call; with [`Options::trace`](crate::Options::trace) there
+    /// always is one.
+    pub fn trace(&self) -> Option<TraceContext> {
+        self.0.current().trace.map(TraceContext::from)
     }
 
     /// Whether the caller wants no answer any more: it dropped the call, its time ran out, or it is

@@ -8,7 +8,7 @@ use futures_util::{Stream, stream};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use super::{CoNumber, Current, Data, Hosted, Link, Message, Received, data::local_io};
+use super::{Augmented, CoNumber, Current, Data, Hosted, Link, Message, Received, data::local_io};
 use crate::{Error, Kind, Result, value::Packed};
 
 /// The stage of a conversation in which it sends.
@@ -32,6 +32,8 @@ pub(super) struct Main {
     rest: Bytes,
     /// Raw data was begun to be taken, its end was not seen yet.
     in_data: bool,
+    /// What scripts that land here find beside the connection's environment.
+    pub(super) augmented: Option<Augmented>,
     /// Something that was received and belongs to what is asked for next.
     ahead: Option<Received>,
 }
@@ -43,6 +45,7 @@ impl Main {
             co,
             rest: Bytes::new(),
             in_data: false,
+            augmented: None,
             ahead: None,
         }
     }
@@ -93,7 +96,8 @@ impl Main {
                     value,
                     arguments,
                 }) => {
-                    let hosted = Hosted::back(Arc::clone(&self.link), self.co, Current::get());
+                    let (link, augmented) = (Arc::clone(&self.link), self.augmented.clone());
+                    let hosted = Hosted::back(link, self.co, Current::get(), augmented);
                     let answer = prepared.land(arguments, Arc::new(hosted)).await;
                     let answer = answer.map_err(Error::from)?;
                     if value {

@@ -1,6 +1,7 @@
 //! Hosting conversations: what the peer opened, as hosted code sees it.
 
 use std::{
+    any::Any,
     fmt,
     marker::PhantomData,
     sync::{
@@ -27,7 +28,11 @@ pub struct Hosted {
     current: Current,
     cancellation: Cancellation,
     facts: AtomicU8,
+    augmented: Option<Augmented>,
 }
+
+/// An environment of one conversation; what it is is the environment's business.
+pub type Augmented = Arc<dyn Any + Send + Sync>;
 
 /// The conversation was taken by hosted code, which ends it itself.
 const TAKEN: u8 = 1;
@@ -50,12 +55,19 @@ impl Hosted {
     }
 
     /// A back-script's.
-    pub(super) fn back(link: Arc<dyn Link>, co: CoNumber, current: Current) -> Self {
+    pub(super) fn back(
+        link: Arc<dyn Link>,
+        co: CoNumber,
+        current: Current,
+        augmented: Option<Augmented>,
+    ) -> Self {
         let current = Current {
             depth: current.depth.saturating_add(1),
             ..current
         };
-        Self::with(link, co, current, BACK)
+        let mut hosted = Self::with(link, co, current, BACK);
+        hosted.augmented = augmented;
+        hosted
     }
 
     fn with(link: Arc<dyn Link>, co: CoNumber, current: Current, facts: u8) -> Self {
@@ -66,6 +78,7 @@ impl Hosted {
             current,
             cancellation,
             facts,
+            augmented: None,
         }
     }
 
@@ -82,6 +95,11 @@ impl Hosted {
     /// What calls made while it lands inherit.
     pub fn current(&self) -> Current {
         self.current
+    }
+
+    /// What the conversation's own environment adds to that of the connection.
+    pub fn augmented(&self) -> Option<&Augmented> {
+        self.augmented.as_ref()
     }
 
     /// Tells hosted code that the caller wants no answer any more.

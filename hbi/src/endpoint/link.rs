@@ -48,6 +48,8 @@ pub struct LinkInfo {
     pub encoding: Encoding,
     /// The deadline of calls that set none.
     pub deadline: Option<Duration>,
+    /// Whether each conversation has a `tracing` span.
+    pub trace: bool,
     /// What the application knows of who the peer is.
     pub identity: Option<Arc<dyn Any + Send + Sync>>,
 }

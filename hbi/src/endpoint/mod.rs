@@ -14,18 +14,21 @@ mod link;
 mod object;
 mod posting;
 mod running;
+mod trace;
 
 pub use caller::{Caller, Carry, Current, Origin};
 pub use carried::{Carried, Inlet, Messages, Outlet};
 pub use conversation::{Receiving, Sending, Working};
 pub use data::Data;
-pub use hosting::{Cancellation, HoCo, Hosted};
+pub use hosting::{Augmented, Cancellation, HoCo, Hosted};
 pub use items::{Items, ItemsSender};
 pub use link::{
     Arrived, BoxFuture, CoNumber, Encoding, Landed, Landing, Link, LinkInfo, Message, Prepared,
     Received, Request,
 };
 pub use object::{Object, RemoteObject};
-pub(crate) use posting::default_deadline;
 pub use posting::{PoCo, PostingEnd};
+pub(crate) use posting::{default_deadline, now};
 pub use running::run_conversation;
+pub use trace::TraceContext;
+pub(crate) use trace::{Posted, hosted_span};

@@ -15,7 +15,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::AsyncWrite;
 
 use super::{
-    CoNumber, Current, Data, Link, LinkInfo, Message, Receiving, Request, Sending,
+    Augmented, CoNumber, Current, Data, Link, LinkInfo, Message, Receiving, Request, Sending,
     conversation::Main,
 };
 use crate::{
@@ -84,6 +84,7 @@ impl PostingEnd {
             link: Arc::clone(&self.link),
             main: None,
             deadline: None,
+            augmented: None,
             stage: PhantomData,
         })
     }
@@ -138,6 +139,7 @@ pub struct PoCo<S> {
     link: Arc<dyn Link>,
     main: Option<Main>,
     deadline: Option<Instant>,
+    augmented: Option<Augmented>,
     stage: PhantomData<fn() -> S>,
 }
 
@@ -163,6 +165,7 @@ impl<S> PoCo<S> {
             link,
             main: Some(main),
             deadline: None,
+            augmented: None,
             stage: PhantomData,
         }
     }
@@ -173,12 +176,22 @@ impl<S> PoCo<S> {
         self.main.as_ref().map(|main| main.co.0)
     }
 
+    /// Scripts that land in this conversation find this, too.
+    pub(crate) fn with_augmented(mut self, augmented: Augmented) -> Self {
+        if let Some(main) = &mut self.main {
+            main.augmented = Some(Arc::clone(&augmented));
+        }
+        self.augmented = Some(augmented);
+        self
+    }
+
     fn into_stage<T>(mut self) -> PoCo<T> {
         PoCo {
             link: Arc::clone(&self.link),
             // without it the old stage has nothing to abandon
             main: self.main.take(),
             deadline: self.deadline,
+            augmented: self.augmented.take(),
             stage: PhantomData,
         }
     }
@@ -188,7 +201,7 @@ impl PoCo<Sending> {
     /// Gives the conversation this long; what its landings at the peer call inherits what is left.
     /// To be said before anything is sent.
     pub fn within(mut self, time: Duration) -> Self {
-        self.deadline = Instant::now().checked_add(time);
+        self.deadline = now().checked_add(time);
         self
     }
 
@@ -243,7 +256,9 @@ impl PoCo<Sending> {
         let co = PostingEnd::new(Arc::clone(&self.link))
             .open(request)
             .await?;
-        Ok(self.main.insert(Main::new(Arc::clone(&self.link), co)))
+        let mut main = Main::new(Arc::clone(&self.link), co);
+        main.augmented = self.augmented.clone();
+        Ok(self.main.insert(main))
     }
 
     async fn main(&mut self) -> Result<&mut Main> {
@@ -378,9 +393,14 @@ pub(crate) fn default_deadline(link: &dyn Link) -> Option<Instant> {
     let own = link
         .info()
         .deadline
-        .and_then(|time| Instant::now().checked_add(time));
+        .and_then(|time| now().checked_add(time));
     match (inherited, own) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
     }
+}
+
+/// The time as deadlines are made of it: under a paused clock, that clock's.
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }

@@ -15,6 +15,7 @@ use bytes::Bytes;
 
 use super::{
     Bounds, Incoming, Outcome, Reactive, Service, describe, function::Exposed, incoming::full_name,
+    layer::Layers,
 };
 use crate::{
     Error, Failure, Kind, PostingEnd,
@@ -50,9 +51,12 @@ pub(crate) struct Environment {
     pub(super) services: Vec<Arc<dyn Service>>,
     pub(super) artifacts: HashMap<String, Artifact>,
     pub(super) bounds: Bounds,
+    layers: Option<Arc<Layers>>,
     error: Option<ErrorHook>,
     print: Option<PrintHook>,
     kept: Mutex<Kept>,
+    /// Of one conversation's environment: what stands before, and what behind it.
+    over: Option<(Arc<Environment>, Arc<Environment>)>,
 }
 
 /// What the peer keeps in the environment.
@@ -83,6 +87,7 @@ impl Environment {
         services: Vec<Arc<dyn Service>>,
         artifacts: HashMap<String, Artifact>,
         bounds: Bounds,
+        layers: Option<Arc<Layers>>,
         error: Option<ErrorHook>,
         print: Option<PrintHook>,
     ) -> Self {
@@ -90,14 +95,28 @@ impl Environment {
             services,
             artifacts,
             bounds,
+            layers,
             error,
             print,
             kept: Mutex::default(),
+            over: None,
         }
+    }
+
+    /// The environment of one conversation: its own names stand before those of the connection.
+    pub(super) fn over(own: Arc<Environment>, base: Arc<Environment>) -> Self {
+        let (error, print) = (base.error.clone(), base.print.clone());
+        let (bounds, layers) = (base.bounds.clone(), base.layers.clone());
+        let mut env = Self::new(Vec::new(), HashMap::new(), bounds, layers, error, print);
+        env.over = Some((own, base));
+        env
     }
 
     /// What a call of this name calls.
     pub(super) fn resolve(&self, name: &str) -> Option<Target> {
+        if let Some((own, base)) = &self.over {
+            return own.resolve(name).or_else(|| base.resolve(name));
+        }
         let (namespace, method) = name.rsplit_once("::").unwrap_or(("", name));
         for service in &self.services {
             let table = service.table();
@@ -132,6 +151,11 @@ impl Environment {
 
     /// Names like one that is not there: those of its namespace, or those spelt like it.
     pub(super) fn resembling(&self, name: &str) -> Vec<String> {
+        if let Some((own, base)) = &self.over {
+            let mut names = own.resembling(name);
+            names.extend(base.resembling(name));
+            return names;
+        }
         const MOST: usize = 12;
         let (namespace, _) = name.rsplit_once("::").unwrap_or(("", name));
         let mut names: Vec<String> = Vec::new();
@@ -161,6 +185,9 @@ impl Environment {
 
     /// An exposed value.
     pub(super) fn exposed(&self, name: &str) -> Option<Packed> {
+        if let Some((own, base)) = &self.over {
+            return own.exposed(name).or_else(|| base.exposed(name));
+        }
         self.artifacts.get(name)?.value()
     }
 
@@ -169,6 +196,9 @@ impl Environment {
         if let Some(exposed) = self.exposed(name) {
             return Some(exposed);
         }
+        if let Some((_, base)) = &self.over {
+            return base.get(name);
+        }
         let kept = self.kept.lock().unwrap_or_else(|e| e.into_inner());
         let bytes = kept.values.get(name)?.clone();
         Some(Packed::from_parts(bytes, Handles::new()))
@@ -176,6 +206,9 @@ impl Environment {
 
     /// Keeps a value for the peer.
     pub(super) fn set(&self, name: &str, value: Packed) -> Result<(), Failure> {
+        if let Some((_, base)) = &self.over {
+            return base.set(name, value);
+        }
         let exposed = self.artifacts.contains_key(name)
             || self.services.iter().any(|service| {
                 let table = service.table();
@@ -286,12 +319,7 @@ impl Environment {
 
     /// A failure that nobody waits for.
     pub(super) fn unheard(&self, failure: Failure) {
-        match &self.error {
-            Some(hook) => hook(failure.into()),
-            None => {
-                tracing::warn!(target: "hbi", %failure, "a script that landed for its effect failed")
-            }
-        }
+        unheard(self.error.as_ref(), failure);
     }
 
     /// What a script prints.
@@ -303,13 +331,51 @@ impl Environment {
     }
 }
 
+/// A failure that nobody waits for.
+pub(super) fn unheard(hook: Option<&ErrorHook>, failure: Failure) {
+    match hook {
+        Some(hook) => hook(failure.into()),
+        None => tracing::warn!(target: "hbi", %failure, "a failure that nobody waits for"),
+    }
+}
+
 fn refuse(kind: Kind, text: String) -> Outcome {
     Outcome::Ready(Err(Failure::new(kind, text)))
 }
 
 impl Target {
-    /// Lands a call.
+    /// Lands a call, within the layers of the environment.
     pub(super) fn land(
+        &self,
+        env: &Environment,
+        arguments: &[u8],
+        handles: Handles,
+        output: &mut Vec<u8>,
+        origin: crate::endpoint::Origin<'_>,
+        hosted: Option<Arc<Hosted>>,
+    ) -> Landed {
+        let Some(layers) = &env.layers else {
+            return self.land_bare(env, arguments, handles, output, origin, hosted);
+        };
+        let hosted = hosted.unwrap_or_else(|| origin.hosted());
+        layers.around(self.name(), arguments.len(), Arc::clone(&hosted), || {
+            self.land_bare(env, arguments, handles, output, origin, Some(hosted))
+        })
+    }
+
+    /// What it calls, as it is exposed.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Target::Method(service, place) => {
+                let table = service.table();
+                full_name(table.name, table.methods[*place].name)
+            }
+            Target::Function(name, _) => name.clone(),
+            Target::Describe => "describe".to_owned(),
+        }
+    }
+
+    fn land_bare(
         &self,
         env: &Environment,
         arguments: &[u8],

@@ -10,9 +10,11 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    AsyncFunction, Bounds, Constructor, Environment, Function, IntoFailure, Reactive, Service,
+    AsyncFunction, Bounds, Constructor, Environment, Function, IntoFailure, Layer, Reactive,
+    Service,
     environment::{Artifact, Hooks},
     function::{self, Exposed},
+    layer::Layers,
 };
 use crate::{
     Error, Kind, PostingEnd, Result,
@@ -40,6 +42,7 @@ pub struct HostingEnv {
     artifacts: BTreeMap<String, Artifact>,
     hooks: Hooks,
     bounds: Bounds,
+    layers: Vec<Arc<dyn Layer>>,
     withhold: bool,
     problem: Option<String>,
 }
@@ -183,6 +186,13 @@ impl HostingEnv {
         self
     }
 
+    /// Puts a layer around every hosted call: it sees the call before and after, and may refuse it.
+    /// The one that is put first is the outermost.
+    pub fn layer(mut self, layer: impl Layer) -> Self {
+        self.layers.push(Arc::new(layer));
+        self
+    }
+
     /// Bounds each landing. The default suits strangers.
     pub fn bounds(mut self, bounds: Bounds) -> Self {
         self.bounds = bounds;
@@ -236,7 +246,14 @@ impl HostingEnv {
                 .or_insert(Artifact::Describe);
         }
         let (error, print) = (hooks.error.take(), hooks.print.take());
-        let env = Environment::new(self.services, artifacts, self.bounds, error, print);
+        let env = Environment::new(
+            self.services,
+            artifacts,
+            self.bounds,
+            Layers::new(self.layers, error.as_ref()),
+            error,
+            print,
+        );
         Ok((Arc::new(env), hooks))
     }
 }

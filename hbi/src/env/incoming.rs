@@ -416,12 +416,16 @@ impl<F: Future> Future for Guarded<F> {
 
 /// What a panic said, as the failure that the caller gets.
 pub(super) fn panicked(panic: &(dyn Any + Send)) -> Failure {
-    let text = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(text), _) => text,
-        (_, Some(text)) => text.as_str(),
-        _ => "no text",
-    };
+    let text = panic_text(panic);
     Failure::new(Kind::Panic, format!("the method panicked: {text}"))
+}
+
+pub(super) fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => text,
+        (_, Some(text)) => text,
+        _ => "no text",
+    }
 }
 
 impl Current {

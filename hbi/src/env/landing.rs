@@ -146,7 +146,15 @@ impl Prepared for Script {
         arguments: Packed,
         hosted: Arc<Hosted>,
     ) -> BoxFuture<Result<Packed, Failure>> {
-        self.start(arguments, hosted)
+        let augmented = hosted.augmented().cloned();
+        match augmented.map(|augmented| augmented.downcast::<Environment>()) {
+            Some(Ok(own)) => {
+                let env = Arc::new(Environment::over(own, Arc::clone(&self.env)));
+                let parameters: Vec<_> = self.parameters.iter().map(|name| &**name).collect();
+                Script::new(&env, &parameters, &self.source).start(arguments, hosted)
+            }
+            _ => self.start(arguments, hosted),
+        }
     }
 }
 
@@ -174,6 +182,11 @@ impl Landing for EnvLanding {
         let Some(script) = self.scripts.get(script as usize).and_then(Option::as_ref) else {
             return failed(undefined(script));
         };
+        if self.po.info().trace
+            && let Way::Call(target) = script.way()
+        {
+            tracing::Span::current().record("call", target.name());
+        }
         let landed = match script.way() {
             Way::Call(target) => target.land(&self.env, arguments, handles, output, origin, None),
             Way::Never(failure) => failed(failure.clone()),

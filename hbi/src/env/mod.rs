@@ -1,6 +1,7 @@
 //! The hosting environment: what a peer exposes, and how scripts of the other land in it.
 
 mod artifacts;
+mod augment;
 mod bounds;
 mod describe;
 mod environment;
@@ -10,6 +11,7 @@ mod function;
 mod hosting_env;
 mod incoming;
 mod landing;
+mod layer;
 mod reactive;
 #[cfg(feature = "script")]
 mod script;
@@ -24,5 +26,6 @@ pub use function::{AsyncFunction, Function};
 pub use hosting_env::HostingEnv;
 pub use incoming::{Args, Incoming, IntoFailure};
 pub(crate) use landing::EnvLanding;
+pub use layer::{HostedCall, Layer};
 pub(crate) use reactive::Reactive;
 pub use service::{Constructor, Land, Method, Param, Service, Shape, Table, Travels, travels};

@@ -165,6 +165,7 @@ pub(super) fn start(options: &Options, stream: Stream) -> Started {
         local_address,
         encoding: Encoding::Bound,
         deadline: options.deadline,
+        trace: options.trace,
         identity: None,
     };
     let link = Arc::new(MuxLink::new(info, options.settings.clone()));

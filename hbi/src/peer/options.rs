@@ -53,6 +53,7 @@ where
 pub struct Options {
     pub(super) settings: Settings,
     pub(super) deadline: Option<Duration>,
+    pub(super) trace: bool,
     pub(super) handshake: Duration,
     pub(super) connections: usize,
 }
@@ -62,6 +63,7 @@ impl Default for Options {
         Self {
             settings: Settings::default(),
             deadline: None,
+            trace: false,
             handshake: Duration::from_secs(10),
             connections: 10_000,
         }
@@ -83,6 +85,20 @@ impl Options {
     /// The deadline of calls that set none. By default there is none.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
+        self
+    }
+
+    /// Gives each conversation a `tracing` span on this side, for as long as it lasts: `post` where it
+    /// is begun here, `host` where the peer began it (target `hbi`, level `INFO`). By default there
+    /// are none.
+    ///
+    /// Both have the fields `peer` (its address), `call` (what is called, where that is one call of a
+    /// service, or hosted one call of anything), `trace_id` and `span_id` (W3C, in hex); `post` has
+    /// `parent_id`, the span it was begun in, where there is one. The ids travel: the two spans of a
+    /// conversation have the same, where both sides trace. A conversation that belongs to no trace
+    /// yet begins one. Methods run within their `host` span. See [`TraceContext`](crate::TraceContext).
+    pub fn trace(mut self, trace: bool) -> Self {
+        self.trace = trace;
         self
     }
 
@@ -131,7 +147,8 @@ impl Options {
         self.join(Stream::Other(Box::new(stream)), env).await
     }
 
-    async fn join(&self, stream: Stream, env: HostingEnv) -> Result<Connection> {
+    /// Talks over a stream of a known kind.
+    pub(crate) async fn join(&self, stream: Stream, env: HostingEnv) -> Result<Connection> {
         let (env, hooks) = env.build()?;
         let Started { link, driver, .. } = start(self, stream);
         driver.spawn(env, hooks);

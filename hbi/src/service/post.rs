@@ -3,14 +3,14 @@
 use std::{
     borrow::Cow,
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use smallvec::SmallVec;
 
 use crate::{
     Error, PostingEnd,
-    endpoint::{CoNumber, Request, default_deadline},
+    endpoint::{CoNumber, Request, default_deadline, now},
     script::{StubText, Text, excerpt},
     value::Handles,
 };
@@ -130,7 +130,7 @@ impl Post {
         }
         let link = self.po.link();
         let mut deadline = default_deadline(&**link);
-        if let Some(at) = within.and_then(|time| Instant::now().checked_add(time)) {
+        if let Some(at) = within.and_then(|time| now().checked_add(time)) {
             deadline = Some(deadline.map_or(at, |other| other.min(at)));
         }
         let Manner { value, call, last } = manner;

@@ -67,10 +67,9 @@ pub(super) fn engine(names: &Names, exposed: impl Fn(&str) -> bool, bounds: &Bou
         }
     });
     // a script that sleeps would hold the thread, and the clock is none of its business
-    for name in ["sleep", "timestamp"] {
-        engine.register_raw_fn(name, [TypeId::of::<Dynamic>()], refused);
-        engine.register_raw_fn(name, [], refused);
-    }
+    engine.register_raw_fn("sleep", [TypeId::of::<rhai::INT>()], refused);
+    engine.register_raw_fn("sleep", [TypeId::of::<rhai::FLOAT>()], refused);
+    engine.register_raw_fn("timestamp", [], refused);
     register_thrown(&mut engine);
     register_kept(&mut engine);
     register_names(&mut engine, names, exposed);
@@ -155,6 +154,28 @@ fn register_path(module: &mut Module, path: &str, function: &str) {
     with!(a b c d e f g h i j k l);
 }
 
+/// The types of arguments that an exposed function is registered with: any, and those of the
+/// interpreter's own functions, which would be found before one that takes any (`max`, `sleep`).
+fn signatures() -> impl Iterator<Item = Vec<TypeId>> {
+    let types = [
+        TypeId::of::<rhai::INT>(),
+        TypeId::of::<rhai::FLOAT>(),
+        TypeId::of::<bool>(),
+        TypeId::of::<char>(),
+        TypeId::of::<ImmutableString>(),
+        TypeId::of::<rhai::Array>(),
+        TypeId::of::<rhai::Blob>(),
+        TypeId::of::<rhai::Map>(),
+        TypeId::of::<()>(),
+    ];
+    let any = (0..=MOST_ARGUMENTS).map(|count| vec![TypeId::of::<Dynamic>(); count]);
+    let one = types.into_iter().map(|one| vec![one]);
+    let two = types
+        .into_iter()
+        .flat_map(move |one| types.into_iter().map(move |two| vec![one, two]));
+    any.chain(one).chain(two)
+}
+
 fn register_names(engine: &mut Engine, names: &Names, exposed: impl Fn(&str) -> bool) {
     let mut modules: Vec<(String, Module)> = Vec::new();
     for name in &names.calls {
@@ -169,11 +190,11 @@ fn register_names(engine: &mut Engine, names: &Names, exposed: impl Fn(&str) -> 
                 register_path(&mut modules[at].1, name, function);
             }
             None if exposed(name) => {
-                for count in 0..=MOST_ARGUMENTS {
+                for types in signatures() {
                     let path = name.clone();
                     engine.register_raw_fn(
                         name,
-                        vec![TypeId::of::<Dynamic>(); count],
+                        types,
                         move |context: NativeCallContext<'_>, arguments: &mut [&mut Dynamic]| {
                             calls::call(&path, &context, arguments)
                         },

@@ -496,9 +496,14 @@ impl<P, U> Connection<P, U> {
                 .extend(channels.sending.into_iter().filter_map(|s| s.waker));
         }
         if !id.is_hosted() {
-            // one number became free: one of those who wait can have it
-            if let Some(waker) = self.waiting_for_room.pop_front() {
+            // one number became free, so one of those who wait can have it. It may have gone away
+            // meanwhile: when the last conversation is over, all who wait are asked
+            let all = self.ours.len() == 0;
+            while let Some(waker) = self.waiting_for_room.pop_front() {
                 self.wakers.push(waker);
+                if !all {
+                    break;
+                }
             }
         }
     }

@@ -198,11 +198,9 @@ impl<P, U> Connection<P, U> {
 
     /// Waits for a number to become free, or for the peer's preface.
     pub fn wait_for_room(&mut self, cx: &mut Context<'_>) {
-        if !self
-            .waiting_for_room
-            .iter()
-            .any(|waker| waker.will_wake(cx.waker()))
-        {
+        // one that is polled again and again is there once; a look at all would cost too much
+        let last = self.waiting_for_room.back();
+        if !last.is_some_and(|waker| waker.will_wake(cx.waker())) {
             self.waiting_for_room.push_back(cx.waker().clone());
         }
     }

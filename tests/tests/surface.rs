@@ -1,0 +1,359 @@
+//! The typed surface: versions side by side, pending values, streams within scripts, deadlines that
+//! are inherited.
+
+use std::{collections::HashMap, time::Duration};
+
+use hbi::{HostingEnv, Kind, Options};
+use hbi_tests::pair::{Pair, Transport};
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, hbi::Fields)]
+struct User {
+    id: i64,
+    name: String,
+}
+
+#[hbi::service]
+trait Users {
+    async fn ids(&self) -> Vec<i64>;
+    async fn get(&self, id: i64) -> User;
+    async fn greet(&self, name: String, times: i64) -> String;
+}
+
+struct MyUsers;
+
+impl Users for MyUsers {
+    async fn ids(&self) -> Vec<i64> {
+        vec![1, 2, 3]
+    }
+
+    async fn get(&self, id: i64) -> User {
+        tokio::task::yield_now().await;
+        User {
+            id,
+            name: format!("user {id}"),
+        }
+    }
+
+    async fn greet(&self, name: String, times: i64) -> String {
+        format!("{name}!").repeat(times as usize)
+    }
+}
+
+/// A wire on which a round trip takes 20 ms, and how long things take on it. The clock stands still
+/// but for that.
+async fn far(env: HostingEnv) -> (hbi::Connection, hbi::Connection) {
+    let (ours, theirs) = tokio::io::duplex(1 << 20);
+    let (near, far) = tokio::io::duplex(1 << 20);
+    let (mut their_read, mut their_write) = tokio::io::split(theirs);
+    let (mut near_read, mut near_write) = tokio::io::split(near);
+    tokio::spawn(async move { delay(&mut their_read, &mut near_write).await });
+    tokio::spawn(async move { delay(&mut near_read, &mut their_write).await });
+    let options = Options::new();
+    let (a, b) = tokio::join!(
+        options.take(ours, HostingEnv::new()),
+        options.take(far, env)
+    );
+    (a.unwrap(), b.unwrap())
+}
+
+async fn delay(
+    from: &mut (impl tokio::io::AsyncRead + Unpin),
+    to: &mut (impl tokio::io::AsyncWrite + Unpin),
+) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut bytes = vec![0; 1 << 20];
+    loop {
+        let n = from.read(&mut bytes).await.unwrap_or(0);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        if n == 0 || to.write_all(&bytes[..n]).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn eight_dependent_calls_are_one_round_trip() {
+    let calc = HostingEnv::new().service(UsersHost::new(MyUsers));
+    let (peer, _host) = far(calc).await;
+    let users = UsersStub::new(&peer);
+    let began = tokio::time::Instant::now();
+    let mut text = users.greet("a", 1);
+    for _ in 0..7 {
+        text = users.greet(text, 1);
+    }
+    assert_eq!(text.await.unwrap(), format!("a{}", "!".repeat(8)));
+    assert_eq!(began.elapsed().as_millis(), 20, "one round trip");
+
+    let began = tokio::time::Instant::now();
+    let names = users.ids().map(|id| users.get(id)).map(|user| user.name());
+    assert_eq!(names.await.unwrap(), ["user 1", "user 2", "user 3"]);
+    assert_eq!(began.elapsed().as_millis(), 20, "one round trip");
+}
+
+#[tokio::test]
+async fn pending_values_have_fields_and_are_reckoned_with() {
+    let (peer, _host) = far(HostingEnv::new().service(UsersHost::new(MyUsers))).await;
+    let users = UsersStub::new(&peer);
+    assert_eq!(users.get(4).name().await.unwrap(), "user 4");
+    let user = users.get(5);
+    assert_eq!(
+        users.greet(user.name(), user.id() - 3).await.unwrap(),
+        "user 5!user 5!"
+    );
+    let sum: i64 = (users.get(1).id() + users.get(2).id() * 10).await.unwrap();
+    assert_eq!(sum, 21);
+}
+
+mod v1 {
+    use serde::{Deserialize, Serialize};
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    pub(super) struct Order {
+        pub(super) item: String,
+    }
+
+    #[hbi::service(name = "shop")]
+    pub(super) trait Shop {
+        async fn order(&self, order: Order) -> Order;
+    }
+}
+
+mod v2 {
+    use serde::{Deserialize, Serialize};
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    pub(super) struct Order {
+        pub(super) item: String,
+        #[serde(default)]
+        pub(super) count: u32,
+    }
+
+    #[hbi::service(name = "shop")]
+    pub(super) trait Shop {
+        async fn order(&self, order: Order) -> Order;
+        async fn cancel(&self, item: String) -> bool;
+    }
+
+    #[hbi::service(name = "shop_v2")]
+    pub(super) trait Newer {
+        async fn order(&self, order: Order) -> u32;
+    }
+}
+
+struct MyShop;
+
+impl v1::Shop for MyShop {
+    async fn order(&self, order: v1::Order) -> v1::Order {
+        order
+    }
+}
+
+impl v2::Shop for MyShop {
+    async fn order(&self, order: v2::Order) -> v2::Order {
+        order
+    }
+
+    async fn cancel(&self, _item: String) -> bool {
+        true
+    }
+}
+
+impl v2::Newer for MyShop {
+    async fn order(&self, order: v2::Order) -> u32 {
+        order.count
+    }
+}
+
+#[tokio::test]
+async fn a_field_added_with_a_default_and_versions_side_by_side() {
+    let old = HostingEnv::new().service(v1::ShopHost::new(MyShop));
+    let new = HostingEnv::new()
+        .service(v2::ShopHost::new(MyShop))
+        .service(v2::NewerHost::new(MyShop));
+    let (to_old, _old) = far(old).await;
+    let (to_new, _new) = far(new).await;
+    let tea = || "tea".to_owned();
+    // an old consumer of a new host, and a new one of an old host
+    let answer = v1::ShopStub::new(&to_new)
+        .order(v1::Order { item: tea() })
+        .await
+        .unwrap();
+    assert_eq!(answer, v1::Order { item: tea() });
+    let answer = v2::ShopStub::new(&to_old).order(v2::Order {
+        item: tea(),
+        count: 3,
+    });
+    assert_eq!(
+        answer.await.unwrap(),
+        v2::Order {
+            item: tea(),
+            count: 0
+        }
+    );
+    // a method that the old host does not have
+    let error = v2::ShopStub::new(&to_old).cancel("tea").await.unwrap_err();
+    assert!(error.is_unknown(), "{error}");
+    assert!(
+        error.to_string().contains("`shop::cancel`"),
+        "it is named: {error}"
+    );
+    assert!(
+        error.to_string().contains("shop::order"),
+        "what there is is listed: {error}"
+    );
+    // two versions in one environment
+    let order = v2::Order {
+        item: tea(),
+        count: 3,
+    };
+    assert_eq!(v2::NewerStub::new(&to_new).order(order).await.unwrap(), 3);
+}
+
+#[tokio::test]
+async fn a_script_moves_data_at_the_host() {
+    let Pair {
+        peer,
+        work: _work,
+        server: _server,
+        ..
+    } = Transport::Tcp.pair().await;
+    let moved: (u64, u64) = peer
+        .script("let file = work::download(name, 300000); work::upload(name, file[1])")
+        .bind("name", "f")
+        .await
+        .unwrap();
+    assert_eq!(moved.0, 300_000);
+    let twice = "let file = work::download(\"f\", 9); let d = file[1]; work::upload(\"a\", d); work::upload(\"b\", d)";
+    let error = peer.script::<(u64, u64)>(twice).await.unwrap_err();
+    assert!(error.to_string().contains("taken"), "{error}");
+    // streams may stand anywhere in a value
+    let both = HashMap::from([("a", hbi::Data::from("xy")), ("b", hbi::Data::from("z"))]);
+    let sum: (u64, u64) = peer
+        .script("work::upload(\"a\", both.a)")
+        .bind("both", both)
+        .await
+        .unwrap();
+    assert_eq!(sum.0, 2);
+    // an object of a script, called in the middle of it
+    let bumped: i64 = peer
+        .script("let c = work::counter(5); let n = 0; while n < 9 { n = c.bump(2); } n")
+        .await
+        .unwrap();
+    assert_eq!(bumped, 9);
+}
+
+#[tokio::test]
+async fn calls_made_within_a_call_inherit_what_is_left_of_its_time() {
+    #[hbi::service(flat)]
+    trait Outer {
+        async fn outer(&self, cx: &hbi::Caller) -> Result<bool, String>;
+        async fn spawned(&self, cx: &hbi::Caller) -> Result<bool, String>;
+    }
+    #[hbi::service(flat)]
+    trait Inner {
+        async fn inner(&self, cx: &hbi::Caller) -> (bool, u8);
+    }
+    struct Both;
+    impl Outer for Both {
+        async fn outer(&self, cx: &hbi::Caller) -> Result<bool, String> {
+            let (limited, depth) = InnerStub::new(&cx.po())
+                .inner()
+                .await
+                .map_err(|e| e.to_string())?;
+            Ok(limited && depth == 1)
+        }
+        async fn spawned(&self, cx: &hbi::Caller) -> Result<bool, String> {
+            let inner = InnerStub::new(&cx.po());
+            let lost = tokio::spawn({
+                let inner = inner.clone();
+                async move { inner.inner().await }
+            });
+            let kept = tokio::spawn(cx.carry(async move { inner.inner().await }));
+            let (lost, kept) = (lost.await.unwrap().unwrap(), kept.await.unwrap().unwrap());
+            Ok(!lost.0 && kept.0)
+        }
+    }
+    impl Inner for Both {
+        async fn inner(&self, cx: &hbi::Caller) -> (bool, u8) {
+            (cx.deadline().is_some(), cx.depth())
+        }
+    }
+    let (ours, theirs) = tokio::io::duplex(1 << 20);
+    let options = Options::new();
+    let (a, b) = tokio::join!(
+        options.take(ours, HostingEnv::new().service(InnerHost::new(Both))),
+        options.take(theirs, HostingEnv::new().service(OuterHost::new(Both)))
+    );
+    let (a, _b) = (a.unwrap(), b.unwrap());
+    let outer = OuterStub::new(&a);
+    assert!(outer.outer().within(Duration::from_secs(60)).await.unwrap());
+    assert!(!outer.outer().await.unwrap());
+    assert!(
+        outer
+            .spawned()
+            .within(Duration::from_secs(60))
+            .await
+            .unwrap()
+    );
+}
+
+#[tokio::test]
+async fn a_default_deadline_holds_for_calls_that_set_none() {
+    let consumer = Options::new().deadline(Duration::from_millis(20));
+    let Pair {
+        work,
+        peer: _peer,
+        server: _server,
+        ..
+    } = Transport::Mem
+        .pair_with(Options::new(), consumer, |env| env)
+        .await;
+    let error = work.wait(1).await.unwrap_err();
+    assert!(error.is_timeout(), "{error}");
+}
+
+#[tokio::test]
+async fn calls_that_call_each_other_without_end_are_stopped() {
+    #[hbi::service(flat)]
+    trait Ping {
+        async fn ping(&self, cx: &hbi::Caller) -> Result<u8, String>;
+    }
+    struct MyPing;
+    impl Ping for MyPing {
+        async fn ping(&self, cx: &hbi::Caller) -> Result<u8, String> {
+            let deeper = PingStub::new(&cx.po()).ping().await;
+            deeper.map_err(|error| error.to_string())
+        }
+    }
+    let (ours, theirs) = tokio::io::duplex(1 << 20);
+    let options = Options::new();
+    let env = || HostingEnv::new().service(PingHost::new(MyPing));
+    let (a, b) = tokio::join!(options.take(ours, env()), options.take(theirs, env()));
+    let (a, _b) = (a.unwrap(), b.unwrap());
+    let error = PingStub::new(&a).ping().await.unwrap_err();
+    assert!(error.to_string().contains("`nesting`"), "{error}");
+}
+
+#[tokio::test]
+async fn misuse_is_told_before_anything_is_sent() {
+    let Pair {
+        work,
+        peer,
+        server: _server,
+        ..
+    } = Transport::Mem.pair().await;
+    let error = peer
+        .script::<i64>("f(a)")
+        .bind("a", 1)
+        .bind("a", 2)
+        .await
+        .unwrap_err();
+    assert!(
+        error.kind() == Kind::Misuse && error.message().contains("bound twice"),
+        "{error}"
+    );
+    let call = work.add(1, 2).send();
+    let error = work.add(call, 1).await.unwrap_err();
+    assert!(error.kind() == Kind::Misuse && !error.was_sent(), "{error}");
+}

@@ -1,0 +1,484 @@
+//! The mux wire against bytes written by hand: the page that documents it, strangers, and peers that
+//! break the protocol.
+
+use std::{
+    io,
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use hbi::{
+    Failure, HostingEnv, Options, Settings,
+    wire::mux::{Arrival, CoId, Connection, Event, Opening, Output, Reply},
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+const PAGE: &str = include_str!("../../docs/wire.md");
+
+type Machine = Connection<u32, ()>;
+
+/// The bytes of a `vector` block of the page.
+fn vector(name: &str) -> Vec<u8> {
+    let (_, block) = PAGE
+        .split_once(&format!("```vector {name}\n"))
+        .expect("the page has it");
+    let (hex, _) = block.split_once("```").expect("the block ends");
+    hex.split_whitespace()
+        .map(|byte| u8::from_str_radix(byte, 16).expect("two digits"))
+        .collect()
+}
+
+fn machine() -> Machine {
+    Machine::new(Settings::default(), Instant::now())
+}
+
+fn output(machine: &mut Machine) -> Vec<u8> {
+    let mut output = Output::default();
+    let mut bytes = Vec::new();
+    while machine.has_output() {
+        machine.fill(&mut output);
+        let mut runs = [io::IoSlice::new(&[]); 64];
+        while !output.is_empty() {
+            let count = output.slices(&mut runs);
+            let run: Vec<u8> = runs[..count].iter().flat_map(|run| run.to_vec()).collect();
+            bytes.extend_from_slice(&run);
+            output.advance(run.len());
+            runs = [io::IoSlice::new(&[]); 64];
+        }
+    }
+    bytes
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x} ")).collect()
+}
+
+/// Feeds bytes; tells what came of them, in words.
+fn feed(machine: &mut Machine, bytes: &[u8]) -> Result<Vec<String>, String> {
+    let input = Bytes::copy_from_slice(bytes);
+    let (mut at, mut events) = (0, Vec::new());
+    loop {
+        let event = machine.receive(Instant::now(), &input, &mut at);
+        match event.map_err(|violation| violation.to_string())? {
+            None if at == input.len() => return Ok(events),
+            None => return Err(format!("{} bytes left", input.len() - at)),
+            Some(Event::Script(arrival)) => {
+                events.push(format!("script {}", arrival.script));
+                machine.push_script(arrival, 0);
+            }
+            Some(Event::Open(open)) => events.push(format!(
+                "open {:?} value {} last {} arguments {}",
+                open.script,
+                open.value,
+                open.last,
+                hex(open.arguments.as_slice())
+            )),
+            Some(event) => events.push(format!("{event:?}")),
+        }
+    }
+}
+
+fn cx() -> Context<'static> {
+    Context::from_waker(Waker::noop())
+}
+
+fn call<'a>(script: Option<u32>, arguments: &'a [u8]) -> Opening<'a> {
+    Opening {
+        script,
+        value: script.is_some(),
+        call: script.is_some(),
+        last: script.is_some(),
+        deadline: None,
+        depth: 0,
+        trace: None,
+        arguments,
+        handles: &[],
+    }
+}
+
+/// Two machines that know each other.
+fn joined() -> (Machine, Machine) {
+    let (mut a, mut b) = (machine(), machine());
+    let (to_b, to_a) = (output(&mut a), output(&mut b));
+    assert_eq!(feed(&mut a, &to_a).unwrap(), ["Ready"]);
+    assert_eq!(feed(&mut b, &to_b).unwrap(), ["Ready"]);
+    (a, b)
+}
+
+fn hosted() -> CoId {
+    CoId::from_bits(1 << 31)
+}
+
+#[test]
+fn the_page_shows_what_is_written_and_read() {
+    assert_eq!(hex(&output(&mut machine())), hex(&vector("preface")));
+    let (mut a, mut b) = joined();
+
+    a.define(1, &["a0", "a1"], "calc::add(a0, a1)");
+    let id = a
+        .open(call(Some(1), &[0x92, 1, 2]), Instant::now())
+        .unwrap();
+    let bytes = output(&mut a);
+    assert_eq!(hex(&bytes), hex(&vector("call")));
+    assert_eq!(
+        feed(&mut b, &bytes).unwrap(),
+        [
+            "Define { number: 1, parameters: [\"a0\", \"a1\"], source: \"calc::add(a0, a1)\" }",
+            "open Some(1) value true last true arguments 92 01 02 "
+        ]
+    );
+    b.answer(hosted(), &[3], &[]);
+    let bytes = output(&mut b);
+    assert_eq!(hex(&bytes), hex(&vector("answer")));
+    assert!(feed(&mut a, &bytes).unwrap().is_empty());
+    match a.poll_reply(id, &mut cx()) {
+        Poll::Ready(Reply::Short(1, bytes)) => assert_eq!(bytes[0], 3),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!((a.conversations(), b.conversations()), ((0, 0), (0, 0)));
+
+    let (mut a, mut b) = joined();
+    let id = a.open(call(None, &[]), Instant::now()).unwrap();
+    a.send_item(id, 0, Bytes::from_static(b"\xa4file"), &[], false)
+        .unwrap();
+    a.send_data(id, 0, Bytes::from_static(b"abc")).unwrap();
+    a.send_data(id, 0, Bytes::new()).unwrap();
+    a.end(id, 0);
+    let bytes = output(&mut a);
+    assert_eq!(hex(&bytes), hex(&vector("conversation")));
+    feed(&mut b, &bytes).unwrap();
+    let mut seen = Vec::new();
+    while let Poll::Ready(Ok(Some(arrival))) = b.poll_receive(hosted(), 0, &mut cx()) {
+        seen.push(match arrival {
+            Arrival::Item(payload) => hex(&payload.bytes),
+            Arrival::Data(bytes) => format!("data {}", hex(&bytes)),
+            Arrival::Script { .. } => "script".to_owned(),
+        });
+    }
+    assert_eq!(seen, ["a4 66 69 6c 65 ", "data 61 62 63 ", "data "]);
+}
+
+#[test]
+fn any_cut_of_the_bytes_gives_the_same_events() {
+    let mut bytes = vector("preface");
+    bytes.extend(vector("call"));
+    let conversation = vector("conversation");
+    // under the next number
+    for frame in [0..13, 13..29, 29..43, 43..54, 54..64] {
+        let mut frame = conversation[frame].to_vec();
+        frame[4] = 1;
+        bytes.extend(frame);
+    }
+    let events = |cuts: &[usize]| {
+        let mut machine = machine();
+        let mut events = Vec::new();
+        let mut rest = Vec::new();
+        let mut from = 0;
+        for &to in cuts.iter().chain([&bytes.len()]) {
+            rest.extend_from_slice(&bytes[from..to]);
+            from = to;
+            let input = Bytes::copy_from_slice(&rest);
+            let mut at = 0;
+            while let Some(event) = machine
+                .receive(Instant::now(), &input, &mut at)
+                .expect("no violation")
+            {
+                events.push(format!("{event:?}"));
+            }
+            rest.drain(..at);
+        }
+        assert!(rest.is_empty(), "all is read");
+        let mut data = Vec::new();
+        let id = CoId::from_bits(1 << 31 | 1);
+        while let Poll::Ready(Ok(Some(arrival))) = machine.poll_receive(id, 0, &mut cx()) {
+            if let Arrival::Data(bytes) = arrival {
+                data.extend_from_slice(&bytes);
+            }
+        }
+        (events, data)
+    };
+    let whole = events(&[]);
+    assert_eq!(whole.1, b"abc");
+    for first in 0..bytes.len() {
+        assert_eq!(events(&[first]), whole, "cut at {first}");
+        let second = (first * 7 + 3) % bytes.len();
+        let cuts = [first.min(second), first.max(second)];
+        assert_eq!(events(&cuts), whole, "cut at {cuts:?}");
+    }
+    let every: Vec<_> = (1..bytes.len()).collect();
+    assert_eq!(events(&every), whole, "byte by byte");
+}
+
+/// A frame written by hand.
+fn frame(kind: u8, co: u32, body: &[u8]) -> Vec<u8> {
+    let mut frame = (body.len() as u32).to_le_bytes()[..3].to_vec();
+    frame.push(kind);
+    frame.extend_from_slice(&co.to_le_bytes());
+    frame.extend_from_slice(body);
+    frame
+}
+
+#[test]
+fn violations_are_told_by_what_was_seen() {
+    let open = |index: u32| frame(0x02, index, &[0x01, 1, 0, 0, 0, 0x90]);
+    let item = |co, flags| frame(0x04, co, &[flags, 0, 0, 0xc0]);
+    let cases: &[(&str, Vec<Vec<u8>>)] = &[
+        ("unknown kind 0x7f", vec![frame(0x7f, 0, &[])]),
+        (
+            "reserved flags 0x80",
+            vec![frame(0x02, 0, &[0x80, 1, 0, 0, 0])],
+        ),
+        ("never opened", vec![item(5, 0)]),
+        ("never opened", vec![frame(0x06, 7, &[0, 0])]),
+        ("opened again before its end", vec![open(0), open(0)]),
+        ("out of turn", vec![open(3 << 23)]),
+        ("at most 4096 may be open", vec![open(4096)]),
+        (
+            "under a number of this side",
+            vec![frame(0x02, 1 << 31, &[0, 1, 0, 0, 0])],
+        ),
+        (
+            "after the end of its side",
+            vec![frame(0x02, 0, &[0x03, 1, 0, 0, 0, 0x90]), item(0, 0)],
+        ),
+        ("ends within its fields", vec![frame(0x08, 0, &[0])]),
+        ("bytes after its fields", vec![frame(0x0a, 0, &[0; 9])]),
+        (
+            "`Settings::scripts`",
+            vec![frame(0x01, 0, &[0, 0x10, 0, 0, 0])],
+        ),
+        ("`Settings::frame`", vec![frame(0x04, 0, &vec![0; 70_000])]),
+        ("channel 3", vec![open(0), frame(0x04, 0, &[0, 3, 0, 0xc0])]),
+        ("no UTF-8", vec![frame(0x01, 0, &[1, 0, 0, 0, 0, 0xff])]),
+        (
+            "handle of unknown kind 9",
+            vec![frame(0x02, 0, &[0x08, 1, 0, 0, 0, 1, 0, 9, 0, 0, 0, 0])],
+        ),
+        (
+            "stream 5 opened",
+            vec![frame(0x02, 0, &[0x08, 1, 0, 0, 0, 1, 0, 1, 5, 0, 0, 0])],
+        ),
+        (
+            "last and has more",
+            vec![frame(0x02, 0, &[0x06, 1, 0, 0, 0])],
+        ),
+        (
+            "holds no failure",
+            vec![open(0), frame(0x07, 0, &[0, 0, 0xc1])],
+        ),
+        ("can be counted", vec![frame(0x0f, 0, &[0xff; 4])]),
+        ("window of 262144", {
+            let mut frames = vec![open(0)];
+            frames.extend((0..6).map(|_| {
+                let mut body = vec![0, 0, 0];
+                body.extend(vec![0xc0; 60_000]);
+                frame(0x05, 0, &body)
+            }));
+            frames
+        }),
+    ];
+    for (expected, frames) in cases {
+        let (_, mut machine) = joined();
+        let bytes = frames.concat();
+        let error = feed(&mut machine, &bytes).expect_err(expected);
+        assert!(error.contains(expected), "{expected}: {error}");
+    }
+    // what a later version may add is skipped
+    let (_, mut machine) = joined();
+    assert!(
+        feed(&mut machine, &frame(0x80, 99, b"whatever"))
+            .unwrap()
+            .is_empty()
+    );
+    assert!(feed(&mut machine, &frame(0xff, 0, &[])).unwrap().is_empty());
+}
+
+#[test]
+fn late_frames_are_dropped_and_their_credit_returned() {
+    let (mut a, mut b) = joined();
+    a.define(1, &["a"], "f(a)");
+    a.open(call(Some(1), &[0x91, 1]), Instant::now()).unwrap();
+    feed(&mut b, &output(&mut a)).unwrap();
+    b.answer(hosted(), &[3], &[]);
+    assert_eq!(b.conversations(), (0, 0));
+    // a cancel that crossed the answer
+    assert!(feed(&mut b, &frame(0x09, 0, &[0, 0])).unwrap().is_empty());
+    let late = [0_u8, 0, 0]
+        .into_iter()
+        .chain([0xc0; 60_000])
+        .collect::<Vec<_>>();
+    output(&mut b);
+    for _ in 0..20 {
+        feed(&mut b, &frame(0x05, 0, &late)).unwrap();
+    }
+    let credit = output(&mut b);
+    assert_eq!(credit.get(3), Some(&0x0f), "connection credit is returned");
+}
+
+#[test]
+fn arbitrary_bytes_never_panic_or_pile_up() {
+    use proptest::prelude::*;
+    let mut runner = proptest::test_runner::TestRunner::default();
+    let frames = proptest::collection::vec(
+        (
+            0_u8..0x14,
+            0_u32..4,
+            any::<bool>(),
+            proptest::collection::vec(any::<u8>(), 0..40),
+        ),
+        0..40,
+    );
+    runner
+        .run(&frames, |frames| {
+            let (_, mut machine) = joined();
+            for (kind, co, theirs, body) in frames {
+                let co = co | (theirs as u32) << 31;
+                if feed(&mut machine, &frame(kind, co, &body)).is_err() {
+                    break;
+                }
+                let _ = machine.poll_receive(CoId::from_bits(co ^ 1 << 31), 0, &mut cx());
+            }
+            prop_assert!(machine.unwritten() < 100_000);
+            machine.close(Failure::new(hbi::Kind::Disconnected, "the test ends"));
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn numbers_are_used_again_for_ever() {
+    let (mut a, mut b) = joined();
+    a.define(1, &["a"], "f(a)");
+    for n in 0..70_000_u32 {
+        let id = a.open(call(Some(1), &[0x91, 1]), Instant::now()).unwrap();
+        assert_eq!(
+            id.sequence() & 0x7f_ffff,
+            0,
+            "the lowest index is free again"
+        );
+        let bytes = output(&mut a);
+        feed(&mut b, &bytes).unwrap();
+        b.answer(CoId::from_bits(id.to_bits() | 1 << 31), &[3], &[]);
+        let bytes = output(&mut b);
+        feed(&mut a, &bytes).unwrap();
+        assert!(a.poll_reply(id, &mut cx()).is_ready(), "call {n}");
+    }
+}
+
+#[test]
+fn a_peer_that_never_reads_makes_nothing_pile_up() {
+    let (mut a, mut b) = joined();
+    let id = a.open(call(None, &[]), Instant::now()).unwrap();
+    let piece = Bytes::from(vec![7; 10_000]);
+    let mut sent = 0;
+    let mut in_between = Vec::new();
+    for _ in 0..10_000 {
+        if a.has_room(id, 0) && a.send_data(id, 0, piece.clone()).is_ok() {
+            sent += piece.len();
+        }
+        let bytes = output(&mut a);
+        in_between.extend_from_slice(&bytes);
+        let fed = feed(&mut b, &bytes).unwrap();
+        assert!(fed.len() <= 1);
+        let back = output(&mut b);
+        feed(&mut a, &back).unwrap();
+    }
+    // a window at the receiver, a buffer at the sender, and no more
+    assert!(
+        in_between.len() < 300_000,
+        "{} bytes went out",
+        in_between.len()
+    );
+    assert!(
+        sent < 500_000,
+        "{sent} bytes were taken from the application"
+    );
+}
+
+async fn talk_to_a_server(bytes: &[u8]) -> (Vec<u8>, DuplexStream) {
+    let (mut ours, theirs) = duplex(1 << 20);
+    let taken = tokio::spawn(async move { Options::new().take(theirs, HostingEnv::new()).await });
+    ours.write_all(bytes).await.unwrap();
+    let mut seen = Vec::new();
+    let read = ours.read_to_end(&mut seen);
+    tokio::time::timeout(Duration::from_secs(5), read)
+        .await
+        .expect("it hangs up")
+        .unwrap();
+    let error = taken.await.unwrap().unwrap_err();
+    seen.extend_from_slice(error.to_string().as_bytes());
+    (seen, ours)
+}
+
+#[tokio::test]
+async fn strangers_are_told_what_they_look_like() {
+    for (bytes, expected) in [
+        (&b"GET / HTTP/1.1\r\n\r\n"[..], "an HTTP request"),
+        (b"HTTP/1.1 400 Bad Request\r\n", "an HTTP answer"),
+        (b"\x16\x03\x01\x02\x00\x01", "a TLS hello"),
+        (b"[9#co_begin]", "a packet of the text wire"),
+        (b"hello?", "\"hello?\""),
+        (b"\x89HBI\r\n\x07\x09\0\0", "speaks versions 7 to 9"),
+    ] {
+        let (seen, _) = talk_to_a_server(bytes).await;
+        let text = String::from_utf8_lossy(&seen);
+        assert_eq!(
+            text.matches(expected).count(),
+            2,
+            "told to both sides, {expected}: {text}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_says_nothing_is_given_up() {
+    let (_silent, theirs) = duplex(1 << 20);
+    let error = Options::new()
+        .take(theirs, HostingEnv::new())
+        .await
+        .unwrap_err();
+    assert!(
+        error.is_disconnected() && error.to_string().contains("within 10s"),
+        "{error}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_peer_is_found_by_pings() {
+    let (mut dead, theirs) = duplex(1 << 20);
+    dead.write_all(&vector("preface")).await.unwrap();
+    let peer = Options::new()
+        .take(theirs, HostingEnv::new())
+        .await
+        .unwrap();
+    let began = tokio::time::Instant::now();
+    let call = peer.script::<()>("f()").await;
+    let error = call.unwrap_err();
+    assert!(error.is_disconnected() && error.was_sent(), "{error}");
+    assert!(
+        error.to_string().contains("Settings::idle_timeout"),
+        "{error}"
+    );
+    assert_eq!(began.elapsed().as_secs(), 45);
+    let mut seen = vec![0; 4096];
+    let n = dead.read(&mut seen).await.unwrap();
+    let ping = frame(0x0a, 0, &[0; 8]);
+    assert!(
+        seen[..n].windows(16).any(|window| window == ping),
+        "a ping was sent"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn peers_that_answer_pings_stay_connected() {
+    let (ours, theirs) = duplex(1 << 20);
+    let options = Options::new();
+    let (a, b) = tokio::join!(
+        options.take(ours, HostingEnv::new().function("double", |n: i64| n * 2)),
+        options.take(theirs, HostingEnv::new())
+    );
+    let (_a, b) = (a.unwrap(), b.unwrap());
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(b.script::<i64>("double(2)").await.unwrap(), 4);
+}
