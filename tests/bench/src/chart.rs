@@ -43,8 +43,16 @@ enum Panel {
 
 /// A panel of bars for each work.
 pub(crate) fn works(measured: &Measured, dir: &Path) -> Result<()> {
-    let works = measured.works.iter().filter(|work| !bars(measured, **work).is_empty());
-    draw(measured, dir, "works", &works.map(|work| Panel::Bars(*work)).collect::<Vec<_>>())
+    let works = measured
+        .works
+        .iter()
+        .filter(|work| !bars(measured, **work).is_empty());
+    draw(
+        measured,
+        dir,
+        "works",
+        &works.map(|work| Panel::Bars(*work)).collect::<Vec<_>>(),
+    )
 }
 
 /// A panel of lines for each kind of work that has a number.
@@ -55,7 +63,12 @@ pub(crate) fn scale(measured: &Measured, dir: &Path) -> Result<()> {
             kinds.push(kind);
         }
     }
-    draw(measured, dir, "scale", &kinds.into_iter().map(Panel::Lines).collect::<Vec<_>>())
+    draw(
+        measured,
+        dir,
+        "scale",
+        &kinds.into_iter().map(Panel::Lines).collect::<Vec<_>>(),
+    )
 }
 
 fn draw(measured: &Measured, dir: &Path, name: &str, panels: &[Panel]) -> Result<()> {
@@ -69,9 +82,22 @@ fn draw(measured: &Measured, dir: &Path, name: &str, panels: &[Panel]) -> Result
     let columns = panels.len().min(3);
     let rows = panels.len().div_ceil(columns);
     let size = (PANEL.0 * columns as u32, PANEL.1 * rows as u32 + TITLE);
-    let (svg, png) = (dir.join(format!("{name}.svg")), dir.join(format!("{name}.png")));
-    grid(&SVGBackend::new(&svg, size).into_drawing_area(), measured, panels, (rows, columns))?;
-    grid(&BitMapBackend::new(&png, size).into_drawing_area(), measured, panels, (rows, columns))?;
+    let (svg, png) = (
+        dir.join(format!("{name}.svg")),
+        dir.join(format!("{name}.png")),
+    );
+    grid(
+        &SVGBackend::new(&svg, size).into_drawing_area(),
+        measured,
+        panels,
+        (rows, columns),
+    )?;
+    grid(
+        &BitMapBackend::new(&png, size).into_drawing_area(),
+        measured,
+        panels,
+        (rows, columns),
+    )?;
     eprintln!("drew {} and {}", svg.display(), png.display());
     Ok(())
 }
@@ -88,7 +114,13 @@ where
     B::ErrorType: 'static,
 {
     root.fill(&WHITE)?;
-    text(root, ground(measured).trim(), (MARGIN, MARGIN), 15, HPos::Left)?;
+    text(
+        root,
+        ground(measured).trim(),
+        (MARGIN, MARGIN),
+        15,
+        HPos::Left,
+    )?;
     let (_, below) = root.split_vertically(TITLE);
     for (area, panel) in below.split_evenly(grid).iter().zip(panels) {
         match panel {
@@ -114,14 +146,32 @@ where
     B::ErrorType: 'static,
 {
     let bars = bars(measured, work);
-    let figure = bars.first().and_then(|(peer, _)| measured.figure(work, peer, work.metric()));
+    let figure = bars
+        .first()
+        .and_then(|(peer, _)| measured.figure(work, peer, work.metric()));
     let (unit, better) = figure.map_or(("", ""), |figure| {
-        (figure.unit.as_str(), if figure.is_rate() { "more is better" } else { "less is better" })
+        (
+            figure.unit.as_str(),
+            if figure.is_rate() {
+                "more is better"
+            } else {
+                "less is better"
+            },
+        )
     });
     text(area, &work.to_string(), (MARGIN, 0), 17, HPos::Left)?;
     let subtitle = format!("{}, {unit}; {better}", work.metric());
-    text(area, &subtitle, (PANEL.0 as i32 - MARGIN, 2), 13, HPos::Right)?;
-    let most = bars.iter().map(|(_, [_, _, highest])| *highest).fold(f64::MIN_POSITIVE, f64::max);
+    text(
+        area,
+        &subtitle,
+        (PANEL.0 as i32 - MARGIN, 2),
+        13,
+        HPos::Right,
+    )?;
+    let most = bars
+        .iter()
+        .map(|(_, [_, _, highest])| *highest)
+        .fold(f64::MIN_POSITIVE, f64::max);
     let (left, top) = (MARGIN + NAMES, 26);
     let width = f64::from(PANEL.0 as i32 - MARGIN - AMOUNT - left);
     let height = ((PANEL.1 as i32 - top - MARGIN) / bars.len() as i32).min(28);
@@ -130,9 +180,21 @@ where
         let y = top + at as i32 * height;
         let (above, middle, under) = (y + height / 6, y + height / 2, y + height - height / 6);
         text(area, peer, (left - 8, middle - 7), 14, HPos::Right)?;
-        area.draw(&Rectangle::new([(left, above), (x(*median).max(left + 1), under)], color(peer).filled()))?;
-        area.draw(&PathElement::new(vec![(x(*lowest), middle), (x(*highest), middle)], INK))?;
-        text(area, &amount(*median), (x(*highest).max(x(*median)) + 6, middle - 7), 14, HPos::Left)?;
+        area.draw(&Rectangle::new(
+            [(left, above), (x(*median).max(left + 1), under)],
+            color(peer).filled(),
+        ))?;
+        area.draw(&PathElement::new(
+            vec![(x(*lowest), middle), (x(*highest), middle)],
+            INK,
+        ))?;
+        text(
+            area,
+            &amount(*median),
+            (x(*highest).max(x(*median)) + 6, middle - 7),
+            14,
+            HPos::Left,
+        )?;
     }
     Ok(())
 }
@@ -142,11 +204,19 @@ fn lines<'a>(measured: &'a Measured, kind: &str) -> Vec<(&'a str, Vec<(f64, f64)
     let line = |peer: &&'static str| {
         let points = measured.works.iter().filter_map(|work| {
             let (_, number) = work.number().filter(|(known, _)| *known == kind)?;
-            Some((number as f64, measured.figure(*work, peer, "CPU, both")?.median()))
+            Some((
+                number as f64,
+                measured.figure(*work, peer, "CPU, both")?.median(),
+            ))
         });
         (*peer, points.collect::<Vec<_>>())
     };
-    measured.peers.iter().map(line).filter(|(_, points)| !points.is_empty()).collect()
+    measured
+        .peers
+        .iter()
+        .map(line)
+        .filter(|(_, points)| !points.is_empty())
+        .collect()
 }
 
 fn draw_lines<B: DrawingBackend>(area: &Area<B>, measured: &Measured, kind: &str) -> Result<()>
@@ -161,7 +231,10 @@ where
     }
     // whole decades, so that a cliff looks as large in each chart
     let decade = |value: f64, round: fn(f64) -> f64| 10_f64.powf(round(value.log10()));
-    let (bottom, top) = (decade(least_y, f64::floor), decade(most_y * 1.01, f64::ceil));
+    let (bottom, top) = (
+        decade(least_y, f64::floor),
+        decade(most_y * 1.01, f64::ceil),
+    );
     let title = format!("{kind}: CPU of both sides, µs per call");
     let mut chart = ChartBuilder::on(area)
         .caption(title, (FONT, 16, &INK))
@@ -181,7 +254,9 @@ where
     for (at, (peer, points)) in lines.iter().enumerate() {
         let color = Palette99::pick(at).to_rgba();
         chart
-            .draw_series(LineSeries::new(points.iter().copied(), color.stroke_width(2)).point_size(3))?
+            .draw_series(
+                LineSeries::new(points.iter().copied(), color.stroke_width(2)).point_size(3),
+            )?
             .label(*peer)
             .legend(move |(x, y)| Rectangle::new([(x, y - 4), (x + 10, y + 4)], color.filled()));
     }
@@ -204,11 +279,19 @@ fn color(peer: &str) -> RGBColor {
     }
 }
 
-fn text<B: DrawingBackend>(area: &Area<B>, text: &str, at: (i32, i32), size: u32, align: HPos) -> Result<()>
+fn text<B: DrawingBackend>(
+    area: &Area<B>,
+    text: &str,
+    at: (i32, i32),
+    size: u32,
+    align: HPos,
+) -> Result<()>
 where
     B::ErrorType: 'static,
 {
-    let style = TextStyle::from((FONT, size)).color(&INK).pos(Pos::new(align, VPos::Top));
+    let style = TextStyle::from((FONT, size))
+        .color(&INK)
+        .pos(Pos::new(align, VPos::Top));
     area.draw_text(text, &style, at)?;
     Ok(())
 }

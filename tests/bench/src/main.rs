@@ -50,7 +50,10 @@ use crate::{
 };
 
 #[derive(Debug, Parser)]
-#[command(version, about = "Measures hbi, the machine's floor and other libraries on the same works")]
+#[command(
+    version,
+    about = "Measures hbi, the machine's floor and other libraries on the same works"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -75,7 +78,7 @@ enum Command {
     List,
     /// Serve a peer until standard input closes
     #[command(hide = true)]
-    Serve { peer: String },
+    Serve { peer: String, work: Work },
     /// Pass bytes on between a client and a server, late
     #[command(hide = true)]
     Relay { address: String, delay_ms: u64 },
@@ -122,7 +125,10 @@ impl SpanArgs {
         if !(0.01..=600.0).contains(&self.seconds) {
             bail!("--seconds {} is not between 0.01 and 600", self.seconds);
         }
-        Ok(Span { pin: self.pin, measured: Duration::from_secs_f64(self.seconds) })
+        Ok(Span {
+            pin: self.pin,
+            measured: Duration::from_secs_f64(self.seconds),
+        })
     }
 }
 
@@ -130,7 +136,11 @@ fn main() -> Result<()> {
     process::raise_open_files()?;
     match Cli::parse().command {
         Command::All { work, common } => {
-            let works = if work.is_empty() { Work::ALL.to_vec() } else { work };
+            let works = if work.is_empty() {
+                Work::ALL.to_vec()
+            } else {
+                work
+            };
             let measured = run(&common, works)?;
             report::show(&measured, common.json)?;
             if let Some(dir) = &common.chart {
@@ -145,7 +155,7 @@ fn main() -> Result<()> {
             }
         }
         Command::List => list(),
-        Command::Serve { peer } => process::serve(&peer)?,
+        Command::Serve { peer, work } => process::serve(&peer, work)?,
         Command::Relay { address, delay_ms } => {
             process::relay(&address, Duration::from_millis(delay_ms))?;
         }
@@ -164,7 +174,13 @@ fn run(common: &Common, works: Vec<Work>) -> Result<measure::Measured> {
     for name in &common.peer {
         peers::named(name)?;
     }
-    Run { works, peers, rounds: common.rounds, span: common.span.span()? }.measure()
+    Run {
+        works,
+        peers,
+        rounds: common.rounds,
+        span: common.span.span()?,
+    }
+    .measure()
 }
 
 fn list() {

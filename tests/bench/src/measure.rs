@@ -95,11 +95,16 @@ impl Run {
         };
         let steps = u64::from(self.rounds) * (measured.works.len() * self.peers.len()) as u64;
         let progress = ProgressBar::new(steps);
-        progress.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len}  {msg}  {elapsed} of about {duration}")?);
+        progress.set_style(ProgressStyle::with_template(
+            "{bar:30} {pos}/{len}  {msg}  {elapsed} of about {duration}",
+        )?);
         for round in 1..=self.rounds {
             for (at_work, work) in measured.works.clone().into_iter().enumerate() {
                 for (at_peer, peer) in self.peers.iter().enumerate() {
-                    progress.set_message(format!("{work}, {}, round {round} of {}", peer.name, self.rounds));
+                    progress.set_message(format!(
+                        "{work}, {}, round {round} of {}",
+                        peer.name, self.rounds
+                    ));
                     measured.once((at_work, at_peer), work, peer);
                     progress.inc(1);
                 }
@@ -127,30 +132,47 @@ impl Measured {
 
     fn add(&mut self, at: (usize, usize), sample: Sample) {
         let figures = self.figures.entry(at).or_default();
-        match figures.iter_mut().find(|figure| figure.metric == sample.metric) {
+        match figures
+            .iter_mut()
+            .find(|figure| figure.metric == sample.metric)
+        {
             Some(figure) => {
                 let place = figure.values.partition_point(|value| *value < sample.value);
                 figure.values.insert(place, sample.value);
             }
             None => {
-                let Sample { metric, value, unit } = sample;
-                figures.push(Figure { metric, unit, values: vec![value] });
+                let Sample {
+                    metric,
+                    value,
+                    unit,
+                } = sample;
+                figures.push(Figure {
+                    metric,
+                    unit,
+                    values: vec![value],
+                });
             }
         }
     }
 
     /// The figures of one work on one peer, in the order in which they were given.
     pub(crate) fn figures(&self, work: Work, peer: &str) -> &[Figure] {
-        self.at(work, peer).and_then(|at| self.figures.get(&at)).map_or(&[], Vec::as_slice)
+        self.at(work, peer)
+            .and_then(|at| self.figures.get(&at))
+            .map_or(&[], Vec::as_slice)
     }
 
     pub(crate) fn figure(&self, work: Work, peer: &str, metric: &str) -> Option<&Figure> {
-        self.figures(work, peer).iter().find(|figure| figure.metric == metric)
+        self.figures(work, peer)
+            .iter()
+            .find(|figure| figure.metric == metric)
     }
 
     /// Why there are no figures, or fewer than rounds.
     pub(crate) fn note(&self, work: Work, peer: &str) -> Option<&str> {
-        self.at(work, peer).and_then(|at| self.notes.get(&at)).map(String::as_str)
+        self.at(work, peer)
+            .and_then(|at| self.notes.get(&at))
+            .map(String::as_str)
     }
 
     fn at(&self, work: Work, peer: &str) -> Option<(usize, usize)> {

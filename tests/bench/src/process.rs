@@ -39,7 +39,9 @@ impl Usage {
     pub(crate) fn of_this_process() -> Result<Self> {
         let usage = getrusage(UsageWho::RUSAGE_SELF)?;
         let (user, system) = (usage.user_time(), usage.system_time());
-        let micros = |time: nix::sys::time::TimeVal| time.tv_sec() as u64 * 1_000_000 + time.tv_usec() as u64;
+        let micros = |time: nix::sys::time::TimeVal| {
+            time.tv_sec() as u64 * 1_000_000 + time.tv_usec() as u64
+        };
         Ok(Self {
             cpu: Duration::from_micros(micros(user) + micros(system)),
             resident: resident(),
@@ -51,14 +53,20 @@ impl Usage {
         Self {
             cpu: self.cpu.saturating_sub(before.cpu),
             resident: self.resident.saturating_sub(before.resident),
-            allocations: self.allocations.zip(before.allocations).map(|(now, before)| now - before),
+            allocations: self
+                .allocations
+                .zip(before.allocations)
+                .map(|(now, before)| now - before),
         }
     }
 }
 
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap_or_default();
     let kibibytes = line.trim().trim_end_matches("kB").trim().parse::<u64>();
     kibibytes.unwrap_or_default() * 1024
 }
@@ -83,8 +91,9 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn start(peer: &str) -> Result<Self> {
-        Self::spawn(&["serve", peer]).with_context(|| format!("starting a server of {peer}"))
+    pub(crate) fn start(peer: &str, work: Work) -> Result<Self> {
+        Self::spawn(&["serve", peer, &work.to_string()])
+            .with_context(|| format!("starting a server of {peer}"))
     }
 
     /// Something that passes bytes on to and from `address`, each `delay` late.
@@ -104,7 +113,11 @@ impl Server {
         let mut control = (stdin, BufReader::new(stdout));
         let mut address = String::new();
         control.1.read_line(&mut address)?;
-        let server = Self { child, address: address.trim().into(), control: RefCell::new(control) };
+        let server = Self {
+            child,
+            address: address.trim().into(),
+            control: RefCell::new(control),
+        };
         ensure!(!server.address.is_empty(), "it ended before it listened");
         Ok(server)
     }
@@ -127,18 +140,28 @@ impl Drop for Server {
         // it may have ended by itself, which is what is wanted
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let path = Path::new(&self.address);
-        if path.is_absolute() {
+        if let Some(path) = socket(&self.address) {
             let _ = std::fs::remove_file(path);
         }
     }
 }
 
+/// The path of a Unix socket, where that is what an address says.
+pub(crate) fn socket(address: &str) -> Option<&Path> {
+    let path = Path::new(address.strip_prefix("unix://").unwrap_or(address));
+    path.is_absolute().then_some(path)
+}
+
 /// Tells the process that started this one where the server listens.
 #[derive(Debug)]
-pub(crate) struct Announce(());
+pub(crate) struct Announce(Option<Work>);
 
 impl Announce {
+    /// What the server is started for.
+    pub(crate) fn work(&self) -> Option<Work> {
+        self.0
+    }
+
     pub(crate) fn at(self, address: impl fmt::Display) -> Result<()> {
         println!("{address}");
         stdout().flush()?;
@@ -156,12 +179,12 @@ impl Announce {
     }
 }
 
-pub(crate) fn serve(peer: &str) -> Result<()> {
-    block_on((peers::named(peer)?.serve)(Announce(())))
+pub(crate) fn serve(peer: &str, work: Work) -> Result<()> {
+    block_on((peers::named(peer)?.serve)(Announce(Some(work))))
 }
 
 pub(crate) fn relay(address: &str, delay: Duration) -> Result<()> {
-    block_on(relay::serve(address, delay, Announce(())))
+    block_on(relay::serve(address, delay, Announce(None)))
 }
 
 /// Measures one work once and prints its samples.
@@ -187,7 +210,11 @@ pub(crate) fn run_measurement<T: for<'a> Deserialize<'a>>(
     if let Some(core) = span.pin {
         command.args(["--pin", &core.to_string()]);
     }
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
     let started = std::time::Instant::now();
     while child.try_wait()?.is_none() {
         if started.elapsed() > at_most {
@@ -201,7 +228,11 @@ pub(crate) fn run_measurement<T: for<'a> Deserialize<'a>>(
     let output = child.wait_with_output()?;
     if !output.status.success() {
         let errors = String::from_utf8_lossy(&output.stderr);
-        let text: Vec<_> = errors.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let text: Vec<_> = errors
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+            .collect();
         bail!("{}", text.join("; "));
     }
     Ok(serde_json::from_slice(&output.stdout)?)
@@ -211,7 +242,8 @@ pub(crate) fn run_measurement<T: for<'a> Deserialize<'a>>(
 fn pin(core: usize) -> Result<()> {
     let mut cores = CpuSet::new();
     cores.set(core)?;
-    sched_setaffinity(Pid::from_raw(0), &cores).with_context(|| format!("running on core {core} only"))
+    sched_setaffinity(Pid::from_raw(0), &cores)
+        .with_context(|| format!("running on core {core} only"))
 }
 
 /// Allows as many open files as the system lets: a connection is one.
@@ -222,5 +254,8 @@ pub(crate) fn raise_open_files() -> Result<()> {
 }
 
 fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(work)
 }

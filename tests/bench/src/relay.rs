@@ -13,12 +13,15 @@ use tokio::{
 
 use crate::{peers::socket_path, process::Announce};
 
-/// Relays between clients and the server at `address`, an absolute path or a TCP address.
+/// Relays between clients and the server at `address`, an absolute path or a TCP address, with a
+/// scheme before it or without.
 pub(crate) async fn serve(address: &str, delay: Duration, announce: Announce) -> Result<()> {
+    let at = address.find("://").map_or(0, |at| at + 3);
+    let (scheme, address) = address.split_at(at);
     if address.starts_with('/') {
         let path = socket_path("relay");
         let listener = UnixListener::bind(&path)?;
-        announce.at(path.display())?;
+        announce.at(format!("{scheme}{}", path.display()))?;
         loop {
             let (near, _) = listener.accept().await?;
             let far = UnixStream::connect(address).await?;
@@ -26,7 +29,7 @@ pub(crate) async fn serve(address: &str, delay: Duration, announce: Announce) ->
         }
     }
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    announce.at(listener.local_addr()?)?;
+    announce.at(format!("{scheme}{}", listener.local_addr()?))?;
     loop {
         let (near, _) = listener.accept().await?;
         let far = TcpStream::connect(address).await?;
@@ -56,7 +59,10 @@ where
         let mut buffer = vec![0; 64 << 10];
         // an end or a broken connection ends the other side by dropping `under_way`
         while let Ok(length @ 1..) = from.read(&mut buffer).await {
-            if under_way.send((Instant::now() + delay, buffer[..length].to_vec())).is_err() {
+            if under_way
+                .send((Instant::now() + delay, buffer[..length].to_vec()))
+                .is_err()
+            {
                 break;
             }
         }

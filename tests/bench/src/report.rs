@@ -24,7 +24,12 @@ const ONE_SIDE: [&str; 2] = ["CPU, client", "CPU, server"];
 pub(crate) fn show(measured: &Measured, json: bool) -> Result<()> {
     let mut text = ground(measured);
     for work in &measured.works {
-        writeln!(text, "\n{work}: {}\n{}", work.about(), table(measured, *work))?;
+        writeln!(
+            text,
+            "\n{work}: {}\n{}",
+            work.about(),
+            table(measured, *work)
+        )?;
         for peer in &measured.peers {
             if let Some(note) = measured.note(*work, peer) {
                 writeln!(text, "  {peer}: {note}")?;
@@ -48,7 +53,10 @@ pub(crate) fn show(measured: &Measured, json: bool) -> Result<()> {
 pub(crate) fn ground(measured: &Measured) -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": unknown processor");
+    let model = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .unwrap_or(": unknown processor");
     let model = model.trim_start_matches([' ', '\t', ':']);
     let pinned = match measured.span.pin {
         Some(core) => format!("server and client pinned to core {core}"),
@@ -67,28 +75,48 @@ fn table(measured: &Measured, work: Work) -> Table {
     for peer in &measured.peers {
         for figure in measured.figures(work, peer) {
             let metric = figure.metric.as_str();
-            if metric != work.metric() && !ONE_SIDE.contains(&metric) && !metrics.contains(&metric) {
+            if metric != work.metric() && !ONE_SIDE.contains(&metric) && !metrics.contains(&metric)
+            {
                 metrics.push(metric);
             }
         }
     }
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
+    table
+        .load_preset(presets::UTF8_FULL_CONDENSED)
+        .set_content_arrangement(ContentArrangement::Disabled);
     let mut headings = vec!["peer".to_owned()];
     let unit = |metric: &str| {
-        let figure = measured.peers.iter().find_map(|peer| measured.figure(work, peer, metric));
+        let figure = measured
+            .peers
+            .iter()
+            .find_map(|peer| measured.figure(work, peer, metric));
         figure.map_or(String::new(), |figure| format!("\n{}", figure.unit))
     };
     headings.push(format!("{}{}", work.metric(), unit(work.metric())));
     headings.extend(["spread".into(), format!("ratio to\n{FLOOR}")]);
-    headings.extend(metrics.iter().map(|metric| format!("{metric}{}", unit(metric))));
+    headings.extend(
+        metrics
+            .iter()
+            .map(|metric| format!("{metric}{}", unit(metric))),
+    );
     table.set_header(headings);
-    let floor = measured.figure(work, FLOOR, work.metric()).map(Figure::median);
+    let floor = measured
+        .figure(work, FLOOR, work.metric())
+        .map(Figure::median);
     for peer in &measured.peers {
-        let Some(figure) = measured.figure(work, peer, work.metric()) else { continue };
+        let Some(figure) = measured.figure(work, peer, work.metric()) else {
+            continue;
+        };
         let mut row = vec![(*peer).to_owned(), amount(figure.median())];
-        row.push(format!("{} to {}", amount(figure.lowest()), amount(figure.highest())));
-        row.push(floor.map_or("–".into(), |floor| format!("{:.2}", figure.median() / floor)));
+        row.push(format!(
+            "{} to {}",
+            amount(figure.lowest()),
+            amount(figure.highest())
+        ));
+        row.push(floor.map_or("–".into(), |floor| {
+            format!("{:.2}", figure.median() / floor)
+        }));
         for metric in &metrics {
             let figure = measured.figure(work, peer, metric);
             row.push(figure.map_or("–".into(), |figure| amount(figure.median())));
@@ -105,8 +133,11 @@ fn table(measured: &Measured, work: Work) -> Table {
 fn better_than_hbi(measured: &Measured) -> String {
     let is_ours = |peer: &str| peer.starts_with("hbi");
     let is_floor = |peer: &str| peer.starts_with("raw");
-    let (ours, others): (Vec<&str>, Vec<&str>) =
-        measured.peers.iter().filter(|peer| !is_floor(peer)).partition(|peer| is_ours(peer));
+    let (ours, others): (Vec<&str>, Vec<&str>) = measured
+        .peers
+        .iter()
+        .filter(|peer| !is_floor(peer))
+        .partition(|peer| is_ours(peer));
     if ours.is_empty() || others.is_empty() {
         return "No other library was measured beside hbi in this run.".into();
     }
@@ -114,24 +145,40 @@ fn better_than_hbi(measured: &Measured) -> String {
     for work in &measured.works {
         let figure = |peer: &&str| measured.figure(*work, peer, work.metric());
         let ours = ours.iter().filter_map(figure);
-        let Some(best) = ours.reduce(|best, figure| if is_better(figure, best) { figure } else { best }) else {
+        let Some(best) = ours.reduce(|best, figure| {
+            if is_better(figure, best) {
+                figure
+            } else {
+                best
+            }
+        }) else {
             continue;
         };
         for other in &others {
-            let Some(theirs) = figure(other).filter(|theirs| is_better(theirs, best)) else { continue };
+            let Some(theirs) = figure(other).filter(|theirs| is_better(theirs, best)) else {
+                continue;
+            };
             let (theirs, best) = (amount(theirs.median()), amount(best.median()));
-            let _ = writeln!(text, "Better than hbi at {work}: {other}, {theirs} against {best}.");
+            let _ = writeln!(
+                text,
+                "Better than hbi at {work}: {other}, {theirs} against {best}."
+            );
         }
     }
     if text.is_empty() {
-        return "No other library that was measured is better than hbi at any of these works.".into();
+        return "No other library that was measured is better than hbi at any of these works."
+            .into();
     }
     text
 }
 
 fn is_better(figure: &Figure, than: &Figure) -> bool {
     let (figure_median, than_median) = (figure.median(), than.median());
-    if figure.is_rate() { figure_median > than_median } else { figure_median < than_median }
+    if figure.is_rate() {
+        figure_median > than_median
+    } else {
+        figure_median < than_median
+    }
 }
 
 fn print_json(measured: &Measured) -> Result<()> {

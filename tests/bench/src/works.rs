@@ -50,6 +50,8 @@ pub(crate) enum Work {
     Push(usize),
     /// A raw peer-script of so many calls, 64 in flight.
     Script(u32),
+    /// A raw peer-script that makes so many calls in a loop, 64 in flight.
+    Loop(u32),
     /// So many connections that do nothing.
     Idle(usize),
     /// 64 calls in flight, spread over so many connections.
@@ -61,11 +63,12 @@ pub(crate) enum Work {
 }
 
 /// The works that take a number, by the part of their name before it.
-const NUMBERED: [(&str, fn(usize) -> Work); 8] = [
+const NUMBERED: [(&str, fn(usize) -> Work); 9] = [
     ("pipe", Work::Pipe),
     ("chain", |n| Work::Chain(n as u32)),
     ("push", Work::Push),
     ("script", |n| Work::Script(n as u32)),
+    ("loop", |n| Work::Loop(n as u32)),
     ("idle", Work::Idle),
     ("connections", Work::Connections),
     ("methods", Work::Methods),
@@ -74,7 +77,7 @@ const NUMBERED: [(&str, fn(usize) -> Work); 8] = [
 
 impl Work {
     /// What `all` measures.
-    pub(crate) const ALL: [Work; 13] = [
+    pub(crate) const ALL: [Work; 14] = [
         Work::Seq,
         Work::Pipe(1),
         Work::Pipe(64),
@@ -87,6 +90,7 @@ impl Work {
         Work::Push(1000),
         Work::Script(1),
         Work::Script(3),
+        Work::Loop(3),
         Work::Idle(2000),
     ];
 
@@ -107,10 +111,16 @@ impl Work {
             Work::Echo => "4 KiB there and back, 64 in flight".into(),
             Work::BulkDown => "1 GiB from server to client".into(),
             Work::BulkUp => "1 GiB from client to server".into(),
-            Work::Hol => "one small call at a time beside 1 GiB from server to client, same connection".into(),
+            Work::Hol => {
+                "one small call at a time beside 1 GiB from server to client, same connection"
+                    .into()
+            }
             Work::Chain(n) => format!("{n} dependent calls over a round trip of 20 ms"),
             Work::Push(n) => format!("an event pushed to {n} consumers, each on its connection"),
             Work::Script(n) => format!("a raw peer-script of {n} call(s), 64 in flight"),
+            Work::Loop(n) => {
+                format!("a raw peer-script that makes {n} call(s) in a loop, 64 in flight")
+            }
             Work::Idle(n) => format!("memory of {n} idle connections, each after one call"),
             Work::Connections(n) => format!("at least 64 calls in flight over {n} connections"),
             Work::Methods(n) => format!("64 calls in flight, of {n} exposed methods in turn"),
@@ -151,6 +161,7 @@ impl fmt::Display for Work {
             Work::Chain(n) => write!(f, "chain_{n}"),
             Work::Push(n) => write!(f, "push_{n}"),
             Work::Script(n) => write!(f, "script_{n}"),
+            Work::Loop(n) => write!(f, "loop_{n}"),
             Work::Idle(n) => write!(f, "idle_{n}"),
             Work::Connections(n) => write!(f, "connections_{n}"),
             Work::Methods(n) => write!(f, "methods_{n}"),
@@ -167,7 +178,10 @@ impl FromStr for Work {
             return Ok(work);
         }
         let numbered = name.rsplit_once('_').and_then(|(kind, number)| {
-            let number = number.parse().ok().filter(|number| (1..=1_000_000).contains(number))?;
+            let number = number
+                .parse()
+                .ok()
+                .filter(|number| (1..=1_000_000).contains(number))?;
             let (_, make) = NUMBERED.iter().find(|(known, _)| *known == kind)?;
             Some(make(number))
         });
@@ -189,7 +203,11 @@ pub(crate) struct Sample {
 
 impl Sample {
     fn new(metric: &str, value: f64, unit: &str) -> Self {
-        Self { metric: metric.into(), value, unit: unit.into() }
+        Self {
+            metric: metric.into(),
+            value,
+            unit: unit.into(),
+        }
     }
 }
 
@@ -202,6 +220,8 @@ pub(crate) enum Load {
     Echo(Bytes),
     /// `script` of so many calls.
     Script(u32),
+    /// `loop_script` of so many calls.
+    Loop(u32),
     /// `method` of each of so many in turn.
     Methods(usize),
     /// `interned` of each of so many in turn.
@@ -219,7 +239,10 @@ pub(crate) struct Meter {
 impl Meter {
     fn new(in_flight: usize) -> Arc<Self> {
         let counts = (0..in_flight).map(|_| AtomicU64::new(0)).collect();
-        Arc::new(Self { stopped: AtomicBool::new(false), counts })
+        Arc::new(Self {
+            stopped: AtomicBool::new(false),
+            counts,
+        })
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
@@ -233,7 +256,10 @@ impl Meter {
     }
 
     fn calls(&self) -> u64 {
-        self.counts.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+        self.counts
+            .iter()
+            .map(|count| count.load(Ordering::Relaxed))
+            .sum()
     }
 }
 
@@ -265,22 +291,40 @@ impl Tally {
 
 /// Measures one work once.
 pub(crate) async fn run<P: Peer>(work: Work, span: &Span) -> Result<Vec<Sample>> {
-    let bench = Bench { server: Server::start(P::NAME)?, span };
+    let bench = Bench {
+        server: Server::start(P::NAME, work)?,
+        span,
+    };
     match work {
         Work::Seq => bench.seq::<P>().await,
         Work::Pipe(n) => bench.flood::<P>(1, n, Load::Add, "calls/s").await,
         Work::Echo => {
             let payload = Bytes::from(vec![b'x'; ECHO]);
-            bench.flood::<P>(1, 64, Load::Echo(payload), "calls/s").await
+            bench
+                .flood::<P>(1, 64, Load::Echo(payload), "calls/s")
+                .await
         }
         Work::BulkDown => bench.bulk::<P>(true).await,
         Work::BulkUp => bench.bulk::<P>(false).await,
         Work::Hol => bench.hol::<P>().await,
         Work::Chain(steps) => bench.chain::<P>(steps).await,
         Work::Push(consumers) => bench.push::<P>(consumers).await,
-        Work::Script(calls) => bench.flood::<P>(1, 64, Load::Script(calls), "scripts/s").await,
+        Work::Script(calls) => {
+            bench
+                .flood::<P>(1, 64, Load::Script(calls), "scripts/s")
+                .await
+        }
+        Work::Loop(calls) => {
+            bench
+                .flood::<P>(1, 64, Load::Loop(calls), "scripts/s")
+                .await
+        }
         Work::Idle(connections) => bench.idle::<P>(connections).await,
-        Work::Connections(n) => bench.flood::<P>(n, 64_usize.div_ceil(n), Load::Add, "calls/s").await,
+        Work::Connections(n) => {
+            bench
+                .flood::<P>(n, 64_usize.div_ceil(n), Load::Add, "calls/s")
+                .await
+        }
         Work::Methods(n) => bench.flood::<P>(1, 64, Load::Methods(n), "calls/s").await,
         Work::Interned(n) => bench.flood::<P>(1, 64, Load::Interned(n), "calls/s").await,
     }
@@ -293,7 +337,9 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     async fn connect<P: Peer>(&self) -> Result<P::Client> {
-        P::connect(self.server.address()).await.context("connecting")
+        P::connect(self.server.address())
+            .await
+            .context("connecting")
     }
 
     async fn seq<P: Peer>(&self) -> Result<Vec<Sample>> {
@@ -316,7 +362,11 @@ impl Bench<'_> {
         let mut floods = tokio::task::JoinSet::new();
         let mut meters = Vec::new();
         for _ in 0..connections {
-            let (client, load, meter) = (self.connect::<P>().await?, load.clone(), Meter::new(in_flight));
+            let (client, load, meter) = (
+                self.connect::<P>().await?,
+                load.clone(),
+                Meter::new(in_flight),
+            );
             meters.push(meter.clone());
             floods.spawn(async move { client.flood(in_flight, load, meter).await });
         }
@@ -332,7 +382,11 @@ impl Bench<'_> {
             let (elapsed, calls) = (start.elapsed(), calls() - calls_before);
             let usage = self.usage()?.since(&usage_before);
             ensure!(calls > 0, "not one call ended in {elapsed:?}");
-            let mut samples = vec![Sample::new("rate", calls as f64 / elapsed.as_secs_f64(), unit)];
+            let mut samples = vec![Sample::new(
+                "rate",
+                calls as f64 / elapsed.as_secs_f64(),
+                unit,
+            )];
             samples.extend(usage.per(calls as f64, "call"));
             Ok(samples)
         };
@@ -343,7 +397,9 @@ impl Bench<'_> {
                 bail!("the calls ended before the time was over");
             }
         };
-        meters.iter().for_each(|meter| meter.stopped.store(true, Ordering::Relaxed));
+        meters
+            .iter()
+            .for_each(|meter| meter.stopped.store(true, Ordering::Relaxed));
         while let Some(ended) = floods.join_next().await {
             ended??;
         }
@@ -399,7 +455,10 @@ impl Bench<'_> {
             }
             let start = Instant::now();
             if let Some(sum) = client.chain_of_objects(steps).await? {
-                ensure!(sum == expected, "the chain of objects gave {sum}, not {expected}");
+                ensure!(
+                    sum == expected,
+                    "the chain of objects gave {sum}, not {expected}"
+                );
                 times_as_objects.push(start.elapsed());
             }
         }
@@ -408,7 +467,11 @@ impl Bench<'_> {
             let time = milliseconds(median(&mut times_as_objects));
             samples.push(Sample::new("time, if every value is an object", time, "ms"));
         }
-        samples.extend(usage.iter().flat_map(|usage| usage.per(f64::from(steps), "call")));
+        samples.extend(
+            usage
+                .iter()
+                .flat_map(|usage| usage.per(f64::from(steps), "call")),
+        );
         Ok(samples)
     }
 
@@ -432,15 +495,26 @@ impl Bench<'_> {
                 tally.complete.notified().await;
                 times.push(pushed.elapsed());
             }
-            ensure!(!tally.wrong.load(Ordering::Relaxed), "a consumer received a wrong event");
+            ensure!(
+                !tally.wrong.load(Ordering::Relaxed),
+                "a consumer received a wrong event"
+            );
             anyhow::Ok((start.elapsed(), times))
         };
         push_for(&mut event, self.span.warm_up()).await?;
         let before = self.usage()?;
         let (elapsed, mut times) = push_for(&mut event, self.span.measured).await?;
         let deliveries = (times.len() * consumers) as f64;
-        let mut samples = vec![Sample::new("rate", deliveries / elapsed.as_secs_f64(), "deliveries/s")];
-        samples.push(Sample::new("until all have it, p50", milliseconds(median(&mut times)), "ms"));
+        let mut samples = vec![Sample::new(
+            "rate",
+            deliveries / elapsed.as_secs_f64(),
+            "deliveries/s",
+        )];
+        samples.push(Sample::new(
+            "until all have it, p50",
+            milliseconds(median(&mut times)),
+            "ms",
+        ));
         samples.extend(self.usage()?.since(&before).per(deliveries, "delivery"));
         Ok(samples)
     }
@@ -462,15 +536,25 @@ impl Bench<'_> {
         let memory = |now: &Usage, before: &Usage| {
             now.resident.saturating_sub(before.resident) as f64 / 1024.0 / connections as f64
         };
-        let mut samples =
-            vec![Sample::new("server memory", memory(&usage.server, &before.server), "KiB/connection")];
-        samples.push(Sample::new("client memory", memory(&usage.client, &before.client), "KiB/connection"));
+        let mut samples = vec![Sample::new(
+            "server memory",
+            memory(&usage.server, &before.server),
+            "KiB/connection",
+        )];
+        samples.push(Sample::new(
+            "client memory",
+            memory(&usage.client, &before.client),
+            "KiB/connection",
+        ));
         samples.extend(usage.since(&before).per(connections as f64, "connection"));
         Ok(samples)
     }
 
     fn usage(&self) -> Result<BothUsage> {
-        Ok(BothUsage { server: self.server.usage()?, client: Usage::of_this_process()? })
+        Ok(BothUsage {
+            server: self.server.usage()?,
+            client: Usage::of_this_process()?,
+        })
     }
 }
 
@@ -482,7 +566,10 @@ struct BothUsage {
 
 impl BothUsage {
     fn since(&self, before: &Self) -> Self {
-        Self { client: self.client.since(&before.client), server: self.server.since(&before.server) }
+        Self {
+            client: self.client.since(&before.client),
+            server: self.server.since(&before.server),
+        }
     }
 
     fn per(&self, count: f64, what: &str) -> Vec<Sample> {
@@ -497,8 +584,16 @@ impl BothUsage {
         ];
         if let (Some(client), Some(server)) = (self.client.allocations, self.server.allocations) {
             let unit = format!("per {what}");
-            samples.push(Sample::new("allocations, client", per(client as f64), &unit));
-            samples.push(Sample::new("allocations, server", per(server as f64), &unit));
+            samples.push(Sample::new(
+                "allocations, client",
+                per(client as f64),
+                &unit,
+            ));
+            samples.push(Sample::new(
+                "allocations, server",
+                per(server as f64),
+                &unit,
+            ));
         }
         samples
     }
@@ -532,7 +627,11 @@ async fn timed_add(client: &impl Client, a: i64) -> Result<Duration> {
 /// Moves bytes, in MiB/s.
 async fn transfer(client: &impl Client, down: bool, bytes: u64) -> Result<f64> {
     let start = Instant::now();
-    let moved = if down { client.download(bytes).await? } else { client.upload(bytes).await? };
+    let moved = if down {
+        client.download(bytes).await?
+    } else {
+        client.upload(bytes).await?
+    };
     ensure!(moved == bytes, "{moved} of {bytes} bytes arrived");
     Ok(mebibytes(bytes) / start.elapsed().as_secs_f64())
 }
@@ -541,7 +640,10 @@ fn percentiles(times: &mut [Duration]) -> Result<Vec<Sample>> {
     ensure!(!times.is_empty(), "not one call ended in time");
     times.sort_unstable();
     let at = |percent: usize| times[(times.len() - 1) * percent / 100].as_secs_f64() * 1e6;
-    Ok(vec![Sample::new("p50", at(50), "µs"), Sample::new("p99", at(99), "µs")])
+    Ok(vec![
+        Sample::new("p50", at(50), "µs"),
+        Sample::new("p99", at(99), "µs"),
+    ])
 }
 
 fn median(times: &mut [Duration]) -> Duration {

@@ -68,8 +68,12 @@ pub(super) fn two_numbers(a: i64, b: i64) -> [u8; 16] {
 
 /// The number at a place of a body; none where the body is too short.
 pub(super) fn number(body: &[u8], at: usize) -> io::Result<i64> {
-    let bytes = body.get(at * 8..at * 8 + 8).and_then(|bytes| bytes.try_into().ok());
-    bytes.map(i64::from_le_bytes).ok_or_else(|| io::Error::other("a body is too short"))
+    let bytes = body
+        .get(at * 8..at * 8 + 8)
+        .and_then(|bytes| bytes.try_into().ok());
+    bytes
+        .map(i64::from_le_bytes)
+        .ok_or_else(|| io::Error::other("a body is too short"))
 }
 
 /// A buffer that is small until a read fills it.
@@ -92,7 +96,12 @@ pub(super) struct Frame<'a> {
 
 impl Inbox {
     pub(super) fn new() -> Self {
-        Self { buffer: vec![0; FIRST_BUFFER], start: 0, end: 0, bulk: None }
+        Self {
+            buffer: vec![0; FIRST_BUFFER],
+            start: 0,
+            end: 0,
+            bulk: None,
+        }
     }
 
     /// Where to read into; never empty.
@@ -126,7 +135,11 @@ impl Inbox {
             self.bulk = (here < left).then_some((call, left - here));
             let body = &self.buffer[self.start..self.start + here];
             self.start += here;
-            return Some(Frame { kind: kind::BULK, call, body });
+            return Some(Frame {
+                kind: kind::BULK,
+                call,
+                body,
+            });
         }
         let bytes = &self.buffer[self.start..self.end];
         let header = bytes.first_chunk::<HEADER>()?;
@@ -143,7 +156,11 @@ impl Inbox {
         }
         let body = self.start + HEADER..self.start + length;
         self.start += length;
-        Some(Frame { kind, call, body: &self.buffer[body] })
+        Some(Frame {
+            kind,
+            call,
+            body: &self.buffer[body],
+        })
     }
 }
 
@@ -202,7 +219,10 @@ impl Transport for Unix {
 
     async fn listen() -> Result<(UnixListener, String)> {
         let path = socket_path("rawmux");
-        let address = path.to_str().context("the path of the temporary directory is not text")?.to_owned();
+        let address = path
+            .to_str()
+            .context("the path of the temporary directory is not text")?
+            .to_owned();
         Ok((UnixListener::bind(path)?, address))
     }
 

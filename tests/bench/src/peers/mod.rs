@@ -1,17 +1,9 @@
 //! The peers: what is measured, one file each, and what each must be able to do.
 
 mod floor;
+mod hbi;
 mod raw;
 mod rawmux;
-
-#[cfg(feature = "peers")]
-mod capnp_rpc;
-#[cfg(feature = "peers")]
-mod jsonrpsee;
-#[cfg(feature = "peers")]
-mod tarpc;
-#[cfg(feature = "peers")]
-mod tonic;
 
 use std::{future::Future, path::PathBuf, pin::Pin, sync::Arc};
 
@@ -91,8 +83,13 @@ pub(crate) trait Client: Clone + Send + Sync + 'static {
         missing("script")
     }
 
-    /// Calls one of the methods that add, of `exposed` ones.
-    fn method(&self, _exposed: usize, _which: usize, _a: i64) -> impl Future<Output = Result<i64>> + Send {
+    /// The same by a loop in the script, which takes an interpreter.
+    fn loop_script(&self, _calls: u32, _a: i64) -> impl Future<Output = Result<i64>> + Send {
+        missing("loop_script")
+    }
+
+    /// Calls one of the methods that add.
+    fn method(&self, _which: usize, _a: i64) -> impl Future<Output = Result<i64>> + Send {
         missing("method")
     }
 
@@ -113,7 +110,8 @@ pub(crate) trait Client: Clone + Send + Sync + 'static {
             let mut tasks = JoinSet::new();
             for slot in 0..in_flight {
                 let (client, load, meter) = (self.clone(), load.clone(), meter.clone());
-                tasks.spawn(async move { client.keep_calling(slot, in_flight, load, &meter).await });
+                tasks
+                    .spawn(async move { client.keep_calling(slot, in_flight, load, &meter).await });
             }
             while let Some(ended) = tasks.join_next().await {
                 ended??;
@@ -136,11 +134,15 @@ pub(crate) trait Client: Clone + Send + Sync + 'static {
             while !meter.is_stopped() {
                 let (sum, expected) = match &load {
                     Load::Add => (self.add(a, 1).await?, a + 1),
-                    Load::Echo(payload) => {
-                        (self.echo(payload.clone()).await?.len() as i64, payload.len() as i64)
-                    }
+                    Load::Echo(payload) => (
+                        self.echo(payload.clone()).await?.len() as i64,
+                        payload.len() as i64,
+                    ),
                     Load::Script(calls) => (self.script(*calls, a).await?, a + i64::from(*calls)),
-                    Load::Methods(n) => (self.method(*n, which % n, a).await?, a + 1),
+                    Load::Loop(calls) => {
+                        (self.loop_script(*calls, a).await?, a + i64::from(*calls))
+                    }
+                    Load::Methods(n) => (self.method(which % n, a).await?, a + 1),
                     Load::Interned(n) => (self.interned(which % n, a).await?, a + 1),
                 };
                 if sum != expected {
@@ -187,7 +189,12 @@ impl Entry {
 #[cfg(not(feature = "peers"))]
 pub(crate) const LEFT_OUT: [(&str, &str); 4] = {
     const WHY: &str = "built without it; add `--features peers` to measure it";
-    [("tarpc", WHY), ("tonic", WHY), ("capnp-rpc", WHY), ("jsonrpsee", WHY)]
+    [
+        ("tarpc", WHY),
+        ("tonic", WHY),
+        ("capnp-rpc", WHY),
+        ("jsonrpsee", WHY),
+    ]
 };
 /// What the program was built without, and why.
 #[cfg(feature = "peers")]
@@ -199,14 +206,8 @@ pub(crate) fn all() -> Vec<Entry> {
         Entry::of::<raw::Raw>(),
         Entry::of::<rawmux::RawMux<floor::Tcp>>(),
         Entry::of::<rawmux::RawMux<floor::Unix>>(),
-        #[cfg(feature = "peers")]
-        Entry::of::<tarpc::Tarpc>(),
-        #[cfg(feature = "peers")]
-        Entry::of::<tonic::Tonic>(),
-        #[cfg(feature = "peers")]
-        Entry::of::<capnp_rpc::CapnpRpc>(),
-        #[cfg(feature = "peers")]
-        Entry::of::<jsonrpsee::Jsonrpsee>(),
+        Entry::of::<hbi::Hbi<hbi::Tcp>>(),
+        Entry::of::<hbi::Hbi<hbi::Unix>>(),
     ]
 }
 
@@ -219,7 +220,10 @@ pub(crate) fn named(name: &str) -> Result<Entry> {
         bail!("{name}: {why}");
     }
     let known: Vec<_> = all().iter().map(|entry| entry.name).collect();
-    bail!("there is no peer `{name}`; the peers are {}", known.join(", "))
+    bail!(
+        "there is no peer `{name}`; the peers are {}",
+        known.join(", ")
+    )
 }
 
 /// A path for a Unix socket that is this process's only.

@@ -50,8 +50,14 @@ impl Peer for Raw {
     }
 
     async fn connect(address: &str) -> Result<RawClient> {
-        let line = Line { stream: Tcp::connect(address).await?, inbox: Inbox::new(), out: Vec::new() };
-        Ok(RawClient { line: Arc::new(Mutex::new(line)) })
+        let line = Line {
+            stream: Tcp::connect(address).await?,
+            inbox: Inbox::new(),
+            out: Vec::new(),
+        };
+        Ok(RawClient {
+            line: Arc::new(Mutex::new(line)),
+        })
     }
 }
 
@@ -77,7 +83,10 @@ async fn serve(stream: Arc<TcpStream>, subscribers: Subscribers) -> Result<()> {
                     break;
                 }
                 kind::SUBSCRIBE => {
-                    subscribers.lock().expect("no holder panics").push(stream.clone());
+                    subscribers
+                        .lock()
+                        .expect("no holder panics")
+                        .push(stream.clone());
                     put_frame(&mut out, kind::ANSWER, frame.call, &[]);
                 }
                 kind::PUBLISH => {
@@ -158,7 +167,9 @@ impl Line {
 impl Client for RawClient {
     async fn add(&self, a: i64, b: i64) -> Result<i64> {
         let mut line = self.line.lock().await;
-        Ok(line.ask(kind::ADD, &two_numbers(a, b), |body| number(body, 0)).await??)
+        Ok(line
+            .ask(kind::ADD, &two_numbers(a, b), |body| number(body, 0))
+            .await??)
     }
 
     async fn echo(&self, payload: Bytes) -> Result<Bytes> {
@@ -193,12 +204,20 @@ impl Client for RawClient {
     }
 
     async fn publish(&self, event: i64) -> Result<()> {
-        self.line.lock().await.ask(kind::PUBLISH, &event.to_le_bytes(), |_| ()).await
+        self.line
+            .lock()
+            .await
+            .ask(kind::PUBLISH, &event.to_le_bytes(), |_| ())
+            .await
     }
 
     async fn flood(&self, in_flight: usize, load: Load, meter: Arc<Meter>) -> Result<()> {
         let line = &mut *self.line.lock().await;
-        let payload = if let Load::Echo(payload) = &load { Some(payload) } else { None };
+        let payload = if let Load::Echo(payload) = &load {
+            Some(payload)
+        } else {
+            None
+        };
         let mut a = 0_i64;
         let put = |out: &mut Vec<u8>, a: i64| match payload {
             Some(payload) => put_frame(out, kind::ECHO, a as u32, payload),
@@ -215,7 +234,10 @@ impl Client for RawClient {
             let before = answered;
             while let Some(frame) = line.inbox.next() {
                 match payload {
-                    Some(payload) => ensure!(frame.body.len() == payload.len(), "an echo of another length"),
+                    Some(payload) => ensure!(
+                        frame.body.len() == payload.len(),
+                        "an echo of another length"
+                    ),
                     None => ensure!(number(frame.body, 0)? == answered + 1, "a wrong sum"),
                 }
                 answered += 1;

@@ -21,7 +21,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
     Client, NO_SCRIPTS, Peer,
-    floor::{Frame, HEADER, Inbox, PIECE, Transport, ZEROS, header, kind, number, put_frame, two_numbers},
+    floor::{
+        Frame, HEADER, Inbox, PIECE, Transport, ZEROS, header, kind, number, put_frame, two_numbers,
+    },
 };
 use crate::{
     process::Announce,
@@ -37,7 +39,8 @@ pub(crate) struct RawMux<T>(PhantomData<T>);
 
 impl<T: Transport> Peer for RawMux<T> {
     const NAME: &'static str = T::MUX_NAME;
-    const ABOUT: &'static str = "a future per call and one writer for all, by hand: the realistic floor";
+    const ABOUT: &'static str =
+        "a future per call and one writer for all, by hand: the realistic floor";
     type Client = MuxClient;
 
     fn supports(work: Work) -> Result<(), &'static str> {
@@ -55,14 +58,21 @@ impl<T: Transport> Peer for RawMux<T> {
         loop {
             let stream = T::accept(&listener).await?;
             let link = Arc::new(Link::default());
-            let server = Serving { link: link.clone(), subscribers: subscribers.clone(), uploads: HashMap::new() };
+            let server = Serving {
+                link: link.clone(),
+                subscribers: subscribers.clone(),
+                uploads: HashMap::new(),
+            };
             tokio::spawn(drive(stream, link, server));
         }
     }
 
     async fn connect(address: &str) -> Result<MuxClient> {
         let link = Arc::new(Link::default());
-        let calling = Calling { link: link.clone(), woken: Vec::new() };
+        let calling = Calling {
+            link: link.clone(),
+            woken: Vec::new(),
+        };
         tokio::spawn(drive(T::connect(address).await?, link.clone(), calling));
         Ok(MuxClient { link })
     }
@@ -141,13 +151,19 @@ impl End for Serving {
                 put_frame(out, kind::ANSWER, call, &sum.to_le_bytes());
             }
             kind::ECHO => put_frame(out, kind::ANSWER, call, body),
-            kind::DOWNLOAD => self.link.shared().bulk.push_back((call, number(body, 0)? as u64)),
+            kind::DOWNLOAD => self
+                .link
+                .shared()
+                .bulk
+                .push_back((call, number(body, 0)? as u64)),
             kind::UPLOAD => {
                 self.uploads.insert(call, (number(body, 0)? as u64, 0));
             }
             kind::BULK => {
-                let (total, received) =
-                    self.uploads.get_mut(&call).ok_or_else(|| io::Error::other("bulk that nobody announced"))?;
+                let (total, received) = self
+                    .uploads
+                    .get_mut(&call)
+                    .ok_or_else(|| io::Error::other("bulk that nobody announced"))?;
                 *received += body.len() as u64;
                 if received == total {
                     let received = *received;
@@ -156,7 +172,10 @@ impl End for Serving {
                 }
             }
             kind::SUBSCRIBE => {
-                self.subscribers.lock().expect("no holder panics").push(self.link.clone());
+                self.subscribers
+                    .lock()
+                    .expect("no holder panics")
+                    .push(self.link.clone());
                 put_frame(out, kind::ANSWER, call, &0_i64.to_le_bytes());
             }
             kind::PUBLISH => {
@@ -218,12 +237,23 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
     E: End,
 {
-    let mut driver = Driver { stream, link, end, inbox: Inbox::new(), out: Vec::new(), at: 0, piece: None };
+    let mut driver = Driver {
+        stream,
+        link,
+        end,
+        inbox: Inbox::new(),
+        out: Vec::new(),
+        at: 0,
+        piece: None,
+    };
     // whether it broke or was closed: whoever still waits learns that it is over
     let _: io::Error = poll_fn(|cx| driver.poll(cx)).await;
     let mut shared = driver.link.shared();
     shared.ended = true;
-    let failed = shared.calls.iter_mut().map(|(_, slot)| mem::replace(slot, Slot::Failed));
+    let failed = shared
+        .calls
+        .iter_mut()
+        .map(|(_, slot)| mem::replace(slot, Slot::Failed));
     let wakers: Vec<_> = failed
         .filter_map(|slot| match slot {
             Slot::Waiting(waker) | Slot::Receiving(waker, ..) => Some(waker),
@@ -301,10 +331,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: End> Driver<S, E> {
             if let Some(piece) = &mut self.piece {
                 let body = &ZEROS[..piece.body];
                 let written = if piece.written < HEADER {
-                    let slices = [IoSlice::new(&piece.header[piece.written..]), IoSlice::new(body)];
+                    let slices = [
+                        IoSlice::new(&piece.header[piece.written..]),
+                        IoSlice::new(body),
+                    ];
                     ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, &slices))?
                 } else {
-                    ready!(Pin::new(&mut self.stream).poll_write(cx, &body[piece.written - HEADER..]))?
+                    ready!(
+                        Pin::new(&mut self.stream).poll_write(cx, &body[piece.written - HEADER..])
+                    )?
                 };
                 piece.written += written;
                 if piece.written == HEADER + piece.body {
@@ -323,7 +358,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: End> Driver<S, E> {
                 mem::swap(&mut shared.out, &mut self.out);
             } else if let Some((call, left)) = shared.bulk.front_mut() {
                 let body = (*left).min(PIECE as u64) as usize;
-                self.piece = Some(Piece { header: header(kind::BULK, *call, body), body, written: 0 });
+                self.piece = Some(Piece {
+                    header: header(kind::BULK, *call, body),
+                    body,
+                    written: 0,
+                });
                 *left -= body as u64;
                 if *left == 0 {
                     shared.bulk.pop_front();
@@ -343,7 +382,12 @@ pub(crate) struct MuxClient {
 
 impl MuxClient {
     fn call<'a>(&'a self, kind: u8, body: &'a [u8]) -> Call<'a> {
-        Call { link: &self.link, kind, body, number: None }
+        Call {
+            link: &self.link,
+            kind,
+            body,
+            number: None,
+        }
     }
 
     async fn number(&self, kind: u8, body: &[u8]) -> Result<i64> {
@@ -392,7 +436,11 @@ impl Future for Call<'_> {
                 Some(number)
             });
             self.number = number;
-            return if number.is_some() { Poll::Pending } else { Poll::Ready(Slot::Failed) };
+            return if number.is_some() {
+                Poll::Pending
+            } else {
+                Poll::Ready(Slot::Failed)
+            };
         };
         let mut shared = self.link.shared();
         if let Slot::Waiting(waker) | Slot::Receiving(waker, ..) = &mut shared.calls[number] {
