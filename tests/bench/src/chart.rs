@@ -133,7 +133,7 @@ where
 }
 
 /// The peers that have a figure, with its median and spread.
-fn bars<'a>(measured: &'a Measured, work: Work) -> Vec<(&'a str, [f64; 3])> {
+fn bars(measured: &Measured, work: Work) -> Vec<(&str, [f64; 3])> {
     let bar = |peer: &&'static str| {
         let figure = measured.figure(work, peer, work.metric())?;
         Some((*peer, [figure.lowest(), figure.median(), figure.highest()]))

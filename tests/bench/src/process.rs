@@ -211,6 +211,8 @@ pub(crate) fn run_measurement<T: for<'a> Deserialize<'a>>(
         command.args(["--pin", &core.to_string()]);
     }
     let mut child = command
+        // a note is a line
+        .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

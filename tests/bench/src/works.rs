@@ -62,8 +62,10 @@ pub(crate) enum Work {
     Interned(usize),
 }
 
+type Numbered = (&'static str, fn(usize) -> Work);
+
 /// The works that take a number, by the part of their name before it.
-const NUMBERED: [(&str, fn(usize) -> Work); 9] = [
+const NUMBERED: [Numbered; 9] = [
     ("pipe", Work::Pipe),
     ("chain", |n| Work::Chain(n as u32)),
     ("push", Work::Push),
@@ -107,7 +109,7 @@ impl Work {
     pub(crate) fn about(self) -> String {
         match self {
             Work::Seq => "one call at a time".into(),
-            Work::Pipe(n) => format!("{n} calls in flight on one connection"),
+            Work::Pipe(n) => format!("{n} call(s) in flight on one connection"),
             Work::Echo => "4 KiB there and back, 64 in flight".into(),
             Work::BulkDown => "1 GiB from server to client".into(),
             Work::BulkUp => "1 GiB from client to server".into(),

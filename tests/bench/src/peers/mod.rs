@@ -5,6 +5,15 @@ mod hbi;
 mod raw;
 mod rawmux;
 
+#[cfg(has_capnp)]
+mod capnp_rpc;
+#[cfg(feature = "peers")]
+mod jsonrpsee;
+#[cfg(feature = "peers")]
+mod tarpc;
+#[cfg(feature = "peers")]
+mod tonic;
+
 use std::{future::Future, path::PathBuf, pin::Pin, sync::Arc};
 
 use anyhow::{Result, bail};
@@ -164,13 +173,15 @@ async fn missing<T>(method: &'static str) -> Result<T> {
 /// Why only hbi does what needs peer-script.
 const NO_SCRIPTS: &str = "its clients send calls, not scripts";
 
+type Boxed<T> = Pin<Box<dyn Future<Output = Result<T>>>>;
+
 /// A peer whose type is forgotten.
 pub(crate) struct Entry {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
     pub(crate) supports: fn(Work) -> Result<(), &'static str>,
-    pub(crate) serve: fn(Announce) -> Pin<Box<dyn Future<Output = Result<()>>>>,
-    pub(crate) measure: fn(Work, Span) -> Pin<Box<dyn Future<Output = Result<Vec<Sample>>>>>,
+    pub(crate) serve: fn(Announce) -> Boxed<()>,
+    pub(crate) measure: fn(Work, Span) -> Boxed<Vec<Sample>>,
 }
 
 impl Entry {
@@ -185,20 +196,18 @@ impl Entry {
     }
 }
 
+const NOT_ASKED: &str = "built without it; add `--features peers` to measure it";
+const NO_COMPILER: &str = "its schema needs the program `capnp` when this is built, which was not found or \
+    failed; its package is `capnproto` on Debian and Ubuntu";
+
 /// What the program was built without, and why.
-#[cfg(not(feature = "peers"))]
-pub(crate) const LEFT_OUT: [(&str, &str); 4] = {
-    const WHY: &str = "built without it; add `--features peers` to measure it";
-    [
-        ("tarpc", WHY),
-        ("tonic", WHY),
-        ("capnp-rpc", WHY),
-        ("jsonrpsee", WHY),
-    ]
+pub(crate) const LEFT_OUT: &[(&str, &str)] = if cfg!(not(feature = "peers")) {
+    &[("tarpc", NOT_ASKED), ("tonic", NOT_ASKED), ("capnp-rpc", NOT_ASKED), ("jsonrpsee", NOT_ASKED)]
+} else if cfg!(not(has_capnp)) {
+    &[("capnp-rpc", NO_COMPILER)]
+} else {
+    &[]
 };
-/// What the program was built without, and why.
-#[cfg(feature = "peers")]
-pub(crate) const LEFT_OUT: [(&str, &str); 0] = [];
 
 /// All peers, the floors first.
 pub(crate) fn all() -> Vec<Entry> {
@@ -208,6 +217,14 @@ pub(crate) fn all() -> Vec<Entry> {
         Entry::of::<rawmux::RawMux<floor::Unix>>(),
         Entry::of::<hbi::Hbi<hbi::Tcp>>(),
         Entry::of::<hbi::Hbi<hbi::Unix>>(),
+        #[cfg(feature = "peers")]
+        Entry::of::<tarpc::Tarpc>(),
+        #[cfg(feature = "peers")]
+        Entry::of::<tonic::Tonic>(),
+        #[cfg(has_capnp)]
+        Entry::of::<capnp_rpc::CapnpRpc>(),
+        #[cfg(feature = "peers")]
+        Entry::of::<jsonrpsee::Jsonrpsee>(),
     ]
 }
 

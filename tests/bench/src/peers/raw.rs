@@ -31,7 +31,7 @@ impl Peer for Raw {
     fn supports(work: Work) -> Result<(), &'static str> {
         match work {
             Work::Hol => Err("it does one thing at a time on a connection"),
-            Work::Script(_) | Work::Interned(_) => Err(NO_SCRIPTS),
+            Work::Script(_) | Work::Loop(_) | Work::Interned(_) => Err(NO_SCRIPTS),
             Work::Methods(_) => Err("it has no methods to choose from"),
             _ => Ok(()),
         }

@@ -45,7 +45,7 @@ impl<T: Transport> Peer for RawMux<T> {
 
     fn supports(work: Work) -> Result<(), &'static str> {
         match work {
-            Work::Script(_) | Work::Interned(_) => Err(NO_SCRIPTS),
+            Work::Script(_) | Work::Loop(_) | Work::Interned(_) => Err(NO_SCRIPTS),
             Work::Methods(_) => Err("it has no methods to choose from"),
             _ => Ok(()),
         }
