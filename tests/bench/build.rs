@@ -9,13 +9,21 @@ fn main() {
 
 #[cfg(feature = "peers")]
 fn generate() {
-    let descriptors = protox::compile(["schema/bench.proto"], ["schema"]).expect("the schema is right");
+    let descriptors =
+        protox::compile(["schema/bench.proto"], ["schema"]).expect("the schema is right");
     tonic_prost_build::configure()
         .bytes(".bench")
         .compile_fds(descriptors)
         .expect("the directory for generated code takes it");
-    // the one tool that no crate brings
-    match capnpc::CompilerCommand::new().src_prefix("schema").file("schema/bench.capnp").run() {
+    // the one tool that no crate brings; its package may lack the file for streams, which is here
+    let module = vec!["peers".into(), "capnp_rpc".into()];
+    match capnpc::CompilerCommand::new()
+        .src_prefix("schema")
+        .import_path("schema")
+        .file("schema/bench.capnp")
+        .default_parent_module(module)
+        .run()
+    {
         Ok(()) => println!("cargo::rustc-cfg=has_capnp"),
         Err(error) => println!("cargo::warning=capnp-rpc is left out: {error}"),
     }

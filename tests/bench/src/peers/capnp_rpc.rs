@@ -30,7 +30,13 @@ use crate::{
     works::{Tally, Work},
 };
 
-#[allow(missing_docs, unreachable_pub, missing_debug_implementations, clippy::all, rust_2018_idioms)]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    missing_debug_implementations,
+    clippy::all,
+    rust_2018_idioms
+)]
 mod bench_capnp {
     include!(concat!(env!("OUT_DIR"), "/bench_capnp.rs"));
 }
@@ -70,15 +76,28 @@ impl Peer for CapnpRpc {
         let mut system = RpcSystem::new(network, None);
         let bench: bench::Client = system.bootstrap(Side::Server);
         run(system);
-        Ok(CapnpClient { bench: SendWrapper::new(bench) })
+        Ok(CapnpClient {
+            bench: SendWrapper::new(bench),
+        })
     }
 }
 
-fn network(stream: TcpStream, side: Side) -> Result<Box<VatNetwork<impl futures_util::AsyncRead + Unpin>>> {
+fn network(
+    stream: TcpStream,
+    side: Side,
+) -> Result<Box<VatNetwork<impl futures_util::AsyncRead + Unpin>>> {
     stream.set_nodelay(true)?;
     let (read, write) = stream.into_split();
-    let (read, write) = (BufReader::new(read).compat(), BufWriter::new(write).compat_write());
-    Ok(Box::new(VatNetwork::new(read, write, side, Default::default())))
+    let (read, write) = (
+        BufReader::new(read).compat(),
+        BufWriter::new(write).compat_write(),
+    );
+    Ok(Box::new(VatNetwork::new(
+        read,
+        write,
+        side,
+        Default::default(),
+    )))
 }
 
 /// Runs a connection until it ends.
@@ -95,34 +114,62 @@ struct Serving {
 }
 
 impl bench::Server for Serving {
-    async fn add(self: Rc<Self>, params: bench::AddParams, mut results: bench::AddResults) -> Result<(), Error> {
+    async fn add(
+        self: Rc<Self>,
+        params: bench::AddParams,
+        mut results: bench::AddResults,
+    ) -> Result<(), Error> {
         let params = params.get()?;
-        results.get().set_sum(params.get_a().wrapping_add(params.get_b()));
+        results
+            .get()
+            .set_sum(params.get_a().wrapping_add(params.get_b()));
         Ok(())
     }
 
-    async fn echo(self: Rc<Self>, params: bench::EchoParams, mut results: bench::EchoResults) -> Result<(), Error> {
+    async fn echo(
+        self: Rc<Self>,
+        params: bench::EchoParams,
+        mut results: bench::EchoResults,
+    ) -> Result<(), Error> {
         results.get().set_payload(params.get()?.get_payload()?);
         Ok(())
     }
 
-    async fn download(self: Rc<Self>, params: bench::DownloadParams, _: bench::DownloadResults) -> Result<(), Error> {
+    async fn download(
+        self: Rc<Self>,
+        params: bench::DownloadParams,
+        _: bench::DownloadResults,
+    ) -> Result<(), Error> {
         let params = params.get()?;
         let (bytes, into) = (params.get_bytes(), params.get_into()?);
         send(bytes, into).await
     }
 
-    async fn upload(self: Rc<Self>, _: bench::UploadParams, mut results: bench::UploadResults) -> Result<(), Error> {
+    async fn upload(
+        self: Rc<Self>,
+        _: bench::UploadParams,
+        mut results: bench::UploadResults,
+    ) -> Result<(), Error> {
         results.get().set_into(new_client(Receiving::default()));
         Ok(())
     }
 
-    async fn subscribe(self: Rc<Self>, params: bench::SubscribeParams, _: bench::SubscribeResults) -> Result<(), Error> {
-        self.subscribers.borrow_mut().push(params.get()?.get_consumer()?);
+    async fn subscribe(
+        self: Rc<Self>,
+        params: bench::SubscribeParams,
+        _: bench::SubscribeResults,
+    ) -> Result<(), Error> {
+        self.subscribers
+            .borrow_mut()
+            .push(params.get()?.get_consumer()?);
         Ok(())
     }
 
-    async fn publish(self: Rc<Self>, params: bench::PublishParams, _: bench::PublishResults) -> Result<(), Error> {
+    async fn publish(
+        self: Rc<Self>,
+        params: bench::PublishParams,
+        _: bench::PublishResults,
+    ) -> Result<(), Error> {
         let event = params.get()?.get_event();
         for subscriber in &*self.subscribers.borrow() {
             let mut request = subscriber.pushed_request();
@@ -135,8 +182,14 @@ impl bench::Server for Serving {
         Ok(())
     }
 
-    async fn value(self: Rc<Self>, params: bench::ValueParams, mut results: bench::ValueResults) -> Result<(), Error> {
-        results.get().set_value(new_client(Value(params.get()?.get_value())));
+    async fn value(
+        self: Rc<Self>,
+        params: bench::ValueParams,
+        mut results: bench::ValueResults,
+    ) -> Result<(), Error> {
+        results
+            .get()
+            .set_value(new_client(Value(params.get()?.get_value())));
         Ok(())
     }
 }
@@ -145,13 +198,21 @@ impl bench::Server for Serving {
 struct Value(i64);
 
 impl value::Server for Value {
-    async fn add(self: Rc<Self>, params: value::AddParams, mut results: value::AddResults) -> Result<(), Error> {
+    async fn add(
+        self: Rc<Self>,
+        params: value::AddParams,
+        mut results: value::AddResults,
+    ) -> Result<(), Error> {
         let sum = self.0.wrapping_add(params.get()?.get_b());
         results.get().set_sum(new_client(Value(sum)));
         Ok(())
     }
 
-    async fn read(self: Rc<Self>, _: value::ReadParams, mut results: value::ReadResults) -> Result<(), Error> {
+    async fn read(
+        self: Rc<Self>,
+        _: value::ReadParams,
+        mut results: value::ReadResults,
+    ) -> Result<(), Error> {
         results.get().set_value(self.0);
         Ok(())
     }
@@ -168,7 +229,11 @@ impl pieces::Server for Receiving {
         Ok(())
     }
 
-    async fn done(self: Rc<Self>, _: pieces::DoneParams, mut results: pieces::DoneResults) -> Result<(), Error> {
+    async fn done(
+        self: Rc<Self>,
+        _: pieces::DoneParams,
+        mut results: pieces::DoneResults,
+    ) -> Result<(), Error> {
         results.get().set_bytes(self.0.get());
         Ok(())
     }
@@ -190,7 +255,11 @@ async fn send(bytes: u64, into: pieces::Client) -> Result<(), Error> {
 struct Consuming(Arc<Tally>);
 
 impl consumer::Server for Consuming {
-    async fn pushed(self: Rc<Self>, params: consumer::PushedParams, _: consumer::PushedResults) -> Result<(), Error> {
+    async fn pushed(
+        self: Rc<Self>,
+        params: consumer::PushedParams,
+        _: consumer::PushedResults,
+    ) -> Result<(), Error> {
         self.0.received(params.get()?.get_event());
         Ok(())
     }
@@ -204,8 +273,12 @@ pub(crate) struct CapnpClient {
 
 impl CapnpClient {
     /// Lets futures that stay on a thread pass for ones that need not.
-    fn on_this_thread<T, F>(&self, call: impl FnOnce(bench::Client) -> F) -> impl Future<Output = Result<T>> + Send + use<T, F>
+    fn on_this_thread<T, C, F>(
+        &self,
+        call: C,
+    ) -> impl Future<Output = Result<T>> + Send + use<T, C, F>
     where
+        C: FnOnce(bench::Client) -> F,
         F: Future<Output = Result<T, Error>>,
     {
         let call = SendWrapper::new(call((*self.bench).clone()));
@@ -239,7 +312,9 @@ impl Client for CapnpClient {
             let receiving = Rc::new(Receiving::default());
             let mut request = bench.download_request();
             request.get().set_bytes(bytes);
-            request.get().set_into(::capnp_rpc::new_client_from_rc(receiving.clone()));
+            request
+                .get()
+                .set_into(::capnp_rpc::new_client_from_rc(receiving.clone()));
             request.send().promise.await?;
             Ok(receiving.0.get())
         })
@@ -263,7 +338,15 @@ impl Client for CapnpClient {
                 request.get().set_b(1);
                 value = request.send().pipeline.get_sum();
             }
-            Ok(Some(value.read_request().send().promise.await?.get()?.get_value()))
+            Ok(Some(
+                value
+                    .read_request()
+                    .send()
+                    .promise
+                    .await?
+                    .get()?
+                    .get_value(),
+            ))
         })
         .await
     }

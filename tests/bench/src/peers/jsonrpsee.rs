@@ -4,7 +4,10 @@
 //! - Events are pushed through subscriptions.
 //! - Its limits are raised beyond what the works need.
 
-use std::{sync::{Arc, Mutex}, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use ::jsonrpsee::{
     RpcModule, SubscriptionSink,
@@ -50,7 +53,9 @@ impl Peer for Jsonrpsee {
             .set_message_buffer_capacity(IN_FLIGHT)
             .enable_ws_ping(PingConfig::new())
             .build();
-        let server = ServerBuilder::with_config(config).build("127.0.0.1:0").await?;
+        let server = ServerBuilder::with_config(config)
+            .build("127.0.0.1:0")
+            .await?;
         let address = server.local_addr()?;
         let handle = server.start(methods()?);
         announce.at(address)?;
@@ -64,7 +69,9 @@ impl Peer for Jsonrpsee {
             .request_timeout(Duration::from_secs(3600))
             .build(format!("ws://{address}"))
             .await?;
-        Ok(JsonrpseeClient { client: Arc::new(client) })
+        Ok(JsonrpseeClient {
+            client: Arc::new(client),
+        })
     }
 }
 
@@ -77,17 +84,24 @@ fn methods() -> Result<RpcModule<Subscribers>> {
         Ok::<_, ErrorObjectOwned>(a.wrapping_add(b))
     })?;
     methods.register_method("echo", |params, _, _| params.one::<String>())?;
-    methods.register_subscription("subscribe", "event", "unsubscribe", |_, pending, subscribers, _| async move {
-        let sink = pending.accept().await?;
-        subscribers.lock().expect("no holder panics").push(sink.clone());
-        sink.closed().await;
-        Ok(())
-    })?;
+    methods.register_subscription(
+        "subscribe",
+        "event",
+        "unsubscribe",
+        |_, pending, subscribers, _| async move {
+            let sink = pending.accept().await?;
+            subscribers
+                .lock()
+                .expect("no holder panics")
+                .push(sink.clone());
+            sink.closed().await;
+            Ok(())
+        },
+    )?;
     methods.register_async_method("publish", |params, subscribers, _| async move {
         let event: i64 = params.one()?;
-        let text = serde_json::value::to_raw_value(&event).map_err(|error| {
-            ErrorObjectOwned::owned(1, error.to_string(), None::<()>)
-        })?;
+        let text = serde_json::value::to_raw_value(&event)
+            .map_err(|error| ErrorObjectOwned::owned(1, error.to_string(), None::<()>))?;
         let sinks = subscribers.lock().expect("no holder panics").clone();
         for sink in sinks {
             // a consumer that is gone misses it
@@ -116,7 +130,10 @@ impl Client for JsonrpseeClient {
     }
 
     async fn subscribe(&self, tally: Arc<Tally>) -> Result<()> {
-        let mut events = self.client.subscribe::<i64, _>("subscribe", rpc_params![], "unsubscribe").await?;
+        let mut events = self
+            .client
+            .subscribe::<i64, _>("subscribe", rpc_params![], "unsubscribe")
+            .await?;
         tokio::spawn(async move {
             // it ends with the connection
             while let Some(Ok(event)) = events.next().await {

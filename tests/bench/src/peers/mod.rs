@@ -202,7 +202,12 @@ const NO_COMPILER: &str = "its schema needs the program `capnp` when this is bui
 
 /// What the program was built without, and why.
 pub(crate) const LEFT_OUT: &[(&str, &str)] = if cfg!(not(feature = "peers")) {
-    &[("tarpc", NOT_ASKED), ("tonic", NOT_ASKED), ("capnp-rpc", NOT_ASKED), ("jsonrpsee", NOT_ASKED)]
+    &[
+        ("tarpc", NOT_ASKED),
+        ("tonic", NOT_ASKED),
+        ("capnp-rpc", NOT_ASKED),
+        ("jsonrpsee", NOT_ASKED),
+    ]
 } else if cfg!(not(has_capnp)) {
     &[("capnp-rpc", NO_COMPILER)]
 } else {

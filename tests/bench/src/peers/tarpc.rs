@@ -67,13 +67,18 @@ impl Peer for Tarpc {
     async fn serve(announce: Announce) -> Result<()> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         announce.at(listener.local_addr()?)?;
-        let serving = Serving { events: Arc::new(watch::Sender::new(0)) };
+        let serving = Serving {
+            events: Arc::new(watch::Sender::new(0)),
+        };
         loop {
             let (stream, _) = listener.accept().await?;
             stream.set_nodelay(true)?;
             let framed = LengthDelimitedCodec::builder().new_framed(stream);
-            let config = server::Config { pending_response_buffer: IN_FLIGHT };
-            let channel = BaseChannel::new(config, serde_transport::new(framed, Bincode::default()));
+            let config = server::Config {
+                pending_response_buffer: IN_FLIGHT,
+            };
+            let channel =
+                BaseChannel::new(config, serde_transport::new(framed, Bincode::default()));
             let calls = channel.execute(serving.clone().serve());
             tokio::spawn(calls.for_each(async |call| {
                 tokio::spawn(call);
@@ -87,8 +92,12 @@ impl Peer for Tarpc {
         let framed = LengthDelimitedCodec::builder().new_framed(stream);
         let mut config = client::Config::default();
         config.max_in_flight_requests = IN_FLIGHT;
-        let client = BenchClient::new(config, serde_transport::new(framed, Bincode::default())).spawn();
-        Ok(TarpcClient { client, subscribed: Arc::default() })
+        let client =
+            BenchClient::new(config, serde_transport::new(framed, Bincode::default())).spawn();
+        Ok(TarpcClient {
+            client,
+            subscribed: Arc::default(),
+        })
     }
 }
 
@@ -116,7 +125,11 @@ impl Bench for Serving {
 
     async fn next(self, _: context::Context, after: i64) -> Option<i64> {
         let mut events = self.events.subscribe();
-        events.wait_for(|event| *event > after).await.ok().map(|event| *event)
+        events
+            .wait_for(|event| *event > after)
+            .await
+            .ok()
+            .map(|event| *event)
     }
 
     async fn publish(self, _: context::Context, event: i64) {
@@ -155,10 +168,13 @@ impl Client for TarpcClient {
     }
 
     async fn download(&self, bytes: u64) -> Result<u64> {
-        let calls = stream::iter(pieces(bytes)).map(|piece| {
-            let client = self.client.clone();
-            async move { Ok::<_, anyhow::Error>(client.download(context(), piece).await?.len() as u64) }
-        });
+        let calls =
+            stream::iter(pieces(bytes)).map(|piece| {
+                let client = self.client.clone();
+                async move {
+                    Ok::<_, anyhow::Error>(client.download(context(), piece).await?.len() as u64)
+                }
+            });
         sum(calls.buffer_unordered(PIECES)).await
     }
 
@@ -180,7 +196,11 @@ impl Client for TarpcClient {
                 tally.received(event);
             }
         });
-        let before = self.subscribed.lock().map_err(|_| anyhow!("a holder panicked"))?.replace(pending.abort_handle());
+        let before = self
+            .subscribed
+            .lock()
+            .map_err(|_| anyhow!("a holder panicked"))?
+            .replace(pending.abort_handle());
         if let Some(before) = before {
             before.abort();
         }

@@ -53,13 +53,18 @@ impl Peer for Tonic {
         announce.at(listener.local_addr()?)?;
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let service = BenchServer::new(Serving::default());
-        Server::builder().add_service(service).serve_with_incoming(incoming).await?;
+        Server::builder()
+            .add_service(service)
+            .serve_with_incoming(incoming)
+            .await?;
         Ok(())
     }
 
     async fn connect(address: &str) -> Result<TonicClient> {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))?.tcp_nodelay(true);
-        Ok(TonicClient { client: BenchClient::new(endpoint.connect().await?) })
+        Ok(TonicClient {
+            client: BenchClient::new(endpoint.connect().await?),
+        })
     }
 }
 
@@ -79,14 +84,19 @@ impl Bench for Serving {
 
     async fn add(&self, request: Request<Numbers>) -> Result<Response<Number>, Status> {
         let Numbers { a, b } = request.into_inner();
-        Ok(Response::new(Number { value: a.wrapping_add(b) }))
+        Ok(Response::new(Number {
+            value: a.wrapping_add(b),
+        }))
     }
 
     async fn echo(&self, request: Request<Piece>) -> Result<Response<Piece>, Status> {
         Ok(Response::new(request.into_inner()))
     }
 
-    async fn download(&self, request: Request<Number>) -> Result<Response<Self::DownloadStream>, Status> {
+    async fn download(
+        &self,
+        request: Request<Number>,
+    ) -> Result<Response<Self::DownloadStream>, Status> {
         let pieces = pieces(request.into_inner().value as u64);
         Ok(Response::new(Box::pin(stream::iter(pieces.map(Ok)))))
     }
@@ -99,9 +109,15 @@ impl Bench for Serving {
         Ok(Response::new(Number { value }))
     }
 
-    async fn subscribe(&self, _: Request<Nothing>) -> Result<Response<Self::SubscribeStream>, Status> {
+    async fn subscribe(
+        &self,
+        _: Request<Nothing>,
+    ) -> Result<Response<Self::SubscribeStream>, Status> {
         let (events, pushed) = mpsc::unbounded_channel();
-        self.subscribers.lock().expect("no holder panics").push(events);
+        self.subscribers
+            .lock()
+            .expect("no holder panics")
+            .push(events);
         let pushed = stream::unfold(pushed, async |mut pushed| {
             let value = pushed.recv().await?;
             Some((Ok(Number { value }), pushed))
@@ -111,7 +127,10 @@ impl Bench for Serving {
 
     async fn publish(&self, request: Request<Number>) -> Result<Response<Nothing>, Status> {
         let event = request.into_inner().value;
-        self.subscribers.lock().expect("no holder panics").retain(|events| events.send(event).is_ok());
+        self.subscribers
+            .lock()
+            .expect("no holder panics")
+            .retain(|events| events.send(event).is_ok());
         Ok(Response::new(Nothing {}))
     }
 }
@@ -121,7 +140,9 @@ fn pieces(bytes: u64) -> impl Iterator<Item = Piece> + Send + 'static {
     let piece = floor::PIECE as u64;
     (0..bytes.div_ceil(piece)).map(move |at| {
         let length = (bytes - at * piece).min(piece);
-        Piece { data: Bytes::from_static(&floor::ZEROS[..length as usize]) }
+        Piece {
+            data: Bytes::from_static(&floor::ZEROS[..length as usize]),
+        }
     })
 }
 
@@ -140,7 +161,12 @@ impl TonicClient {
 
 impl Client for TonicClient {
     async fn add(&self, a: i64, b: i64) -> Result<i64> {
-        Ok(self.client().add(Numbers { a, b }).await?.into_inner().value)
+        Ok(self
+            .client()
+            .add(Numbers { a, b })
+            .await?
+            .into_inner()
+            .value)
     }
 
     async fn echo(&self, data: Bytes) -> Result<Bytes> {
@@ -148,7 +174,13 @@ impl Client for TonicClient {
     }
 
     async fn download(&self, bytes: u64) -> Result<u64> {
-        let mut pieces = self.client().download(Number { value: bytes as i64 }).await?.into_inner();
+        let mut pieces = self
+            .client()
+            .download(Number {
+                value: bytes as i64,
+            })
+            .await?
+            .into_inner();
         let mut received = 0;
         while let Some(piece) = pieces.message().await? {
             received += piece.data.len() as u64;
@@ -157,7 +189,12 @@ impl Client for TonicClient {
     }
 
     async fn upload(&self, bytes: u64) -> Result<u64> {
-        Ok(self.client().upload(stream::iter(pieces(bytes))).await?.into_inner().value as u64)
+        Ok(self
+            .client()
+            .upload(stream::iter(pieces(bytes)))
+            .await?
+            .into_inner()
+            .value as u64)
     }
 
     async fn subscribe(&self, tally: Arc<Tally>) -> Result<()> {
