@@ -35,6 +35,7 @@ use crate::{
     unreachable_pub,
     missing_debug_implementations,
     clippy::all,
+    clippy::unimplemented,
     rust_2018_idioms
 )]
 mod bench_capnp {
