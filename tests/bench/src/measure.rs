@@ -14,6 +14,9 @@ use crate::{
 /// The longest that one measurement may take beside the time it is to last.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// The files that a process has open beside its connections, and some.
+const OTHER_FILES: u64 = 64;
+
 /// How a measurement is made.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Span {
@@ -120,6 +123,17 @@ impl Measured {
         if let Err(why) = (peer.supports)(work) {
             self.notes.insert(at, format!("not supported: {why}"));
             return;
+        }
+        match (
+            process::open_files(),
+            work.connections() as u64 + OTHER_FILES,
+        ) {
+            (Ok(most), needed) if most < needed => {
+                let why = format!("it takes {needed} open files, and `ulimit -n` is {most}");
+                self.notes.insert(at, why);
+                return;
+            }
+            _ => {}
         }
         let at_most = self.span.measured * 2 + PATIENCE;
         match process::run_measurement::<Vec<Sample>>(peer.name, work, &self.span, at_most) {

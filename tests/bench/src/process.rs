@@ -250,9 +250,14 @@ fn pin(core: usize) -> Result<()> {
 
 /// Allows as many open files as the system lets: a connection is one.
 pub(crate) fn raise_open_files() -> Result<()> {
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let most = open_files()?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     Ok(())
+}
+
+/// How many files a process may have open.
+pub(crate) fn open_files() -> Result<u64> {
+    Ok(getrlimit(Resource::RLIMIT_NOFILE)?.1)
 }
 
 fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {

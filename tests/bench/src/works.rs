@@ -141,6 +141,15 @@ impl Work {
         }
     }
 
+    /// How many connections it has open.
+    pub(crate) fn connections(self) -> usize {
+        match self {
+            Work::Push(n) | Work::Idle(n) => n + 1,
+            Work::Connections(n) => n,
+            _ => 1,
+        }
+    }
+
     /// The number in its name, and the kind of work it belongs to.
     pub(crate) fn number(self) -> Option<(&'static str, usize)> {
         let name = self.to_string();
