@@ -370,14 +370,15 @@ impl Bench<'_> {
         load: Load,
         unit: &str,
     ) -> Result<Vec<Sample>> {
-        let mut floods = tokio::task::JoinSet::new();
-        let mut meters = Vec::new();
+        // all before the first call: connecting would wait for its turn behind the calls
+        let mut clients = Vec::with_capacity(connections);
         for _ in 0..connections {
-            let (client, load, meter) = (
-                self.connect::<P>().await?,
-                load.clone(),
-                Meter::new(in_flight),
-            );
+            clients.push(self.connect::<P>().await?);
+        }
+        let mut floods = tokio::task::JoinSet::new();
+        let mut meters = Vec::with_capacity(connections);
+        for client in clients {
+            let (load, meter) = (load.clone(), Meter::new(in_flight));
             meters.push(meter.clone());
             floods.spawn(async move { client.flood(in_flight, load, meter).await });
         }
