@@ -5,6 +5,7 @@
 //! cargo run --release -p hbi-bench --features peers -- all    # tarpc, tonic, capnp-rpc, jsonrpsee too
 //! cargo run --release -p hbi-bench -- all --work pipe_64 --peer raw --peer rawmux --pin
 //! cargo run --release -p hbi-bench -- scale --chart target/charts
+//! cargo run --release -p hbi-bench --features allocations -- all   # counts allocations too
 //! ```
 //!
 //! # How it is kept honest
@@ -82,6 +83,9 @@ enum Command {
     /// Pass bytes on between a client and a server, late
     #[command(hide = true)]
     Relay { address: String, delay_ms: u64 },
+    /// Do a work of hbi so many times in this process and nothing else, for a tool that counts
+    #[command(hide = true)]
+    Repeat { work: Work, times: usize },
     /// Measure one work once
     #[command(hide = true)]
     Measure {
@@ -159,6 +163,7 @@ fn main() -> Result<()> {
         Command::Relay { address, delay_ms } => {
             process::relay(&address, Duration::from_millis(delay_ms))?;
         }
+        Command::Repeat { work, times } => process::repeat(work, times)?,
         Command::Measure { peer, work, span } => process::measure(&peer, work, &span.span()?)?,
     }
     Ok(())

@@ -19,7 +19,11 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{measure::Span, peers, relay, works::Work};
+use crate::{
+    measure::Span,
+    peers, relay,
+    works::{self, Work},
+};
 
 /// Counts the allocations of this process, which costs time: only where it is asked for.
 #[cfg(feature = "allocations")]
@@ -195,6 +199,11 @@ pub(crate) fn measure(peer: &str, work: Work, span: &Span) -> Result<()> {
     let samples = block_on((peers::named(peer)?.measure)(work, *span))?;
     println!("{}", serde_json::to_string(&samples)?);
     Ok(())
+}
+
+/// Does a work of hbi so many times in this process.
+pub(crate) fn repeat(work: Work, times: usize) -> Result<()> {
+    block_on(works::repeat(work, times))
 }
 
 /// Runs one measurement in a process of its own, which prints what `T` is read from.

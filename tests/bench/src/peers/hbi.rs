@@ -88,41 +88,55 @@ impl<O: Over> Peer for Hbi<O> {
 
     async fn serve(announce: Announce) -> Result<()> {
         let work = announce.work().unwrap_or(Work::Seq);
-        let subscribers = Subscribers::default();
-        let names: Arc<[String]> = match work {
-            Work::Methods(exposed) => (0..exposed).map(|which| format!("add_{which}")).collect(),
-            _ => Arc::default(),
-        };
-        let factory = move |peer: hbi::Peer| {
-            let (names, subscribers) = (names.clone(), subscribers.clone());
-            async move {
-                let host = ServerHost::new(Serving {
-                    po: peer.po(),
-                    subscribers,
-                });
-                let env = HostingEnv::new().service(host);
-                Ok(names.iter().fold(env, |env, name| {
-                    env.function(name, |a: i64, b: i64| a.wrapping_add(b))
-                }))
-            }
-        };
-        let options = Options::new().settings(settings(work)).connections(1 << 20);
-        let server = options.serve(O::address(), factory).await?;
+        let server = listen(&O::address(), work).await?;
         announce.at(server.address())?;
         std::future::pending().await
     }
 
     async fn connect(address: &str) -> Result<HbiClient> {
-        let tally = Arc::new(OnceLock::new());
-        let env = HostingEnv::new().service(ConsumerHost::new(Consuming(tally.clone())));
-        let connection = hbi::connect(address, env).await?;
-        Ok(HbiClient {
-            bench: ServerStub::new(&connection),
-            connection: Arc::new(connection),
-            tally,
-            texts: Arc::default(),
-        })
+        connect(address).await
     }
+}
+
+/// A server and a connection to it in this process, in memory.
+pub(crate) async fn in_memory(work: Work) -> Result<(hbi::Server, HbiClient)> {
+    let server = listen("mem://bench", work).await?;
+    let client = connect(&server.address().to_string()).await?;
+    Ok((server, client))
+}
+
+async fn listen(address: &str, work: Work) -> Result<hbi::Server> {
+    let subscribers = Subscribers::default();
+    let names: Arc<[String]> = match work {
+        Work::Methods(exposed) => (0..exposed).map(|which| format!("add_{which}")).collect(),
+        _ => Arc::default(),
+    };
+    let factory = move |peer: hbi::Peer| {
+        let (names, subscribers) = (names.clone(), subscribers.clone());
+        async move {
+            let host = ServerHost::new(Serving {
+                po: peer.po(),
+                subscribers,
+            });
+            let env = HostingEnv::new().service(host);
+            let add = |a: i64, b: i64| a.wrapping_add(b);
+            Ok(names.iter().fold(env, |env, name| env.function(name, add)))
+        }
+    };
+    let options = Options::new().settings(settings(work)).connections(1 << 20);
+    Ok(options.serve(address, factory).await?)
+}
+
+async fn connect(address: &str) -> Result<HbiClient> {
+    let tally = Arc::new(OnceLock::new());
+    let env = HostingEnv::new().service(ConsumerHost::new(Consuming(tally.clone())));
+    let connection = hbi::connect(address, env).await?;
+    Ok(HbiClient {
+        bench: ServerStub::new(&connection),
+        connection: Arc::new(connection),
+        tally,
+        texts: Arc::default(),
+    })
 }
 
 /// The limits that a work needs.

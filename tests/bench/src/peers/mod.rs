@@ -1,7 +1,7 @@
 //! The peers: what is measured, one file each, and what each must be able to do.
 
 mod floor;
-mod hbi;
+pub(crate) mod hbi;
 mod raw;
 mod rawmux;
 
@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use crate::{
     measure::Span,
     process::Announce,
-    works::{self, Load, Meter, Sample, Tally, Work},
+    works::{Bench, Load, Meter, Sample, Tally, Work},
 };
 
 /// A library, or a floor, that is measured.
@@ -138,28 +138,33 @@ pub(crate) trait Client: Clone + Send + Sync + 'static {
         meter: &Meter,
     ) -> impl Future<Output = Result<()>> + Send {
         async move {
-            let mut a = slot as i64;
             let mut which = slot;
             while !meter.is_stopped() {
-                let (sum, expected) = match &load {
-                    Load::Add => (self.add(a, 1).await?, a + 1),
-                    Load::Echo(payload) => (
-                        self.echo(payload.clone()).await?.len() as i64,
-                        payload.len() as i64,
-                    ),
-                    Load::Script(calls) => (self.script(*calls, a).await?, a + i64::from(*calls)),
-                    Load::Loop(calls) => {
-                        (self.loop_script(*calls, a).await?, a + i64::from(*calls))
-                    }
-                    Load::Methods(n) => (self.method(which % n, a).await?, a + 1),
-                    Load::Interned(n) => (self.interned(which % n, a).await?, a + 1),
-                };
-                if sum != expected {
-                    bail!("the peer says {sum}, not {expected}");
-                }
+                self.call(&load, which).await?;
                 meter.count(slot, 1);
-                a += 1;
                 which += in_flight;
+            }
+            Ok(())
+        }
+    }
+
+    /// One call, of those that differ this one.
+    fn call(&self, load: &Load, which: usize) -> impl Future<Output = Result<()>> + Send {
+        async move {
+            let a = which as i64;
+            let (sum, expected) = match load {
+                Load::Add => (self.add(a, 1).await?, a + 1),
+                Load::Echo(payload) => {
+                    let echoed = self.echo(payload.clone()).await?;
+                    (echoed.len() as i64, payload.len() as i64)
+                }
+                Load::Script(calls) => (self.script(*calls, a).await?, a + i64::from(*calls)),
+                Load::Loop(calls) => (self.loop_script(*calls, a).await?, a + i64::from(*calls)),
+                Load::Methods(n) => (self.method(which % n, a).await?, a + 1),
+                Load::Interned(n) => (self.interned(which % n, a).await?, a + 1),
+            };
+            if sum != expected {
+                bail!("the peer says {sum}, not {expected}");
             }
             Ok(())
         }
@@ -191,7 +196,7 @@ impl Entry {
             about: P::ABOUT,
             supports: P::supports,
             serve: |announce| Box::pin(P::serve(announce)),
-            measure: |work, span| Box::pin(async move { works::run::<P>(work, &span).await }),
+            measure: |work, span| Box::pin(async move { Bench::run::<P>(work, &span).await }),
         }
     }
 }

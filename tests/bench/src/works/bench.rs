@@ -1,23 +1,19 @@
-//! The works: what is measured, written once for all peers.
+//! How each work is measured.
 
 use std::{
-    fmt,
-    str::FromStr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tokio::{sync::Notify, time::sleep};
+use tokio::time::sleep;
 
+use super::{Load, Meter, Tally, Work};
 use crate::{
     measure::Span,
-    peers::{Client, Peer},
+    peers::{Client, Peer, hbi},
     process::{Server, Usage},
 };
 
@@ -28,181 +24,6 @@ const BULK_WARM_UP: u64 = 64 << 20;
 const ECHO: usize = 4096;
 /// Half of it on the way there, half on the way back.
 const ROUND_TRIP: Duration = Duration::from_millis(20);
-
-/// One work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Work {
-    /// One call at a time.
-    Seq,
-    /// So many calls in flight.
-    Pipe(usize),
-    /// 4 KiB there and back, 64 in flight.
-    Echo,
-    /// 1 GiB from server to client.
-    BulkDown,
-    /// 1 GiB from client to server.
-    BulkUp,
-    /// A small call at a time beside 1 GiB from server to client, on the same connection.
-    Hol,
-    /// So many calls of which each needs the result of the one before, far away.
-    Chain(u32),
-    /// An event pushed to so many consumers.
-    Push(usize),
-    /// A raw peer-script of so many calls, 64 in flight.
-    Script(u32),
-    /// A raw peer-script that makes so many calls in a loop, 64 in flight.
-    Loop(u32),
-    /// So many connections that do nothing.
-    Idle(usize),
-    /// 64 calls in flight, spread over so many connections.
-    Connections(usize),
-    /// 64 calls in flight, of as many different methods as are exposed.
-    Methods(usize),
-    /// 64 calls in flight, of as many different interned scripts.
-    Interned(usize),
-}
-
-type Numbered = (&'static str, fn(usize) -> Work);
-
-/// The works that take a number, by the part of their name before it.
-const NUMBERED: [Numbered; 9] = [
-    ("pipe", Work::Pipe),
-    ("chain", |n| Work::Chain(n as u32)),
-    ("push", Work::Push),
-    ("script", |n| Work::Script(n as u32)),
-    ("loop", |n| Work::Loop(n as u32)),
-    ("idle", Work::Idle),
-    ("connections", Work::Connections),
-    ("methods", Work::Methods),
-    ("interned", Work::Interned),
-];
-
-impl Work {
-    /// What `all` measures.
-    pub(crate) const ALL: [Work; 14] = [
-        Work::Seq,
-        Work::Pipe(1),
-        Work::Pipe(64),
-        Work::Pipe(1024),
-        Work::Echo,
-        Work::BulkDown,
-        Work::BulkUp,
-        Work::Hol,
-        Work::Chain(8),
-        Work::Push(1000),
-        Work::Script(1),
-        Work::Script(3),
-        Work::Loop(3),
-        Work::Idle(2000),
-    ];
-
-    /// What `scale` measures, each kind in ascending order.
-    pub(crate) fn scale() -> Vec<Work> {
-        let tens = |up_to: u32| (0..=up_to).map(|power| 10_usize.pow(power));
-        let mut works: Vec<Work> = tens(5).map(Work::Pipe).collect();
-        works.extend(tens(4).map(Work::Connections));
-        works.extend(tens(4).map(Work::Methods));
-        works.extend(tens(5).map(Work::Interned));
-        works
-    }
-
-    pub(crate) fn about(self) -> String {
-        match self {
-            Work::Seq => "one call at a time".into(),
-            Work::Pipe(n) => format!("{n} call(s) in flight on one connection"),
-            Work::Echo => "4 KiB there and back, 64 in flight".into(),
-            Work::BulkDown => "1 GiB from server to client".into(),
-            Work::BulkUp => "1 GiB from client to server".into(),
-            Work::Hol => {
-                "one small call at a time beside 1 GiB from server to client, same connection"
-                    .into()
-            }
-            Work::Chain(n) => format!("{n} dependent calls over a round trip of 20 ms"),
-            Work::Push(n) => format!("an event pushed to {n} consumers, each on its connection"),
-            Work::Script(n) => format!("a raw peer-script of {n} call(s), 64 in flight"),
-            Work::Loop(n) => {
-                format!("a raw peer-script that makes {n} call(s) in a loop, 64 in flight")
-            }
-            Work::Idle(n) => format!("memory of {n} idle connections, each after one call"),
-            Work::Connections(n) => format!("at least 64 calls in flight over {n} connections"),
-            Work::Methods(n) => format!("64 calls in flight, of {n} exposed methods in turn"),
-            Work::Interned(n) => format!("64 calls in flight, of {n} interned scripts in turn"),
-        }
-    }
-
-    /// The metric that the spread, the ratio and the charts are of.
-    pub(crate) fn metric(self) -> &'static str {
-        match self {
-            Work::Seq => "p50",
-            Work::Hol => "p99",
-            Work::Chain(_) => "time",
-            Work::Idle(_) => "server memory",
-            _ => "rate",
-        }
-    }
-
-    /// How many connections it has open.
-    pub(crate) fn connections(self) -> usize {
-        match self {
-            Work::Push(n) | Work::Idle(n) => n + 1,
-            Work::Connections(n) => n,
-            _ => 1,
-        }
-    }
-
-    /// The number in its name, and the kind of work it belongs to.
-    pub(crate) fn number(self) -> Option<(&'static str, usize)> {
-        let name = self.to_string();
-        let (_, number) = name.rsplit_once('_')?;
-        let number = number.parse().ok()?;
-        let (kind, _) = NUMBERED.iter().find(|(_, make)| make(number) == self)?;
-        Some((kind, number))
-    }
-}
-
-impl fmt::Display for Work {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Work::Seq => f.write_str("seq"),
-            Work::Pipe(n) => write!(f, "pipe_{n}"),
-            Work::Echo => f.write_str("echo_4k"),
-            Work::BulkDown => f.write_str("bulk_down"),
-            Work::BulkUp => f.write_str("bulk_up"),
-            Work::Hol => f.write_str("hol"),
-            Work::Chain(n) => write!(f, "chain_{n}"),
-            Work::Push(n) => write!(f, "push_{n}"),
-            Work::Script(n) => write!(f, "script_{n}"),
-            Work::Loop(n) => write!(f, "loop_{n}"),
-            Work::Idle(n) => write!(f, "idle_{n}"),
-            Work::Connections(n) => write!(f, "connections_{n}"),
-            Work::Methods(n) => write!(f, "methods_{n}"),
-            Work::Interned(n) => write!(f, "interned_{n}"),
-        }
-    }
-}
-
-impl FromStr for Work {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        if let Some(work) = Work::ALL.into_iter().find(|work| work.to_string() == name) {
-            return Ok(work);
-        }
-        let numbered = name.rsplit_once('_').and_then(|(kind, number)| {
-            let number = number
-                .parse()
-                .ok()
-                .filter(|number| (1..=1_000_000).contains(number))?;
-            let (_, make) = NUMBERED.iter().find(|(known, _)| *known == kind)?;
-            Some(make(number))
-        });
-        numbered.ok_or_else(|| {
-            let known = Work::ALL.map(|work| work.to_string()).join(", ");
-            let kinds = NUMBERED.map(|(kind, _)| format!("{kind}_N")).join(", ");
-            format!("the works are {known}; with another number {kinds}")
-        })
-    }
-}
 
 /// One figure of one measurement.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -222,131 +43,80 @@ impl Sample {
     }
 }
 
-/// What calls are made by [`Client::flood`].
-#[derive(Debug, Clone)]
-pub(crate) enum Load {
-    /// `add`.
-    Add,
-    /// `echo` of these bytes.
-    Echo(Bytes),
-    /// `script` of so many calls.
-    Script(u32),
-    /// `loop_script` of so many calls.
-    Loop(u32),
-    /// `method` of each of so many in turn.
-    Methods(usize),
-    /// `interned` of each of so many in turn.
-    Interned(usize),
-}
-
-/// Counts what [`Client::flood`] does, and tells it when to stop.
-#[derive(Debug)]
-pub(crate) struct Meter {
-    stopped: AtomicBool,
-    /// One for each call in flight, so that counting costs no locked instruction.
-    counts: Vec<AtomicU64>,
-}
-
-impl Meter {
-    fn new(in_flight: usize) -> Arc<Self> {
-        let counts = (0..in_flight).map(|_| AtomicU64::new(0)).collect();
-        Arc::new(Self {
-            stopped: AtomicBool::new(false),
-            counts,
-        })
-    }
-
-    pub(crate) fn is_stopped(&self) -> bool {
-        self.stopped.load(Ordering::Relaxed)
-    }
-
-    /// Counts calls that ended; `slot` has a single counter.
-    pub(crate) fn count(&self, slot: usize, calls: u64) {
-        let count = &self.counts[slot];
-        count.store(count.load(Ordering::Relaxed) + calls, Ordering::Relaxed);
-    }
-
-    fn calls(&self) -> u64 {
-        self.counts
-            .iter()
-            .map(|count| count.load(Ordering::Relaxed))
-            .sum()
-    }
-}
-
-/// Counts the events that consumers received.
-#[derive(Debug, Default)]
-pub(crate) struct Tally {
-    event: AtomicI64,
-    missing: AtomicU64,
-    complete: Notify,
-    wrong: AtomicBool,
-}
-
-impl Tally {
-    /// A consumer received this event.
-    pub(crate) fn received(&self, event: i64) {
-        if event != self.event.load(Ordering::Relaxed) {
-            self.wrong.store(true, Ordering::Relaxed);
-        }
-        if self.missing.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.complete.notify_one();
-        }
-    }
-
-    fn expect(&self, event: i64, consumers: usize) {
-        self.event.store(event, Ordering::Relaxed);
-        self.missing.store(consumers as u64, Ordering::Relaxed);
-    }
-}
-
-/// Measures one work once.
-pub(crate) async fn run<P: Peer>(work: Work, span: &Span) -> Result<Vec<Sample>> {
-    let bench = Bench {
-        server: Server::start(P::NAME, work)?,
-        span,
+/// Does a work of hbi so many times, in memory.
+pub(crate) async fn repeat(work: Work, times: usize) -> Result<()> {
+    let (in_flight, load) = match work {
+        Work::Seq => (1, Load::Add),
+        Work::Pipe(n) => (n, Load::Add),
+        Work::Script(calls) => (64, Load::Script(calls)),
+        Work::Loop(calls) => (64, Load::Loop(calls)),
+        _ => bail!("{work} cannot be repeated"),
     };
-    match work {
-        Work::Seq => bench.seq::<P>().await,
-        Work::Pipe(n) => bench.flood::<P>(1, n, Load::Add, "calls/s").await,
-        Work::Echo => {
-            let payload = Bytes::from(vec![b'x'; ECHO]);
-            bench
-                .flood::<P>(1, 64, Load::Echo(payload), "calls/s")
-                .await
-        }
-        Work::BulkDown => bench.bulk::<P>(true).await,
-        Work::BulkUp => bench.bulk::<P>(false).await,
-        Work::Hol => bench.hol::<P>().await,
-        Work::Chain(steps) => bench.chain::<P>(steps).await,
-        Work::Push(consumers) => bench.push::<P>(consumers).await,
-        Work::Script(calls) => {
-            bench
-                .flood::<P>(1, 64, Load::Script(calls), "scripts/s")
-                .await
-        }
-        Work::Loop(calls) => {
-            bench
-                .flood::<P>(1, 64, Load::Loop(calls), "scripts/s")
-                .await
-        }
-        Work::Idle(connections) => bench.idle::<P>(connections).await,
-        Work::Connections(n) => {
-            bench
-                .flood::<P>(n, 64_usize.div_ceil(n), Load::Add, "calls/s")
-                .await
-        }
-        Work::Methods(n) => bench.flood::<P>(1, 64, Load::Methods(n), "calls/s").await,
-        Work::Interned(n) => bench.flood::<P>(1, 64, Load::Interned(n), "calls/s").await,
+    let (_server, client) = hbi::in_memory(work).await?;
+    let mut tasks = tokio::task::JoinSet::new();
+    for slot in 0..in_flight {
+        let (client, load) = (client.clone(), load.clone());
+        tasks.spawn(async move {
+            for which in (slot..times).step_by(in_flight) {
+                client.call(&load, which).await?;
+            }
+            anyhow::Ok(())
+        });
     }
+    while let Some(ended) = tasks.join_next().await {
+        ended??;
+    }
+    Ok(())
 }
 
-struct Bench<'a> {
+/// A server that is measured, and how.
+pub(crate) struct Bench<'a> {
     server: Server,
     span: &'a Span,
 }
 
 impl Bench<'_> {
+    /// Measures one work once.
+    pub(crate) async fn run<P: Peer>(work: Work, span: &Span) -> Result<Vec<Sample>> {
+        let bench = Bench {
+            server: Server::start(P::NAME, work)?,
+            span,
+        };
+        match work {
+            Work::Seq => bench.seq::<P>().await,
+            Work::Pipe(n) => bench.flood::<P>(1, n, Load::Add, "calls/s").await,
+            Work::Echo => {
+                let payload = Bytes::from(vec![b'x'; ECHO]);
+                bench
+                    .flood::<P>(1, 64, Load::Echo(payload), "calls/s")
+                    .await
+            }
+            Work::BulkDown => bench.bulk::<P>(true).await,
+            Work::BulkUp => bench.bulk::<P>(false).await,
+            Work::Hol => bench.hol::<P>().await,
+            Work::Chain(steps) => bench.chain::<P>(steps).await,
+            Work::Push(consumers) => bench.push::<P>(consumers).await,
+            Work::Script(calls) => {
+                bench
+                    .flood::<P>(1, 64, Load::Script(calls), "scripts/s")
+                    .await
+            }
+            Work::Loop(calls) => {
+                bench
+                    .flood::<P>(1, 64, Load::Loop(calls), "scripts/s")
+                    .await
+            }
+            Work::Idle(connections) => bench.idle::<P>(connections).await,
+            Work::Connections(n) => {
+                bench
+                    .flood::<P>(n, 64_usize.div_ceil(n), Load::Add, "calls/s")
+                    .await
+            }
+            Work::Methods(n) => bench.flood::<P>(1, 64, Load::Methods(n), "calls/s").await,
+            Work::Interned(n) => bench.flood::<P>(1, 64, Load::Interned(n), "calls/s").await,
+        }
+    }
+
     async fn connect<P: Peer>(&self) -> Result<P::Client> {
         P::connect(self.server.address())
             .await
@@ -409,9 +179,7 @@ impl Bench<'_> {
                 bail!("the calls ended before the time was over");
             }
         };
-        meters
-            .iter()
-            .for_each(|meter| meter.stopped.store(true, Ordering::Relaxed));
+        meters.iter().for_each(|meter| meter.stop());
         while let Some(ended) = floods.join_next().await {
             ended??;
         }
@@ -504,13 +272,10 @@ impl Bench<'_> {
                 tally.expect(*event, consumers);
                 let pushed = Instant::now();
                 publisher.publish(*event).await?;
-                tally.complete.notified().await;
+                tally.complete().await;
                 times.push(pushed.elapsed());
             }
-            ensure!(
-                !tally.wrong.load(Ordering::Relaxed),
-                "a consumer received a wrong event"
-            );
+            ensure!(!tally.is_wrong(), "a consumer received a wrong event");
             anyhow::Ok((start.elapsed(), times))
         };
         push_for(&mut event, self.span.warm_up()).await?;
@@ -608,16 +373,6 @@ impl BothUsage {
             ));
         }
         samples
-    }
-}
-
-impl Load {
-    /// How many calls it takes until each that is different was made once.
-    fn distinct(&self) -> u64 {
-        match self {
-            Load::Methods(n) | Load::Interned(n) => *n as u64,
-            _ => 0,
-        }
     }
 }
 
