@@ -32,9 +32,10 @@ use crate::{
     wire::mux::{Body, CoId, Event, Open, Output, Violation},
 };
 
-/// The smallest and the largest read buffer.
+/// The smallest and the largest read buffer. Bulk keeps hold of the buffer it came in, so the next
+/// is a new one: a larger one than this would be mapped by the system each time, page by page.
 const READ_LEAST: usize = 2 << 10;
-const READ_MOST: usize = 256 << 10;
+const READ_MOST: usize = 64 << 10;
 
 /// Landing stops while this much of answers waits to be written; reading never does.
 const BACKLOG: usize = 1 << 20;
