@@ -13,11 +13,12 @@ use tokio::{
 
 use crate::{peers::socket_path, process::Announce};
 
-/// Relays between clients and the server at `address`, an absolute path or a TCP address, with a
-/// scheme before it or without.
+/// Relays between clients and the server at `address`, an absolute path or a TCP address, with or
+/// without a scheme before it and a fragment behind it.
 pub(crate) async fn serve(address: &str, delay: Duration, announce: Announce) -> Result<()> {
     let at = address.find("://").map_or(0, |at| at + 3);
     let (scheme, address) = address.split_at(at);
+    let (address, fragment) = address.split_at(address.find('#').unwrap_or(address.len()));
     if address.starts_with('/') {
         let path = socket_path("relay");
         let listener = UnixListener::bind(&path)?;
@@ -29,7 +30,7 @@ pub(crate) async fn serve(address: &str, delay: Duration, announce: Announce) ->
         }
     }
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    announce.at(format!("{scheme}{}", listener.local_addr()?))?;
+    announce.at(format!("{scheme}{}{fragment}", listener.local_addr()?))?;
     loop {
         let (near, _) = listener.accept().await?;
         let far = TcpStream::connect(address).await?;

@@ -11,13 +11,14 @@ use std::{
     collections::HashMap,
     fmt::Write as _,
     marker::PhantomData,
+    path::PathBuf,
     sync::{Arc, Mutex, OnceLock},
 };
 
 use anyhow::{Result, bail};
 use bytes::Bytes;
 use futures_util::stream;
-use hbi::{Connection, Data, HostingEnv, Options, PostingEnd, Settings};
+use hbi::{Connection, Data, Defences, HostingEnv, Options, PostingEnd, Settings, tls::ServerTls};
 
 use super::{Client, Peer, floor, socket_path};
 use crate::{
@@ -70,6 +71,7 @@ macro_rules! over {
 
 over! {
     Tcp: "hbi-tcp", "hbi, mux wire over TCP", "tcp://127.0.0.1:0";
+    Tls: "hbi-tls", "hbi, mux wire over TLS 1.3", "tls://127.0.0.1:0";
     Unix: "hbi-unix", "hbi, mux wire over a Unix socket", format!("unix://{}", socket_path("hbi").display());
 }
 
@@ -123,7 +125,13 @@ async fn listen(address: &str, work: Work) -> Result<hbi::Server> {
             Ok(names.iter().fold(env, |env, name| env.function(name, add)))
         }
     };
-    let options = Options::new().settings(settings(work)).connections(1 << 20);
+    // all clients are of one address here
+    let mut defences = Defences::default();
+    (defences.connections, defences.connections_per_address) = (1 << 20, 1 << 20);
+    let mut options = Options::new().settings(settings(work)).defences(defences);
+    if address.starts_with("tls:") || address.starts_with("quic:") {
+        options = options.server_tls(ServerTls::self_signed(certificate(), &["127.0.0.1"])?);
+    }
     Ok(options.serve(address, factory).await?)
 }
 
@@ -137,6 +145,12 @@ async fn connect(address: &str) -> Result<HbiClient> {
         tally,
         texts: Arc::default(),
     })
+}
+
+/// Where the certificate is that servers of this program show. Their addresses tell clients which it
+/// is.
+fn certificate() -> PathBuf {
+    std::env::temp_dir().join("hbi-bench-certificate.pem")
 }
 
 /// The limits that a work needs.

@@ -227,6 +227,7 @@ pub(crate) fn all() -> Vec<Entry> {
         Entry::of::<rawmux::RawMux<floor::Unix>>(),
         Entry::of::<hbi::Hbi<hbi::Tcp>>(),
         Entry::of::<hbi::Hbi<hbi::Unix>>(),
+        Entry::of::<hbi::Hbi<hbi::Tls>>(),
         #[cfg(feature = "peers")]
         Entry::of::<tarpc::Tarpc>(),
         #[cfg(feature = "peers")]
