@@ -205,7 +205,7 @@ impl Starter {
         let link = Arc::clone(&self.link) as Arc<dyn Link>;
         let landing = Box::new(EnvLanding::new(env, hooks, &link));
         let driver = Driver::new(self.link, self.stream, landing);
-        driver.with_input(self.input).run().await;
+        Box::new(driver.with_input(self.input)).run().await;
     }
 
     /// Tells the peer why it is refused, and hangs up.

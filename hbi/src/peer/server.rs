@@ -169,9 +169,9 @@ async fn accept<F, R>(
             };
             let admitted = async {
                 match &entered {
-                    Ok(entered) => admit(&options, arrived, entered).await,
+                    Ok(entered) => Box::pin(admit(&options, arrived, entered)).await,
                     Err(reason) => {
-                        turn_away(&options, arrived, reason).await;
+                        Box::pin(turn_away(&options, arrived, reason)).await;
                         None
                     }
                 }
@@ -222,11 +222,12 @@ where
         Some(Ok(Err(error))) => Err(error.to_string()),
         Some(Err(_)) | None => Err("making the environment failed".to_owned()),
     };
+    drop(making);
     match made {
         Ok((env, hooks)) => driver.run(env, hooks).await,
         Err(reason) => {
             tracing::info!(target: "hbi", %reason, "a peer was refused");
-            driver.refuse(Kind::Refused, &reason).await;
+            Box::pin(driver.refuse(Kind::Refused, &reason)).await;
         }
     }
 }
