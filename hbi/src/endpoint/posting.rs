@@ -252,6 +252,7 @@ impl PoCo<Sending> {
             arguments: &[0x90],
             handles: &mut handles,
             deadline: self.deadline.or_else(|| default_deadline(&*self.link)),
+            watched: false,
         };
         let co = PostingEnd::new(Arc::clone(&self.link))
             .open(request)
