@@ -46,6 +46,7 @@
 //! - objects by reference: [`Reactor`]
 //! - peer-script: [`PostingEnd::script`], [`script!`](macro@script), [`env::Bounds`]
 //! - limits, deadlines: [`Settings`], [`Options`], [`Call::within`], [`Caller`]
+//! - connecting again: [`Options::reconnect`], [`Reconnect`]
 //! - errors: [`Error`], [`Kind`]
 //!
 //! # Features
@@ -75,7 +76,10 @@ pub use endpoint::{
 pub use env::{HostedCall, HostingEnv, Layer};
 pub use error::{Blame, Error, Failure, Kind, Place, Result};
 pub use hbi_macros::{Fields, Value, script, service};
-pub use peer::{Connection, Credentials, Defences, Options, Peer, Server, connect, serve};
+pub use peer::{
+    Backoff, Connection, Credentials, Defences, Options, Peer, Reconnect, ReconnectState, Server,
+    connect, serve,
+};
 pub use service::{
     Call, CallError, Exchange, Notify, Outbox, Policy, Reactor, Script, ScriptCall, all,
 };

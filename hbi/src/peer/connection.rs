@@ -13,7 +13,7 @@ use crate::{
 use bytes::BytesMut;
 
 /// How long a dropped connection may take to finish what is under way.
-const GOODBYE: Duration = Duration::from_secs(5);
+pub(super) const GOODBYE: Duration = Duration::from_secs(5);
 
 /// The peer at the other end of a connection. A cheap handle, which does not keep it open.
 #[derive(Clone)]

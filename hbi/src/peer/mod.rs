@@ -5,10 +5,12 @@ mod connection;
 mod defences;
 mod identity;
 mod options;
+mod reconnect;
 mod server;
 
 pub use connection::{Connection, Peer};
 pub use defences::Defences;
 pub use identity::Credentials;
 pub use options::{Options, connect, serve};
+pub use reconnect::{Backoff, Reconnect, ReconnectState};
 pub use server::Server;

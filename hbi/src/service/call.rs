@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
     marker::PhantomData,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard},
@@ -139,6 +139,35 @@ impl<T, E> Call<T, E> {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
 
+    /// Fails where the call is not one to this peer.
+    pub(crate) fn check_peer(&self, peer: &PostingEnd) -> Result<(), Error> {
+        if self.po().is_of(peer) {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::Misuse,
+            "the call goes to another connection than the one it was to be made of: make its stub \
+             of the peer that is handed over, each time",
+        ))
+    }
+
+    /// The answer, or hbi's error before the method's own is told from it: [`Self::failed_with`]
+    /// makes that of it.
+    pub(crate) async fn answer(&mut self) -> Result<T, Error>
+    where
+        T: DeserializeOwned + 'static,
+    {
+        poll_fn(|cx| self.poll_answer(cx)).await
+    }
+
+    /// What awaiting the call would fail with.
+    pub(crate) fn failed_with(&self, error: Error) -> E::Error
+    where
+        E: Outcome,
+    {
+        E::outcome(error, self.root)
+    }
+
     pub(super) fn po(&self) -> PostingEnd {
         match &*self.lock() {
             State::Ready(post) => post.po.clone(),
@@ -197,6 +226,19 @@ impl<T, E> Call<T, E> {
         }
     }
 
+    /// Whether all methods that it calls may safely run twice (`#[hbi(idempotent)]`). A call that was
+    /// sent, and a script, answers `false`.
+    pub fn is_idempotent(&self) -> bool {
+        match &*self.lock() {
+            State::Ready(post) => match post.text {
+                PostText::Path(method) | PostText::Method(method) => method.idempotent,
+                PostText::Free { .. } => false,
+            },
+            State::Shared(_, arg) => compose::nodes(arg).iter().all(|node| node.is_idempotent()),
+            State::Sent(..) | State::Over(_) => false,
+        }
+    }
+
     fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
         if let State::Shared(po, arg) = state {
@@ -236,23 +278,15 @@ impl<T, E> Call<T, E> {
     }
 }
 
-impl<T, E> Future for Call<T, E>
-where
-    T: DeserializeOwned + 'static,
-    E: Outcome,
-{
-    type Output = Result<T, E::Error>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        let root = this.root;
-        if let Err(error) = ready!(this.poll_sent(cx)) {
-            return Poll::Ready(Err(E::outcome(error, root)));
-        }
-        let state = this.state.get_mut().unwrap_or_else(|e| e.into_inner());
+impl<T: DeserializeOwned + 'static, E> Call<T, E> {
+    /// The answer, or whatever there is instead, before it is told apart.
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Error>> {
+        let root = self.root;
+        ready!(self.poll_sent(cx))?;
+        let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
         let State::Sent(po, co, text) = state else {
             let error = Error::new(Kind::Misuse, "this call was awaited to its end before");
-            return Poll::Ready(Err(E::outcome(error, root)));
+            return Poll::Ready(Err(error));
         };
         let link = po.link();
         let mut answer: Option<Result<T, ValueError>> = None;
@@ -268,7 +302,21 @@ where
             }),
         };
         *state = State::Over(po.clone());
-        Poll::Ready(result.map_err(|error| E::outcome(error, root)))
+        Poll::Ready(result)
+    }
+}
+
+impl<T, E> Future for Call<T, E>
+where
+    T: DeserializeOwned + 'static,
+    E: Outcome,
+{
+    type Output = Result<T, E::Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let root = self.root;
+        let answer = ready!(self.poll_answer(cx));
+        Poll::Ready(answer.map_err(|error| E::outcome(error, root)))
     }
 }
 
