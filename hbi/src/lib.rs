@@ -54,6 +54,7 @@
 //! - `script` (default): free peer-script, in Rhai on fibers. Without it this side still lands calls
 //!   and straight lines of calls, which is all that stubs and compositions send.
 //! - `checked`: [`script!`](macro@script) checks the syntax when the program compiles.
+//! - `balance`: one stub over several peers, `hbi::peer::balance`.
 //! - `tls`: `tls://` addresses; certificates are configured in `hbi::tls`.
 
 mod connection;

@@ -1,6 +1,8 @@
 //! Peers: connecting, serving, and the ends of connections.
 
 mod admission;
+#[cfg(feature = "balance")]
+pub mod balance;
 mod connection;
 mod defences;
 mod identity;

@@ -32,6 +32,8 @@ use crate::{
 pub struct Call<T, E = Error> {
     state: Mutex<State>,
     within: Option<Duration>,
+    /// Whether an answer that carries a stream or an object is an error.
+    plain: bool,
     /// The method whose error is an `E`.
     root: &'static str,
     answer: PhantomData<fn() -> (T, E)>,
@@ -130,6 +132,7 @@ impl<T, E> Call<T, E> {
         Self {
             state: Mutex::new(state),
             within: None,
+            plain: false,
             root,
             answer: PhantomData,
         }
@@ -149,6 +152,22 @@ impl<T, E> Call<T, E> {
             "the call goes to another connection than the one it was to be made of: make its stub \
              of the peer that is handed over, each time",
         ))
+    }
+
+    /// Fails where the call does not stand by itself, and sees to it that its answer does: neither
+    /// carries a stream or an object, which belong to one connection.
+    #[cfg(feature = "balance")]
+    pub(crate) fn check_plain(&mut self) -> Result<(), Error> {
+        self.plain = true;
+        let plain = match &*self.lock() {
+            State::Ready(post) => post.handles.is_empty(),
+            State::Shared(_, arg) => compose::nodes(arg).iter().all(|node| node.is_plain()),
+            State::Sent(..) | State::Over(_) => true,
+        };
+        match plain {
+            true => Ok(()),
+            false => Err(not_plain("an argument")),
+        }
     }
 
     /// The answer, or hbi's error before the method's own is told from it: [`Self::failed_with`]
@@ -281,7 +300,7 @@ impl<T, E> Call<T, E> {
 impl<T: DeserializeOwned + 'static, E> Call<T, E> {
     /// The answer, or whatever there is instead, before it is told apart.
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Error>> {
-        let root = self.root;
+        let (root, plain) = (self.root, self.plain);
         ready!(self.poll_sent(cx))?;
         let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
         let State::Sent(po, co, text) = state else {
@@ -290,9 +309,14 @@ impl<T: DeserializeOwned + 'static, E> Call<T, E> {
         };
         let link = po.link();
         let mut answer: Option<Result<T, ValueError>> = None;
-        let mut read = |bytes: &[u8], handles: &mut Handles| answer = Some(unpack(bytes, handles));
+        let mut carries = false;
+        let mut read = |bytes: &[u8], handles: &mut Handles| {
+            carries = !handles.is_empty();
+            answer = Some(unpack(bytes, handles));
+        };
         let polled = ready!(link.poll_reply(link, *co, cx, &mut read));
         let result = match (polled, answer) {
+            (Ok(()), Some(_)) if plain && carries => Err(not_plain("the answer").sent()),
             (Ok(()), Some(Ok(value))) => Ok(value),
             (Ok(()), Some(Err(error))) => Err(unfit::<T>(error, root)),
             (Ok(()), None) => Err(Error::new(Kind::Protocol, "an answer without a value")),
@@ -318,6 +342,17 @@ where
         let answer = ready!(self.poll_answer(cx));
         Poll::Ready(answer.map_err(|error| E::outcome(error, root)))
     }
+}
+
+#[cold]
+fn not_plain(what: &str) -> Error {
+    Error::new(
+        Kind::Misuse,
+        format!(
+            "{what} carries a stream or an object, which belongs to one connection: make the call \
+             with a stub of a peer of its own"
+        ),
+    )
 }
 
 #[cold]

@@ -98,6 +98,20 @@ impl Node {
         }
     }
 
+    /// Whether it is no value that carries a stream or an object.
+    #[cfg(feature = "balance")]
+    pub(super) fn is_plain(&self) -> bool {
+        match self {
+            Node::Value(packed) => {
+                let packed = packed.lock().unwrap_or_else(|e| e.into_inner());
+                packed
+                    .as_ref()
+                    .is_none_or(|packed| packed.handles().is_empty())
+            }
+            _ => true,
+        }
+    }
+
     fn children(&self) -> Vec<&Arg> {
         match self {
             Node::Value(_) | Node::Element | Node::Alone(_) | Node::Sent => Vec::new(),
