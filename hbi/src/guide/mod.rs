@@ -31,3 +31,6 @@ pub mod security {}
 
 #[doc = include_str!("testing.md")]
 pub mod testing {}
+
+#[doc = include_str!("text_wire.md")]
+pub mod text_wire {}

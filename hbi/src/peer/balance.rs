@@ -32,7 +32,7 @@ use tower::{
 use super::{Connection, Peer, Reconnect, reconnect::connected};
 use crate::{
     Call, Error, Kind, Result,
-    endpoint::BoxFuture,
+    endpoint::{BoxFuture, Encoding},
     service::{Outcome, Stub, Target},
 };
 
@@ -47,7 +47,8 @@ const PING: Duration = Duration::from_secs(5);
 ///
 /// A peer is pinged every 5 s, by a script that does nothing. One that does not answer within 5 s,
 /// that says goodbye or is disconnected gets no more calls until it answers again, or its
-/// [`Reconnect`] is connected again; a [`Connection`] that is gone is let go of.
+/// [`Reconnect`] is connected again; a [`Connection`] that is gone is let go of. On the text
+/// wire nothing is pinged.
 ///
 /// Only calls that stand by themselves go through it, one by one, each at any peer: what it takes is
 /// a [`Call`], so that no object by reference, conversation, stream of notifications or script with
@@ -157,11 +158,11 @@ impl<S: Stub> Balanced<S> {
             call.answer().await
         }
         .await;
-        answer.map_err(|error| {
+        answer.unwrap_or_else(|error: Error| {
             if error.is_disconnected() || error.is_not_landed() {
                 picked.sick();
             }
-            call.failed_with(error)
+            Err(call.failed_with(error))
         })
     }
 
@@ -309,6 +310,11 @@ impl Drop for Member {
 
 /// Pings a peer until it is gone, and keeps what is known of its health.
 async fn ping(shared: &Shared, peer: &Peer) {
+    if let Encoding::Literal(_) = peer.info().encoding {
+        // there a script that does not land ends the connection, and each peer reads its own kind
+        peer.wait_closed().await;
+        return;
+    }
     loop {
         tokio::select! {
             biased;

@@ -9,6 +9,7 @@ mod identity;
 mod options;
 mod reconnect;
 mod server;
+mod wire;
 
 pub use connection::{Connection, Peer};
 pub use defences::Defences;

@@ -197,7 +197,7 @@ impl Reconnect {
             }
             let again = attempt < ATTEMPTS && call.is_idempotent();
             match call.answer().await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => return answer,
                 Err(error) if again && (error.is_disconnected() || error.is_not_landed()) => {
                     last = Some((peer, call, error));
                 }

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 use super::{
@@ -18,9 +19,9 @@ use super::{
     post::{Manner, Post, PostText, StubMethod},
 };
 use crate::{
-    Error, Kind, PostingEnd,
-    endpoint::CoNumber,
-    value::{Handles, ValueError, unpack_from},
+    Data, Error, Kind, PostingEnd,
+    endpoint::{CoNumber, Encoding},
+    value::{Handles, Packed, ValueError, unpack_from},
 };
 
 /// A call of a peer's method, which answers a `T` or fails with an `E`.
@@ -74,6 +75,7 @@ impl<T, E> Call<T, E> {
             handles,
             parts,
             error,
+            ..
         } = arguments;
         if let (Some(arguments), None) = (parts, &error) {
             let sent = std::sync::atomic::AtomicBool::new(false);
@@ -170,11 +172,12 @@ impl<T, E> Call<T, E> {
         }
     }
 
-    /// The answer, or hbi's error before the method's own is told from it: [`Self::failed_with`]
-    /// makes that of it.
-    pub(crate) async fn answer(&mut self) -> Result<T, Error>
+    /// What awaiting the call gives; hbi's error apart, before the method's own is told from it:
+    /// [`Self::failed_with`] makes that of it.
+    pub(crate) async fn answer(&mut self) -> Result<Result<T, E::Error>, Error>
     where
         T: DeserializeOwned + 'static,
+        E: Outcome,
     {
         poll_fn(|cx| self.poll_answer(cx)).await
     }
@@ -266,12 +269,13 @@ impl<T, E> Call<T, E> {
         let State::Ready(post) = state else {
             return Poll::Ready(Ok(()));
         };
-        const CALL: Manner = Manner {
+        let manner = Manner {
             value: true,
             call: true,
             last: true,
+            data: post.is_text() && ends_in_data::<T>(),
         };
-        let opened = ready!(post.poll_open(CALL, self.within, cx));
+        let opened = ready!(post.poll_open(manner, self.within, cx));
         let po = post.po.clone();
         match opened {
             Ok(co) => {
@@ -297,9 +301,10 @@ impl<T, E> Call<T, E> {
     }
 }
 
-impl<T: DeserializeOwned + 'static, E> Call<T, E> {
-    /// The answer, or whatever there is instead, before it is told apart.
-    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Error>> {
+impl<T: DeserializeOwned + 'static, E: Outcome> Call<T, E> {
+    /// The answer, or the method's own error where the wire tells it apart; or hbi's error, before the
+    /// method's own is told from it.
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Result<T, E::Error>, Error>> {
         let (root, plain) = (self.root, self.plain);
         ready!(self.poll_sent(cx))?;
         let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
@@ -308,13 +313,26 @@ impl<T: DeserializeOwned + 'static, E> Call<T, E> {
             return Poll::Ready(Err(error));
         };
         let link = po.link();
+        let text_wire = matches!(link.info().encoding, Encoding::Literal(_));
         let mut answer: Option<Result<T, ValueError>> = None;
+        let mut other = None;
         let mut carries = false;
         let mut read = |bytes: &[u8], handles: &mut Handles| {
             carries = !handles.is_empty();
-            answer = Some(unpack(bytes, handles));
+            let unpacked = unpack(bytes, handles);
+            if unpacked.is_err() && text_wire {
+                other = Some(Packed::from_parts(
+                    Bytes::copy_from_slice(bytes),
+                    Handles::new(),
+                ));
+            }
+            answer = Some(unpacked);
         };
         let polled = ready!(link.poll_reply(link, *co, cx, &mut read));
+        if let Some(own) = other.and_then(E::own) {
+            *state = State::Over(po.clone());
+            return Poll::Ready(Ok(Err(own)));
+        }
         let result = match (polled, answer) {
             (Ok(()), Some(_)) if plain && carries => Err(not_plain("the answer").sent()),
             (Ok(()), Some(Ok(value))) => Ok(value),
@@ -326,7 +344,7 @@ impl<T: DeserializeOwned + 'static, E> Call<T, E> {
             }),
         };
         *state = State::Over(po.clone());
-        Poll::Ready(result)
+        Poll::Ready(result.map(Ok))
     }
 }
 
@@ -340,7 +358,7 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let root = self.root;
         let answer = ready!(self.poll_answer(cx));
-        Poll::Ready(answer.map_err(|error| E::outcome(error, root)))
+        Poll::Ready(answer.unwrap_or_else(|error| Err(E::outcome(error, root))))
     }
 }
 
@@ -353,6 +371,12 @@ fn not_plain(what: &str) -> Error {
              with a stub of a peer of its own"
         ),
     )
+}
+
+/// Whether a type is data, or has it at its end.
+fn ends_in_data<T>() -> bool {
+    let name = std::any::type_name::<T>().trim_end_matches([')', ',']);
+    name.ends_with(std::any::type_name::<Data>())
 }
 
 #[cold]
