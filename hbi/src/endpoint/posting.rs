@@ -49,6 +49,11 @@ impl PostingEnd {
         &self.link
     }
 
+    /// Whether both belong to one connection.
+    pub(crate) fn is_of(&self, other: &PostingEnd) -> bool {
+        Arc::ptr_eq(&self.link, &other.link)
+    }
+
     /// Facts about the connection: the peer's address, its identity.
     pub fn info(&self) -> &LinkInfo {
         self.link.info()

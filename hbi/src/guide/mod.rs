@@ -26,6 +26,9 @@ pub mod errors {}
 #[doc = include_str!("limits.md")]
 pub mod limits {}
 
+#[doc = include_str!("security.md")]
+pub mod security {}
+
 #[doc = include_str!("testing.md")]
 pub mod testing {}
 

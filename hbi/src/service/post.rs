@@ -23,6 +23,7 @@ pub struct StubMethod {
     pub(super) object_text: StubText,
     pub(super) name: &'static str,
     pub(super) parameters: usize,
+    pub(super) idempotent: bool,
 }
 
 impl StubMethod {
@@ -40,7 +41,14 @@ impl StubMethod {
             object_text: StubText::new(object_text, parameters + 1),
             name: last_segment(path),
             parameters,
+            idempotent: false,
         }
+    }
+
+    /// The same method, that may safely run twice.
+    pub const fn idempotent(mut self) -> Self {
+        self.idempotent = true;
+        self
     }
 }
 
