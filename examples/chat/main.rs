@@ -6,6 +6,7 @@ mod files;
 mod names;
 mod protocol;
 mod server;
+mod spam;
 mod store;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -36,6 +37,8 @@ enum Command {
     },
     /// Joins a chat.
     Join(client::Join),
+    /// Lets bots loose on a chat.
+    Spam(spam::Spam),
 }
 
 #[tokio::main]
@@ -43,6 +46,7 @@ async fn main() -> ExitCode {
     let done = match Options::parse().command {
         Command::Serve { addresses, dir } => serve(&addresses, dir).await,
         Command::Join(join) => client::join(join).await,
+        Command::Spam(spam) => spam::spam(spam).await,
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use hbi::{Connection, prelude::*};
 use hbi_examples::{Checked, Sum};
 use indicatif::ProgressBar;
@@ -30,6 +30,7 @@ use crate::{
     protocol::{
         ChatStub, ChatterHost, LINE, LOBBY, Msg, MsgsInRoom, RoomsStub, TransfersStub, Upload,
     },
+    spam::{Figures, LOOK, Plan, swarm},
 };
 
 /// How long a server may take to tell what it should.
@@ -108,7 +109,7 @@ impl Session {
             Command::ServerFiles => return self.server_files().await,
             Command::Upload(name) => self.upload(&name).await?,
             Command::Download(name) => self.download(&name).await?,
-            Command::Spam(_) => bail!("no bots here"),
+            Command::Spam(how) => return self.spam(&how).await,
             Command::Help => return Ok(HELP.to_owned()),
         }
         Ok(String::new())
