@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hbi_examples::Sum;
 use tokio::sync::{mpsc, watch};
 
+use super::input::Wanted;
 use crate::protocol::{Chatter, MsgsInRoom};
 
 /// What happened.
@@ -24,6 +25,10 @@ pub(super) enum Event {
     Left { nick: String, room: String },
     /// What you said under this number is kept.
     Said(i64),
+    /// Who is in the room.
+    Members(Vec<String>),
+    /// What may complete the line that is typed.
+    Candidates(Wanted, Vec<String>),
     /// What a command answers.
     Answer(String),
     /// What went wrong.

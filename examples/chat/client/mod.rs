@@ -2,10 +2,14 @@
 
 mod command;
 mod event;
+mod input;
+mod model;
 mod plain;
+mod screen;
 mod session;
+mod view;
 
-use std::path::PathBuf;
+use std::{io::IsTerminal, path::PathBuf, sync::Arc};
 
 use clap::Args;
 use tokio::sync::mpsc;
@@ -38,10 +42,19 @@ pub(crate) struct Join {
 pub(crate) async fn join(join: Join) -> anyhow::Result<()> {
     let (tell, events) = mpsc::channel(EVENTS);
     let session = Session::connect(&join.address, join.files, tell).await?;
+    let session = Arc::new(session);
     let mut first = vec![Command::Arrive];
     first.extend(join.nick.map(Command::Nick));
     first.extend(join.room.map(Command::Room));
-    let done = plain::run(&session, first, events).await;
-    session.close().await?;
-    done
+    let done = if join.plain || !std::io::stdout().is_terminal() {
+        plain::run(&session, first, events).await
+    } else {
+        screen::run(&session, join.address, first, events).await
+    };
+    done?;
+    // all tasks that shared it have ended
+    if let Some(session) = Arc::into_inner(session) {
+        session.close().await?;
+    }
+    Ok(())
 }

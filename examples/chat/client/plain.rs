@@ -92,6 +92,8 @@ fn show(session: &Session, event: Event, nick: &mut String) -> std::io::Result<(
                 line(&mut out, nick, &text)?;
             }
         }
+        // nobody asks for these here
+        Event::Members(_) | Event::Candidates(..) => {}
         Event::Answer(text) => writeln!(out, "{}", names::shown(&text))?,
         Event::Failed(why) => writeln!(out, "! {}", names::shown(&why))?,
         Event::Started(file) => {

@@ -46,6 +46,7 @@ pub(super) struct Session {
     tell: mpsc::Sender<Event>,
     files: PathBuf,
     place: watch::Receiver<(u64, String)>,
+    nick: Mutex<String>,
     /// What was said and is not acknowledged yet.
     saying: Mutex<HashMap<i64, String>>,
     sayings: AtomicI64,
@@ -77,6 +78,7 @@ impl Session {
             tell,
             files,
             place,
+            nick: Mutex::default(),
             saying: Mutex::default(),
             sayings: AtomicI64::new(1),
             ids: AtomicU64::new(1),
@@ -162,6 +164,7 @@ impl Session {
     /// Takes a nick.
     async fn nick(&self, nick: &str) -> anyhow::Result<()> {
         let nick = self.chat.set_nick(nick).await?;
+        nick.clone_into(&mut lock(&self.nick));
         self.tell(Event::Nick(nick)).await;
         Ok(())
     }
@@ -265,8 +268,10 @@ impl Session {
         let outcome = match written {
             Err(broken) => Err(broken.into()),
             Ok(_) if (sum.len(), sum.crc()) == (info.size, info.crc) => {
-                fs::rename(&partial, self.files.join(&kept)).await?;
-                Ok(done(name, "here", info.size, from, info.crc))
+                let target = self.free_name(&kept, info.crc).await?;
+                fs::rename(&partial, &target).await?;
+                let name = target.file_name().unwrap_or_default().to_string_lossy();
+                Ok(done(&name, "here", info.size, from, info.crc))
             }
             Ok(_) => {
                 fs::remove_file(&partial).await?;
@@ -275,6 +280,37 @@ impl Session {
         };
         self.ended(id, outcome).await;
         Ok(())
+    }
+
+    /// A path for a file that came, so that no other one is lost.
+    async fn free_name(&self, kept: &str, crc: u32) -> anyhow::Result<PathBuf> {
+        let mut path = self.files.join(kept);
+        for number in 2.. {
+            let Ok(mut file) = File::open(&path).await else {
+                break;
+            };
+            if checksum(&mut file).await? == crc {
+                break;
+            }
+            path = self.files.join(format!("{kept}~{number}"));
+        }
+        Ok(path)
+    }
+
+    /// Lets bots loose over this connection, whose nick and room are theirs until they are done.
+    async fn spam(&self, how: &str) -> anyhow::Result<String> {
+        let plan: Plan = how.parse().map_err(anyhow::Error::msg)?;
+        let (room, nick) = (self.room(), lock(&self.nick).clone());
+        let figures = Arc::new(Figures::new());
+        let peers = [self.connection.peer()];
+        let swarm = swarm(plan, &peers, &figures);
+        tokio::pin!(swarm);
+        while timeout(LOOK, &mut swarm).await.is_err() {
+            self.tell(Event::Answer(figures.now())).await;
+        }
+        self.nick(&nick).await?;
+        self.goto(&room).await?;
+        Ok(figures.summary())
     }
 
     async fn started(&self, name: &str, up: bool, size: u64, passed: Arc<Sum>) -> u64 {
