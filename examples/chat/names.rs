@@ -113,9 +113,9 @@ pub(crate) fn original(kept: &str) -> Option<String> {
             bytes.push(byte);
             continue;
         }
-        let digits = [rest.next()?, rest.next()?];
-        let digits = std::str::from_utf8(&digits).ok()?;
-        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        let mut digit = || char::from(rest.next()?).to_digit(16);
+        let byte = digit()? * 16 + digit()?;
+        bytes.push(u8::try_from(byte).ok()?);
     }
     String::from_utf8(bytes).ok()
 }
