@@ -357,3 +357,67 @@ async fn misuse_is_told_before_anything_is_sent() {
     let error = work.add(call, 1).await.unwrap_err();
     assert!(error.kind() == Kind::Misuse && !error.was_sent(), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn parallel_methods_of_one_connection_run_on_several_threads() {
+    #[hbi::service]
+    trait Compute {
+        /// Holds its thread until another call holds one as well.
+        #[hbi(parallel)]
+        async fn meet(&self) -> bool;
+        async fn add(&self, a: i64, b: i64) -> i64;
+    }
+    struct MyCompute {
+        both: std::sync::Barrier,
+        holding: tokio::sync::Semaphore,
+    }
+    impl Compute for std::sync::Arc<MyCompute> {
+        async fn meet(&self) -> bool {
+            self.holding.add_permits(1);
+            self.both.wait();
+            true
+        }
+        async fn add(&self, a: i64, b: i64) -> i64 {
+            a + b
+        }
+    }
+    let compute = std::sync::Arc::new(MyCompute {
+        both: std::sync::Barrier::new(2),
+        holding: tokio::sync::Semaphore::new(0),
+    });
+    let env = HostingEnv::new().service(ComputeHost::new(std::sync::Arc::clone(&compute)));
+    let pair = hbi::testing::pair(env, HostingEnv::new()).await.unwrap();
+    let stub = ComputeStub::new(&pair.client);
+    let first = stub.meet().send();
+    let _held = compute.holding.acquire().await.unwrap();
+    assert_eq!(stub.add(1, 2).await.unwrap(), 3, "while a thread is held");
+    // from a script as well
+    let second = pair.client.script::<bool>("compute::meet() == true").send();
+    assert!(first.await.unwrap() && second.await.unwrap());
+}
+
+#[tokio::test]
+async fn objects_that_the_peer_holds_are_bounded() {
+    let mut settings = hbi::Settings::default();
+    settings.objects = 2;
+    let Pair {
+        work,
+        peer: _peer,
+        server: _server,
+        ..
+    } = Transport::Mem
+        .pair_with(Options::new().settings(settings), Options::new(), |env| env)
+        .await;
+    let first = work.counter(1).await.unwrap();
+    let _second = work.counter(2).await.unwrap();
+    let error = work.counter(3).await.unwrap_err();
+    assert!(
+        error.is_limit() && error.to_string().contains("Settings::objects"),
+        "{error}"
+    );
+    assert_eq!(first.bump(1).await.unwrap(), 2, "the others are unharmed");
+    drop(first);
+    // the release travels ahead of the next call
+    let third = work.counter(3).await.unwrap();
+    assert_eq!(third.bump(1).await.unwrap(), 4);
+}

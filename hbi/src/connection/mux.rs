@@ -95,9 +95,9 @@ pub(super) fn now() -> Instant {
 }
 
 impl MuxLink {
-    pub(crate) fn new(info: LinkInfo, settings: Settings) -> Self {
+    pub(crate) fn new(info: LinkInfo, settings: Settings, token: &[u8]) -> Self {
         let state = State {
-            mux: Machine::new(settings, now()),
+            mux: Machine::with_token(settings, token, now()),
             interner: None,
             objects: Objects::default(),
             spans: HashMap::new(),
@@ -314,6 +314,11 @@ impl Link for MuxLink {
                 )
                 .into()));
             }
+            state.mux.wait_for_room(cx);
+            return Poll::Pending;
+        }
+        // within a landing it would wait for itself; the landings are bounded already
+        if depth == 0 && !state.mux.takes_opening(request.arguments.len()) {
             state.mux.wait_for_room(cx);
             return Poll::Pending;
         }

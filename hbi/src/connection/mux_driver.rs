@@ -61,6 +61,12 @@ pub(crate) struct Driver<S> {
     stream: S,
     landing: Box<dyn Landing>,
     input: BytesMut,
+    /// There is input that was read before the driver began.
+    unread: bool,
+    /// Since when the beginning of a frame waits for its rest, and since when the transport takes
+    /// nothing of what is to be written.
+    partial: Option<Instant>,
+    blocked: Option<Instant>,
     /// The size of the next read buffer.
     appetite: usize,
     output: Output,
@@ -134,6 +140,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             stream,
             landing,
             input: BytesMut::new(),
+            unread: false,
+            partial: None,
+            blocked: None,
             appetite: READ_LEAST,
             output: Output::default(),
             waiting: VecDeque::new(),
@@ -148,6 +157,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             linger_until: None,
             peer_ends: None,
         }
+    }
+
+    /// The same, where this much was read already.
+    pub(crate) fn with_input(mut self, input: BytesMut) -> Self {
+        self.unread = !input.is_empty();
+        self.input = input;
+        self
     }
 
     /// Drives the connection to its end.
@@ -172,16 +188,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Tells the peer why it is refused, and waits a moment for it to hang up: a transport that is
     /// closed with input unread may lose what was written last.
-    pub(crate) async fn refuse(link: Arc<MuxLink>, mut stream: S, reason: &str) {
+    pub(crate) async fn refuse(link: Arc<MuxLink>, mut stream: S, kind: Kind, reason: &str) {
         let mut bytes = Vec::new();
         {
             let mut state = link.lock();
-            state.mux.write_close(Kind::Refused, reason);
+            state.mux.write_close(kind, reason);
             let mut output = Output::default();
             state.mux.fill(&mut output);
             bytes.extend_from_slice(output.as_slice().unwrap_or_default());
             let mut wakers = Vec::new();
-            state.close(Failure::new(Kind::Refused, reason), &mut wakers);
+            state.close(Failure::new(kind, reason), &mut wakers);
             drop(state);
             wakers.into_iter().for_each(Waker::wake);
         }
@@ -248,7 +264,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn turn(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Turn, End> {
         let busy = self.poll_input(cx, now)? | self.land_waiting();
         self.wake();
-        if self.poll_output(cx, busy)?.is_ready() {
+        if self.poll_output(cx, busy, now)?.is_ready() {
             return Ok(Turn::Gather);
         }
         self.poll_timer(cx, now)?;
@@ -267,7 +283,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         let before = self.input.len();
         let room = self.input.capacity() - before;
-        let read = read_some(&mut self.stream, &mut self.input, cx);
+        let read = if std::mem::take(&mut self.unread) {
+            Poll::Ready(Ok(before))
+        } else {
+            read_some(&mut self.stream, &mut self.input, cx)
+        };
         let n = match read {
             Poll::Pending => {
                 self.appetite = (self.appetite / 2).max(READ_LEAST).max(self.input.len());
@@ -287,6 +307,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let mut at = 0;
         let taken = self.take_apart(&input, &mut at, now);
         input.advance(at);
+        if at > 0 || input.is_empty() {
+            self.partial = None;
+        }
+        if !input.is_empty() {
+            self.partial.get_or_insert(now);
+        }
         // usually nobody else holds a part of the buffer, and it is used again
         self.input = input
             .try_into_mut()
@@ -326,6 +352,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let (ours, theirs) = state.mux.goodbyes();
         if ours && theirs && state.mux.is_over() {
             return End::Goodbye;
+        }
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            return End::Failed(Failure::new(Kind::Refused, error.to_string()));
         }
         End::Failed(cut(&error.to_string()))
     }
@@ -648,13 +677,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// Writes what there is. Ready when others shall have their turn to add to it first.
-    fn poll_output(&mut self, cx: &mut Context<'_>, busy: bool) -> Result<Poll<()>, End> {
+    fn poll_output(
+        &mut self,
+        cx: &mut Context<'_>,
+        busy: bool,
+        now: Instant,
+    ) -> Result<Poll<()>, End> {
         loop {
+            // what the transport did not take yet, or holds still
+            if !self.written_all && !self.write_some(cx, now)? {
+                return Ok(Poll::Pending);
+            }
             if self.output.is_empty() {
                 let mut state = self.link.lock();
                 if !state.mux.has_output() {
                     self.gathered = false;
-                    self.written_all = true;
                     return Ok(Poll::Pending);
                 }
                 if !self.gathered && !busy {
@@ -667,13 +704,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 self.wake();
                 self.gathered = false;
             }
-            match self.poll_write(cx) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => return Err(self.lost(error)),
-                Poll::Pending => {
-                    self.written_all = false;
-                    return Ok(Poll::Pending);
-                }
+            if !self.write_some(cx, now)? {
+                return Ok(Poll::Pending);
+            }
+        }
+    }
+
+    /// Hands the transport what it takes now; `true` when that is all there is.
+    fn write_some(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, End> {
+        let written = self.poll_write(cx);
+        self.written_all = written.is_ready();
+        match written {
+            Poll::Ready(Ok(())) => {
+                self.blocked = None;
+                Ok(true)
+            }
+            Poll::Ready(Err(error)) => Err(self.lost(error)),
+            Poll::Pending => {
+                self.blocked.get_or_insert(now);
+                Ok(false)
             }
         }
     }
@@ -693,6 +742,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.output.advance(n);
+            self.blocked = None;
         }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
@@ -719,8 +769,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn poll_timer(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), End> {
         loop {
             let mut state = self.link.lock();
+            let patience = state.mux.settings().idle_timeout;
+            let stalled = self.partial.into_iter().chain(self.blocked).min();
+            let give_up = stalled.and_then(|since| since.checked_add(patience));
+            if give_up.is_some_and(|at| at <= now) {
+                let text = match self.partial {
+                    Some(since) if Some(since) == stalled => {
+                        format!("the rest of a frame did not come within {patience:?}")
+                    }
+                    _ => format!("the peer took nothing of what was written within {patience:?}"),
+                };
+                state.mux.write_close(Kind::Disconnected, &text);
+                drop(state);
+                self.write_now(cx);
+                return Err(End::Failed(cut(&text)));
+            }
             let mut next = state.mux.timeout();
-            for other in [self.tidy_at, state.leave_by, self.linger_until] {
+            for other in [self.tidy_at, state.leave_by, self.linger_until, give_up] {
                 next = match (next, other) {
                     (Some(a), Some(b)) => Some(a.min(b)),
                     (a, b) => a.or(b),

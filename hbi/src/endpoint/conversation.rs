@@ -1,7 +1,11 @@
 //! What posting and hosting conversations have in common: sending and receiving on the main
 //! sequence.
 
-use std::{future::poll_fn, sync::Arc};
+use std::{
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
@@ -65,7 +69,14 @@ impl Main {
 
     pub(super) async fn send_data(&mut self, data: impl Into<Data>) -> Result<()> {
         let mut data = data.into();
-        while let Some(piece) = data.try_next().await? {
+        let (link, co) = (Arc::clone(&self.link), self.co);
+        // a source that stands still does not keep us from learning that nobody wants its data: the
+        // end is refused then
+        let next = |data: &mut Data, cx: &mut Context<'_>| match data.poll_piece(cx) {
+            Poll::Pending => link.poll_stopped(co, 0, cx).map(|()| None),
+            ready => ready,
+        };
+        while let Some(piece) = poll_fn(|cx| next(&mut data, cx)).await.transpose()? {
             if !piece.is_empty() {
                 self.send(Message::Data(piece)).await?;
             }

@@ -54,6 +54,13 @@ pub struct LinkInfo {
     pub identity: Option<Arc<dyn Any + Send + Sync>>,
 }
 
+impl LinkInfo {
+    /// Who the peer is, if that is known and of this type; see [`Peer::identity`](crate::Peer::identity).
+    pub fn identity<I: 'static>(&self) -> Option<&I> {
+        self.identity.as_deref()?.downcast_ref()
+    }
+}
+
 /// A conversation to be opened.
 #[derive(Debug)]
 pub struct Request<'a> {

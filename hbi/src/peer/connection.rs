@@ -2,7 +2,7 @@
 
 use std::{fmt, future::poll_fn, ops::Deref, sync::Arc, time::Duration};
 
-use super::Options;
+use super::{Options, identity::Identity};
 use crate::{
     Error, Kind, PostingEnd, Result,
     connection::{Driver, MuxLink},
@@ -10,6 +10,7 @@ use crate::{
     env::{EnvLanding, Environment, Hooks},
     transport::Stream,
 };
+use bytes::BytesMut;
 
 /// How long a dropped connection may take to finish what is under way.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -41,6 +42,13 @@ impl Peer {
     /// The peer's address, as its transport knows it.
     pub fn address(&self) -> &str {
         &self.po.info().peer_address
+    }
+
+    /// Who the peer is, as [`Options::authenticate`] found; without such a check it is the
+    /// certificate (`hbi::tls::Certificate`) that the peer has shown. `None` where nothing is known,
+    /// and where it is of another type.
+    pub fn identity<I: 'static>(&self) -> Option<&I> {
+        self.po.info().identity()
     }
 
     /// This side's address, as its transport knows it.
@@ -155,10 +163,17 @@ pub(super) struct Started {
 pub(super) struct Starter {
     pub(super) link: Arc<MuxLink>,
     pub(super) stream: Stream,
+    input: BytesMut,
 }
 
 /// Makes the two ends of a connection over a stream.
-pub(super) fn start(options: &Options, stream: Stream) -> Started {
+pub(super) fn start(
+    options: &Options,
+    stream: Stream,
+    token: &[u8],
+    identity: Option<Identity>,
+    input: BytesMut,
+) -> Started {
     let (peer_address, local_address) = stream.addresses();
     let info = LinkInfo {
         peer_address,
@@ -166,13 +181,14 @@ pub(super) fn start(options: &Options, stream: Stream) -> Started {
         encoding: Encoding::Bound,
         deadline: options.deadline,
         trace: options.trace,
-        identity: None,
+        identity,
     };
-    let link = Arc::new(MuxLink::new(info, options.settings.clone()));
+    let link = Arc::new(MuxLink::new(info, options.settings.clone(), token));
     Started {
         driver: Starter {
             link: Arc::clone(&link),
             stream,
+            input,
         },
         link,
     }
@@ -188,11 +204,12 @@ impl Starter {
     pub(super) async fn run(self, env: Arc<Environment>, hooks: Hooks) {
         let link = Arc::clone(&self.link) as Arc<dyn Link>;
         let landing = Box::new(EnvLanding::new(env, hooks, &link));
-        Driver::new(self.link, self.stream, landing).run().await;
+        let driver = Driver::new(self.link, self.stream, landing);
+        driver.with_input(self.input).run().await;
     }
 
     /// Tells the peer why it is refused, and hangs up.
-    pub(super) async fn refuse(self, reason: &str) {
-        Driver::<Stream>::refuse(self.link, self.stream, reason).await;
+    pub(super) async fn refuse(self, kind: Kind, reason: &str) {
+        Driver::<Stream>::refuse(self.link, self.stream, kind, reason).await;
     }
 }

@@ -2,14 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::{Bytes, BytesMut};
+
 use super::{
-    Connection, Peer, Server,
+    Connection, Credentials, Defences, Peer, Server,
     connection::{Started, start},
+    identity::{Authenticate, Token},
 };
 use crate::{
     Address, Error, HostingEnv, Result,
-    transport::{ByteStream, Listener, Stream, dial},
-    wire::mux::Settings,
+    transport::{ByteStream, Listener, Stream, TlsOptions, dial},
+    wire::mux::{MAX_TOKEN, Settings},
 };
 
 /// Connects to a peer; `env` is what it finds on this side.
@@ -55,7 +58,10 @@ pub struct Options {
     pub(super) deadline: Option<Duration>,
     pub(super) trace: bool,
     pub(super) handshake: Duration,
-    pub(super) connections: usize,
+    pub(super) defences: Defences,
+    pub(super) token: Token,
+    pub(super) authenticate: Option<Authenticate>,
+    pub(super) tls: TlsOptions,
 }
 
 impl Default for Options {
@@ -65,7 +71,10 @@ impl Default for Options {
             deadline: None,
             trace: false,
             handshake: Duration::from_secs(10),
-            connections: 10_000,
+            defences: Defences::default(),
+            token: Token::default(),
+            authenticate: None,
+            tls: TlsOptions::default(),
         }
     }
 }
@@ -102,16 +111,78 @@ impl Options {
         self
     }
 
-    /// How long the peer may take until both sides know each other. By default 10 s.
+    /// How long connecting may take until both sides know each other. By default 10 s. What a server
+    /// allows is in its [`Defences`].
     pub fn handshake(mut self, time: Duration) -> Self {
         self.handshake = time;
         self
     }
 
-    /// How many connections a server takes at once. By default 10,000; one more waits until another
-    /// is gone.
-    pub fn connections(mut self, limit: usize) -> Self {
-        self.connections = limit.max(1);
+    /// What a server does against strangers.
+    pub fn defences(mut self, defences: Defences) -> Self {
+        self.defences = defences;
+        self
+    }
+
+    /// By what this side wants to be known at servers: up to 4,096 bytes that they check before
+    /// anything lands. It travels as it is: over `tcp://` whoever listens reads it, and can use it.
+    pub fn token(mut self, token: impl Into<Bytes>) -> Self {
+        self.token = Token(token.into());
+        self
+    }
+
+    /// How a server finds out who a peer is, from the token or the certificate it shows. What `check`
+    /// returns is [`Peer::identity`] in the factory and [`Caller::identity`](crate::Caller::identity) in
+    /// methods. Where it fails the peer is refused and told why, before the factory is asked and
+    /// anything lands; how often an address may fail is limited ([`Defences`]).
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// use hbi::{Error, HostingEnv, Options};
+    /// struct User(&'static str);
+    ///
+    /// let server = Options::new()
+    ///     .authenticate(|shown| async move {
+    ///         match shown.token_is(b"open sesame") {
+    ///             true => Ok(User("ali")),
+    ///             false => Err(Error::refusal("who are you? send the token you were given")),
+    ///         }
+    ///     })
+    ///     .serve("mem://doc-token", |peer| async move {
+    ///         let &User(name) = peer.identity().expect("it was checked");
+    ///         Ok(HostingEnv::new().function("whoami", move || name.to_owned()))
+    ///     })
+    ///     .await?;
+    /// let refused = hbi::connect("mem://doc-token", HostingEnv::new()).await.unwrap_err();
+    /// assert!(refused.is_refused());
+    /// let options = Options::new().token(&b"open sesame"[..]);
+    /// let peer = options.connect("mem://doc-token", HostingEnv::new()).await?;
+    /// let name: String = peer.script("whoami()").await?;
+    /// assert_eq!(name, "ali");
+    /// # Ok::<(), hbi::Error>(()) }).unwrap();
+    /// ```
+    pub fn authenticate<F, R, I>(mut self, check: F) -> Self
+    where
+        F: Fn(Credentials) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<I>> + Send + 'static,
+        I: Send + Sync + 'static,
+    {
+        self.authenticate = Some(Authenticate::new(check));
+        self
+    }
+
+    /// Whom to trust at `tls://` addresses, and the certificate to show there. By default the
+    /// authorities that the system trusts, and none.
+    #[cfg(feature = "tls")]
+    pub fn client_tls(mut self, tls: crate::tls::ClientTls) -> Self {
+        self.tls.client = tls;
+        self
+    }
+
+    /// The certificate to serve `tls://` addresses with.
+    #[cfg(feature = "tls")]
+    pub fn server_tls(mut self, tls: crate::tls::ServerTls) -> Self {
+        self.tls.server = Some(tls);
         self
     }
 
@@ -121,7 +192,7 @@ impl Options {
     /// As [`connect`].
     pub async fn connect(&self, address: impl AsRef<str>, env: HostingEnv) -> Result<Connection> {
         let address: Address = address.as_ref().parse()?;
-        let stream = tokio::time::timeout(self.handshake, dial(&address))
+        let stream = tokio::time::timeout(self.handshake, dial(&address, &self.tls))
             .await
             .map_err(|_| {
                 Error::new(
@@ -149,8 +220,15 @@ impl Options {
 
     /// Talks over a stream of a known kind.
     pub(crate) async fn join(&self, stream: Stream, env: HostingEnv) -> Result<Connection> {
+        if self.token.0.len() > MAX_TOKEN {
+            let text = format!(
+                "a token of {} bytes, at most {MAX_TOKEN} travel",
+                self.token.0.len()
+            );
+            return Err(Error::new(crate::Kind::Misuse, text));
+        }
         let (env, hooks) = env.build()?;
-        let Started { link, driver, .. } = start(self, stream);
+        let Started { link, driver } = start(self, stream, &self.token.0, None, BytesMut::new());
         driver.spawn(env, hooks);
         let connection = Connection::new(link);
         connection.ready(self.handshake).await?;
@@ -167,7 +245,7 @@ impl Options {
         R: Future<Output = Result<HostingEnv>> + Send + 'static,
     {
         let address: Address = address.as_ref().parse()?;
-        let (listener, bound) = Listener::bind(&address).await?;
+        let (listener, bound) = Listener::bind(&address, &self.tls).await?;
         Ok(Server::start(
             self.clone(),
             listener,

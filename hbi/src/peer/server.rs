@@ -13,13 +13,12 @@ use tokio::{
 
 use super::{
     Options, Peer,
+    admission::{Admitted, admit, turn_away},
     connection::{Started, start},
+    defences::Door,
 };
 use crate::{
-    Address, HostingEnv, Result,
-    connection::MuxLink,
-    endpoint::Link,
-    transport::{Listener, Stream},
+    Address, HostingEnv, Kind, Result, connection::MuxLink, endpoint::Link, transport::Listener,
 };
 
 /// How long a dropped server's connections may take to finish what is under way.
@@ -38,6 +37,8 @@ pub struct Server {
 struct Shared {
     links: Mutex<Vec<Weak<MuxLink>>>,
     connections: watch::Sender<usize>,
+    /// Peers that are not let in yet are not let in any more.
+    closing: watch::Sender<bool>,
 }
 
 impl fmt::Debug for Server {
@@ -60,6 +61,7 @@ impl Server {
         let shared = Arc::new(Shared {
             links: Mutex::default(),
             connections: watch::Sender::new(0),
+            closing: watch::Sender::new(false),
         });
         let accepting = tokio::spawn(accept(options, listener, factory, Arc::clone(&shared)));
         Self {
@@ -90,6 +92,7 @@ impl Server {
 
     fn goodbye(&self, within: Duration) {
         self.accepting.abort();
+        self.shared.closing.send_replace(true);
         for link in self.shared.links().iter().filter_map(Weak::upgrade) {
             link.goodbye(within);
         }
@@ -137,15 +140,16 @@ async fn accept<F, R>(
     F: Fn(Peer) -> R + Send + Sync + 'static,
     R: Future<Output = Result<HostingEnv>> + Send + 'static,
 {
-    let room = Arc::new(Semaphore::new(options.connections));
+    let room = Arc::new(Semaphore::new(options.defences.connections.max(1)));
+    let door = Arc::new(Door::new(options.defences.clone()));
     let options = Arc::new(options);
     loop {
         // the semaphore is never closed
         let Ok(place) = Arc::clone(&room).acquire_owned().await else {
             return;
         };
-        let stream = match listener.accept().await {
-            Ok(stream) => stream,
+        let arrived = match listener.accept().await {
+            Ok(arrived) => arrived,
             Err(error) => {
                 tracing::warn!(target: "hbi", %error, "accepting a connection failed");
                 if !is_connections_own(&error) {
@@ -156,9 +160,30 @@ async fn accept<F, R>(
         };
         let (options, factory) = (Arc::clone(&options), Arc::clone(&factory));
         let shared = Arc::clone(&shared);
+        let entered = door.enter(arrived.source());
         tokio::spawn(async move {
-            host(&options, stream, &*factory, &shared).await;
-            drop(place);
+            let mut closing = shared.closing.subscribe();
+            let closed = async move {
+                // the sender lives as long as `shared`
+                let _ = closing.wait_for(|closing| *closing).await;
+            };
+            let admitted = async {
+                match &entered {
+                    Ok(entered) => admit(&options, arrived, entered).await,
+                    Err(reason) => {
+                        turn_away(&options, arrived, reason).await;
+                        None
+                    }
+                }
+            };
+            let admitted = tokio::select! {
+                admitted = admitted => admitted,
+                () = closed => None,
+            };
+            if let Some(admitted) = admitted {
+                host(&options, admitted, &*factory, &shared).await;
+            }
+            drop((entered, place));
         });
     }
 }
@@ -173,13 +198,21 @@ fn is_connections_own(error: &io::Error) -> bool {
 }
 
 /// Hosts one peer to its end.
-async fn host<F, R>(options: &Options, stream: Stream, factory: &F, shared: &Arc<Shared>)
+async fn host<F, R>(options: &Options, admitted: Admitted, factory: &F, shared: &Arc<Shared>)
 where
     F: Fn(Peer) -> R,
     R: Future<Output = Result<HostingEnv>> + Send + 'static,
 {
-    let Started { link, driver } = start(options, stream);
+    let Admitted {
+        stream,
+        input,
+        identity,
+    } = admitted;
+    let Started { link, driver } = start(options, stream, &[], identity, input);
     let _counted = Counted::new(shared, &link);
+    if *shared.closing.borrow() {
+        link.goodbye(GOODBYE);
+    }
     let peer = Peer::new(Arc::clone(&link) as Arc<dyn Link>);
     // in a task of its own, so that a panic in it is told to the peer, too
     let mut making = JoinSet::new();
@@ -193,7 +226,7 @@ where
         Ok((env, hooks)) => driver.run(env, hooks).await,
         Err(reason) => {
             tracing::info!(target: "hbi", %reason, "a peer was refused");
-            driver.refuse(&reason).await;
+            driver.refuse(Kind::Refused, &reason).await;
         }
     }
 }

@@ -117,7 +117,18 @@ pub fn pack_into<W: io::Write, T: Serialize + 'static>(
     if let Some(bytes) = (value as &dyn Any).downcast_ref::<Vec<u8>>() {
         return pack_bytes(out, bytes);
     }
+    if is_plain::<T>() {
+        return encode(out, value);
+    }
     handles.scope(|| encode(out, value))
+}
+
+/// Whether no handle can be in a value of this type, so that nothing has to be made ready for one.
+fn is_plain<T: 'static>() -> bool {
+    macro_rules! any_of {
+        ($($plain:ty)*) => { false $(|| TypeId::of::<T>() == TypeId::of::<$plain>())* };
+    }
+    any_of!(() bool char i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 String)
 }
 
 /// Appends bytes as MessagePack binary to `out`.
@@ -149,7 +160,7 @@ pub fn unpack_from<T: DeserializeOwned + 'static>(
         let same = any.downcast_mut::<Option<T>>().and_then(Option::take);
         return same.ok_or_else(|| ValueError::new("expected bytes".into()));
     }
-    if handles.is_empty() {
+    if handles.is_empty() || is_plain::<T>() {
         decode(value)
     } else {
         handles.scope(|| decode(value))

@@ -94,7 +94,8 @@ impl Sending {
     }
 
     pub(super) fn has_room(&self) -> bool {
-        self.queued < SEND_BUFFER
+        // one that is over takes it, and says so
+        self.queued < SEND_BUFFER || self.is_over()
     }
 
     pub(super) fn is_over(&self) -> bool {

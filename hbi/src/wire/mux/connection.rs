@@ -145,7 +145,7 @@ pub struct Connection<P, U> {
     pub(super) pinged: bool,
     pub(super) closed: Option<Box<Failure>>,
     pub(super) waiting_for_room: VecDeque<Waker>,
-    wakers: Vec<Waker>,
+    pub(super) wakers: Vec<Waker>,
     /// Users' values of ended conversations, to be dropped outside of the lock.
     pub(super) dropped: Vec<U>,
 }
@@ -163,9 +163,14 @@ impl<P, U> fmt::Debug for Connection<P, U> {
 impl<P, U> Connection<P, U> {
     /// A connection that begins; its preface is the first of its output.
     pub fn new(settings: Settings, now: Instant) -> Self {
+        Self::with_token(settings, &[], now)
+    }
+
+    /// The same, with what this side wants to be known by.
+    pub fn with_token(settings: Settings, token: &[u8], now: Instant) -> Self {
         let own = settings.clamped();
         let mut out = Vec::new();
-        preface::write(&mut out, &own);
+        preface::write(&mut out, &own, token);
         Self {
             window: own.connection_window,
             own,
@@ -306,7 +311,6 @@ impl<P, U> Connection<P, U> {
         channel: u16,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Arrival<P>>, Box<Failure>>> {
-        let gone = self.gone();
         let (peer, window) = (self.peer_window(), self.own.window);
         let co = if id.is_hosted() {
             self.theirs.get_mut(id)
@@ -314,12 +318,12 @@ impl<P, U> Connection<P, U> {
             self.ours.get_mut(id)
         };
         let Some(co) = co else {
-            return Poll::Ready(Err(gone));
+            return Poll::Ready(Err(gone(&self.closed)));
         };
         let in_ended = co.is(bit::IN_ENDED);
         let channels = co.channels(peer, window);
         let Some(receiving) = channels.receiving.get_mut(channel as usize) else {
-            return Poll::Ready(Err(gone));
+            return Poll::Ready(Err(gone(&self.closed)));
         };
         if let Some((arrival, credit)) = receiving.take(window) {
             if let Some(amount) = credit {
@@ -455,7 +459,11 @@ impl<P, U> Connection<P, U> {
     /// Ends what can be ended of a conversation, and frees its number when nothing is left.
     pub(super) fn settle(&mut self, id: CoId) {
         let Some(co) = self.get_mut(id) else { return };
+        const OVER: u8 = bit::OUT_ENDED | bit::IN_ENDED;
         let mut bits = co.bits;
+        if bits & bit::OUT_DONE == 0 && bits & OVER != OVER {
+            return;
+        }
         let quiet = co.is_quiet();
         if bits & (bit::OUT_ENDED | bit::OUT_DONE) == bit::OUT_DONE
             && quiet
@@ -468,7 +476,6 @@ impl<P, U> Connection<P, U> {
             co.bits = bits;
             frame::text_frame(&mut self.out, kind::END, id, 0, &[]);
         }
-        const OVER: u8 = bit::OUT_ENDED | bit::IN_ENDED;
         if bits & OVER != OVER || !quiet {
             return;
         }
@@ -485,7 +492,9 @@ impl<P, U> Connection<P, U> {
             self.ours.remove(id)
         };
         let Some(co) = co else { return };
-        self.dropped.extend(co.user);
+        if let Some(user) = co.user {
+            self.dropped.push(user);
+        }
         if let Answer::Watched(waker) = co.answer {
             self.wakers.push(waker);
         }
@@ -681,11 +690,14 @@ impl<P, U> Connection<P, U> {
         }
         let last = self.peer_leaving;
         self.closed = Some(Box::new(reason));
+        let (peer, own) = (self.peer_window(), self.own.window);
         for co in self.ours.iter_mut() {
             let failure = match last {
                 Some(last) if co.ordinal > last => not_landed(),
                 _ => self.closed.clone().unwrap_or_else(not_landed),
             };
+            // what waits only later has to learn of it as well
+            co.channels(peer, own);
             end_conversation(co, failure, &mut self.wakers);
         }
         for co in self.theirs.iter_mut() {
@@ -701,9 +713,7 @@ impl<P, U> Connection<P, U> {
 
     /// The failure of whatever touches a conversation that is over.
     pub(super) fn gone(&self) -> Box<Failure> {
-        self.closed
-            .clone()
-            .unwrap_or_else(|| Box::new(Failure::new(Kind::Cancelled, "the conversation is over")))
+        gone(&self.closed)
     }
 
     /// Drops deadlines of conversations that ended long before them, when they are the most.
@@ -753,6 +763,14 @@ fn end_conversation<P, U>(
         there => co.answer = there,
     }
     co.bits |= bit::IN_ENDED | bit::OUT_ENDED | bit::OUT_DONE;
+}
+
+fn gone(closed: &Option<Box<Failure>>) -> Box<Failure> {
+    closed.clone().unwrap_or_else(over)
+}
+
+pub(super) fn over() -> Box<Failure> {
+    Box::new(Failure::new(Kind::Cancelled, "the conversation is over"))
 }
 
 fn not_landed() -> Box<Failure> {

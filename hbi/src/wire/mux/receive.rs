@@ -145,10 +145,11 @@ impl<P, U> Connection<P, U> {
         self.heard = now;
         self.pinged = false;
         if self.peer.is_none() {
-            let Some((peer, len)) = preface::read(&input[*at..])? else {
+            let Some(read) = preface::read_preface(&input[*at..])? else {
                 return Ok(None);
             };
-            *at += len;
+            *at += read.length;
+            let peer = read.settings;
             self.credit = peer.connection_window;
             self.peer = Some(peer);
             for waker in std::mem::take(&mut self.waiting_for_room) {
@@ -405,7 +406,8 @@ impl<P, U> Connection<P, U> {
             self.deadlines.push(at, id);
             self.prune_deadlines();
         }
-        if more || fields.rest.len() > ALLOWANCE {
+        // a head alone costs nothing
+        if fields.rest.len() > ALLOWANCE || (more && !fields.rest.is_empty()) {
             self.charge_connection(fields.rest.len() as u32 + MESSAGE_COST)?;
         }
         if more {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::{
     ALLOWANCE, CoId, Connection, HandleKind, Output, WireHandle,
     channel::{Chunk, SendState, Sending},
-    connection::{Conversation, bit},
+    connection::{Conversation, bit, over},
     frame::{self, HEAD, MESSAGE_COST, flag, kind},
 };
 use crate::{Failure, Kind};
@@ -24,6 +24,10 @@ const BULK_FRAME: usize = 64 << 10;
 
 /// Messages up to this size go out before bulk, and are copied beside the frames' heads.
 const SMALL: usize = 16 << 10;
+
+/// Bytes of openings that wait for the connection's credit before more openings have to wait
+/// themselves; one is always taken.
+const UNSENT: usize = 8 << 20;
 
 /// What a conversation is opened with.
 #[derive(Debug, Clone, Copy)]
@@ -109,7 +113,10 @@ impl<P, U> Connection<P, U> {
         let remaining = opening.deadline.map(|at| at.saturating_duration_since(now));
         let mut bits = bit::OUT_STARTED;
         let cost = first_cost(opening.arguments.len());
-        let whole = opening.arguments.len() <= SMALL && cost <= self.credit;
+        // one that fits a frame is never cut, so that no later one overtakes it
+        let head = frame::MAX_OPENING + 5 * opening.handles.len();
+        let frame = (peer.frame as usize).saturating_sub(head);
+        let whole = opening.arguments.len() <= frame && cost <= self.credit;
         let last = opening.last && streams == 0 && whole;
         for (fact, bit) in [
             (last, bit::OUT_ENDED),
@@ -121,8 +128,11 @@ impl<P, U> Connection<P, U> {
                 bits |= bit;
             }
         }
-        self.opened += 1;
-        let id = self.ours.insert(Conversation::new(bits, self.opened));
+        if whole {
+            self.opened += 1;
+        }
+        let ordinal = if whole { self.opened } else { u64::MAX };
+        let id = self.ours.insert(Conversation::new(bits, ordinal));
         if let Some(at) = opening.deadline {
             self.deadlines.push(at, id);
             self.prune_deadlines();
@@ -163,15 +173,19 @@ impl<P, U> Connection<P, U> {
                 self.add_streams(id, streams);
             }
         } else {
-            let mut head = Vec::with_capacity(64);
-            fields(&mut head);
+            // the head goes at once and costs nothing: what follows in the conversation, a stream's
+            // items or its end, needs it to be open
+            frame::write(&mut self.out, kind::OPEN, id.to_wire(), |out| {
+                out.push(flags | flag::MORE);
+                fields(out);
+            });
             self.add_streams(id, streams);
             let message = Chunk::Message {
                 kind: kind::OPEN,
                 flags,
-                fields: head,
+                fields: Vec::new(),
                 body: Bytes::copy_from_slice(opening.arguments),
-                begun: false,
+                begun: true,
                 first: true,
             };
             self.queue(id, 0, message);
@@ -284,6 +298,7 @@ impl<P, U> Connection<P, U> {
         handles: &[WireHandle],
         forced: bool,
     ) -> Result<(), SendRefused> {
+        self.not_closed()?;
         let peer = self
             .peer
             .as_ref()
@@ -299,7 +314,6 @@ impl<P, U> Connection<P, U> {
             .filter(|h| h.kind == HandleKind::Stream)
             .count();
         let own = self.own.window;
-        let gone = self.gone();
         let credit = self.credit;
         let co = if id.is_hosted() {
             self.theirs.get_mut(id)
@@ -307,18 +321,18 @@ impl<P, U> Connection<P, U> {
             self.ours.get_mut(id)
         };
         let Some(co) = co else {
-            return Err(SendRefused::Failed(gone));
+            return Err(SendRefused::Failed(over()));
         };
         let first = channel == 0 && !co.is(bit::OUT_STARTED);
         let channels = co.channels(window, own);
         let count = channels.sending.len() - 1 + new;
         let Some(sending) = channels.sending.get_mut(channel as usize) else {
-            return Err(SendRefused::Failed(gone));
+            return Err(SendRefused::Failed(over()));
         };
         match sending.state {
             SendState::Open => {}
             SendState::Stopped => return Err(SendRefused::Failed(stopped())),
-            SendState::Ending | SendState::Closed => return Err(SendRefused::Failed(gone)),
+            SendState::Ending | SendState::Closed => return Err(SendRefused::Failed(over())),
         }
         if !forced && !sending.has_room() {
             return Err(SendRefused::Full);
@@ -379,19 +393,19 @@ impl<P, U> Connection<P, U> {
 
     /// Sends raw bytes on a channel. No bytes at all end a run of them.
     pub fn send_data(&mut self, id: CoId, channel: u16, bytes: Bytes) -> Result<(), SendRefused> {
+        self.not_closed()?;
         let (peer, own) = (self.peer_window(), self.own.window);
-        let gone = self.gone();
         let Some(co) = self.get_mut(id) else {
-            return Err(SendRefused::Failed(gone));
+            return Err(SendRefused::Failed(over()));
         };
         let channels = co.channels(peer, own);
         let Some(sending) = channels.sending.get_mut(channel as usize) else {
-            return Err(SendRefused::Failed(gone));
+            return Err(SendRefused::Failed(over()));
         };
         match sending.state {
             SendState::Open => {}
             SendState::Stopped => return Err(SendRefused::Failed(stopped())),
-            SendState::Ending | SendState::Closed => return Err(SendRefused::Failed(gone)),
+            SendState::Ending | SendState::Closed => return Err(SendRefused::Failed(over())),
         }
         if !sending.has_room() {
             return Err(SendRefused::Full);
@@ -403,6 +417,13 @@ impl<P, U> Connection<P, U> {
         Ok(())
     }
 
+    fn not_closed(&self) -> Result<(), SendRefused> {
+        match &self.closed {
+            Some(reason) => Err(SendRefused::Failed(reason.clone())),
+            None => Ok(()),
+        }
+    }
+
     /// Whether a conversation can be opened now; where not, wait for room.
     pub fn can_open(&self) -> bool {
         match &self.peer {
@@ -412,9 +433,27 @@ impl<P, U> Connection<P, U> {
         }
     }
 
+    /// Whether an opening with so many bytes of arguments can be taken now: a peer that reads slowly
+    /// or never is not to fill this side's memory. Where not, wait for room.
+    pub fn takes_opening(&mut self, len: usize) -> bool {
+        if len <= ALLOWANCE || self.closed.is_some() {
+            return true;
+        }
+        let lists = self.ready.iter().chain(&self.bulk);
+        let mut unsent = 0;
+        for &(id, _) in lists.filter(|(id, channel)| *channel == 0 && !id.is_hosted()) {
+            let channels = self.ours.get_mut(id).and_then(|co| co.channels.as_ref());
+            if let Some(channels) = channels
+                && is_first(&channels.sending[0].queue)
+            {
+                unsent += channels.sending[0].queued;
+            }
+        }
+        unsent == 0 || unsent + len <= UNSENT
+    }
+
     /// Whether a channel takes a message now.
     pub fn has_room(&mut self, id: CoId, channel: u16) -> bool {
-        // one that is over takes it and says so
         self.sending(id, channel)
             .is_none_or(|sending| sending.has_room())
     }
@@ -428,7 +467,12 @@ impl<P, U> Connection<P, U> {
 
     /// Ready once the peer wants no more of a channel, or its conversation is over.
     pub fn poll_stopped(&mut self, id: CoId, channel: u16, cx: &mut Context<'_>) -> Poll<()> {
-        match self.sending(id, channel) {
+        let (peer, own) = (self.peer_window(), self.own.window);
+        let Some(co) = self.get_mut(id) else {
+            return Poll::Ready(());
+        };
+        // the main sequence is there before anything was sent on it
+        match co.channels(peer, own).sending.get_mut(channel as usize) {
             Some(sending) if sending.state == SendState::Open => {
                 sending.waker = Some(cx.waker().clone());
                 Poll::Pending
@@ -542,8 +586,9 @@ impl<P, U> Connection<P, U> {
             return;
         };
         let bulk = match &chunk {
-            Chunk::Message { body, .. } => {
-                sending.queued += body.len() + MESSAGE_COST as usize;
+            Chunk::Message { body, begun, .. } => {
+                let head = if *begun { 0 } else { MESSAGE_COST as usize };
+                sending.queued += body.len() + head;
                 body.len() > SMALL
             }
             Chunk::Data(bytes) => {
@@ -629,7 +674,7 @@ impl<P, U> Connection<P, U> {
         };
         let mut sink = Sink { out, pieces };
         let mut written = 0;
-        let (mut starved, mut last) = (false, false);
+        let (mut starved, mut last, mut opened) = (false, false, false);
         while written < limit {
             let only = sending.queue.len() == 1;
             let Some(chunk) = sending.queue.front_mut() else {
@@ -682,6 +727,10 @@ impl<P, U> Connection<P, U> {
                     }
                     let more = n < body.len();
                     let plain = *first && !*begun && !more && n <= ALLOWANCE;
+                    if *first && !more && *kind == kind::OPEN {
+                        self.opened += 1;
+                        co.ordinal = self.opened;
+                    }
                     let (kind, mut flags) = match (*begun, more) {
                         (false, false) => (*kind, *flags),
                         (false, true) => (*kind, *flags | flag::MORE),
@@ -711,6 +760,7 @@ impl<P, U> Connection<P, U> {
                     }
                     *begun = true;
                     if !more {
+                        opened |= *first;
                         sending.queue.pop_front();
                     }
                     sink.piece(piece);
@@ -736,12 +786,26 @@ impl<P, U> Connection<P, U> {
             None
         };
         self.wake(waker);
+        if opened {
+            self.opening_sent();
+        }
         if ended {
             self.write_end(id, channel);
         } else if channel == 0 {
             self.settle(id);
         }
         written
+    }
+
+    /// One large opening less waits to be sent: somebody's next has room. Who is asked may be gone
+    /// meanwhile, so all are once nothing is left that would ask the next.
+    fn opening_sent(&mut self) {
+        let idle = self.ready.is_empty() && self.bulk.is_empty();
+        let count = if idle { self.waiting_for_room.len() } else { 1 };
+        let wakers = self
+            .waiting_for_room
+            .drain(..count.min(self.waiting_for_room.len()));
+        self.wakers.extend(wakers);
     }
 
     /// Lists a channel that got credit, if it has something to send.
