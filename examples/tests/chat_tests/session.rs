@@ -1,6 +1,6 @@
 //! What people see: a session over each transport, nicks, leaving, transfers that go on.
 
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use hbi::CallError;
 
 use super::{Heard, Member, content, process::Program, serve, upload};
@@ -216,9 +216,18 @@ async fn an_upload_that_broke_off_goes_on_where_it_was() {
     let file = upload("Tea", "f.bin", &whole);
 
     let half = bytes::Bytes::from(whole[..500_000].to_vec());
-    let broken = [Ok(half), Err(hbi::Error::refusal("the disk fell out"))];
-    let data = hbi::Data::stream(stream::iter(broken));
-    let outcome = transfers.upload(&file, 0, data).await;
+    let (break_off, broken) = tokio::sync::oneshot::channel();
+    let failing = stream::once(async {
+        // whoever holds the other half says when
+        let _ = broken.await;
+        Err(hbi::Error::refusal("the disk fell out"))
+    });
+    let data = hbi::Data::stream(stream::iter([Ok(half)]).chain(failing));
+    let half_arrives = async {
+        while transfers.begin(&file).await.expect("an answer") < 500_000 {}
+        break_off.send(()).expect("is awaited");
+    };
+    let (outcome, ()) = tokio::join!(transfers.upload(&file, 0, data), half_arrives);
     assert!(
         matches!(outcome, Err(CallError::App(Refused::Failed(_)))),
         "{outcome:?}"

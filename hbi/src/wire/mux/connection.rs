@@ -476,11 +476,11 @@ impl<P, U> Connection<P, U> {
             co.bits = bits;
             frame::text_frame(&mut self.out, kind::END, id, 0, &[]);
         }
-        if bits & OVER != OVER || !quiet {
+        if bits & OVER != OVER {
             return;
         }
         // a hosted number is the peer's to use again, whatever the application still holds
-        if bits & bit::RELEASED != 0 || id.is_hosted() {
+        if id.is_hosted() || (quiet && bits & bit::RELEASED != 0) {
             self.remove(id);
         }
     }
