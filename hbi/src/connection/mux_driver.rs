@@ -89,7 +89,6 @@ pub(crate) struct Driver<S> {
 /// What the driver has to do for something that arrived.
 enum Work {
     Land(Opened),
-
     Released(Arc<dyn crate::endpoint::Object>),
     Cancel(CoId, Box<Failure>),
 }
@@ -510,7 +509,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn perform(&mut self, work: Work, input: &[u8]) {
         match work {
             Work::Land(opened) => self.land(opened, input),
-
             Work::Released(object) => drop(object),
             Work::Cancel(id, failure) => self.cancel(id, failure),
         }
@@ -860,10 +858,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn poll_goodbye(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), End> {
         let mut state = self.link.lock();
         let (ours, theirs) = state.mux.goodbyes();
-        if !(ours || theirs) || !state.mux.is_over() || !self.waiting.is_empty() {
+        // before the peer has said it too, what it posted meanwhile may still be on its way
+        if !theirs || !state.mux.is_over() || !self.waiting.is_empty() {
             return Ok(());
         }
-        if theirs && !ours {
+        if !ours {
             state.mux.goodbye();
         }
         if state.mux.has_output() || !self.output.is_empty() {

@@ -153,6 +153,11 @@ impl Arrived {
 async fn bind_unix(path: &std::path::Path) -> io::Result<tokio::net::UnixListener> {
     match tokio::net::UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            use std::os::unix::fs::FileTypeExt;
+            if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
+                let text = "there is a file of that name that is no socket";
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+            }
             match tokio::net::UnixStream::connect(path).await {
                 Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => {
                     std::fs::remove_file(path)?;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::{
     ALLOWANCE, CoId, Connection, HandleKind, Output, WireHandle,
-    channel::{Chunk, SendState, Sending},
+    channel::{Chunk, ReceiveState, SendState, Sending},
     connection::{Conversation, bit, over},
     frame::{self, HEAD, MESSAGE_COST, flag, kind},
 };
@@ -329,6 +329,13 @@ impl<P, U> Connection<P, U> {
         let Some(sending) = channels.sending.get_mut(channel as usize) else {
             return Err(SendRefused::Failed(over()));
         };
+        // the reason is known, of a host that failed and reads no more, or of a deadline
+        if let ReceiveState::Failed(why) = &channels.receiving[0].state
+            && channel == 0
+            && !id.is_hosted()
+        {
+            return Err(SendRefused::Failed(why.clone()));
+        }
         match sending.state {
             SendState::Open => {}
             SendState::Stopped => return Err(SendRefused::Failed(stopped())),
@@ -402,6 +409,13 @@ impl<P, U> Connection<P, U> {
         let Some(sending) = channels.sending.get_mut(channel as usize) else {
             return Err(SendRefused::Failed(over()));
         };
+        // the reason is known, of a host that failed and reads no more, or of a deadline
+        if let ReceiveState::Failed(why) = &channels.receiving[0].state
+            && channel == 0
+            && !id.is_hosted()
+        {
+            return Err(SendRefused::Failed(why.clone()));
+        }
         match sending.state {
             SendState::Open => {}
             SendState::Stopped => return Err(SendRefused::Failed(stopped())),
@@ -611,6 +625,11 @@ impl<P, U> Connection<P, U> {
     /// Fills an empty output with what is to be written next: small messages first, then a turn of
     /// bulk.
     pub fn fill(&mut self, output: &mut Output) {
+        if let Some(token) = self.pong.take() {
+            frame::write(&mut self.out, kind::PONG, 0, |out| {
+                out.extend_from_slice(&token.to_le_bytes());
+            });
+        }
         while let Some((id, channel)) = self.ready.pop_front() {
             self.write_queued(id, channel, usize::MAX, None);
         }
@@ -774,6 +793,9 @@ impl<P, U> Connection<P, U> {
         } else if starved && sending.credit <= MESSAGE_COST && !is_first(&sending.queue) {
             // back in a list when CREDIT comes
             sending.listed = false;
+        } else if !starved && is_cut(&sending.queue) {
+            // a message that was begun is finished first: fewer are in pieces at the peer
+            self.bulk.push_front((id, channel));
         } else {
             self.bulk.push_back((id, channel));
         }
@@ -830,6 +852,11 @@ fn first_cost(len: usize) -> u32 {
 }
 
 /// Whether the next to be sent is the first message of its side.
+/// Whether a message at the front was written in part.
+fn is_cut(queue: &VecDeque<Chunk>) -> bool {
+    matches!(queue.front(), Some(Chunk::Message { begun: true, .. }))
+}
+
 fn is_first(queue: &VecDeque<Chunk>) -> bool {
     matches!(queue.front(), Some(Chunk::Message { first: true, .. }))
 }
