@@ -7,7 +7,7 @@ mod member;
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use hbi::{Server, prelude::*};
+use hbi::{Options, Server, prelude::*};
 
 use self::{host::Host, hub::Hub};
 use crate::{
@@ -26,6 +26,7 @@ pub(crate) async fn serve(addresses: &[String], dir: &Path) -> anyhow::Result<Se
     std::fs::create_dir_all(dir)
         .with_context(|| format!("the directory {} cannot be made", dir.display()))?;
     let hub = Hub::open(Store::open(dir)?, dir)?;
+    let options = options(addresses, dir)?;
     let mut servers = Vec::new();
     for address in addresses {
         let hub = Arc::clone(&hub);
@@ -33,10 +34,30 @@ pub(crate) async fn serve(addresses: &[String], dir: &Path) -> anyhow::Result<Se
             let hub = Arc::clone(&hub);
             async move { Ok(environment(hub, &peer)) }
         };
-        let server = hbi::serve(address, factory).await;
+        let server = options.serve(address, factory).await;
         servers.push(server.with_context(|| format!("cannot serve at {address}"))?);
     }
     Ok(Serving { servers })
+}
+
+/// With a certificate, where addresses need one. It is made when there is none, and its fingerprint is
+/// a part of the address that is told.
+#[cfg(feature = "tls")]
+fn options(addresses: &[String], dir: &Path) -> hbi::Result<Options> {
+    let mut options = Options::new();
+    if addresses.iter().any(|address| address.starts_with("tls:")) {
+        let certificate = dir.join("certificate.pem");
+        options = options.server_tls(hbi::tls::ServerTls::self_signed(
+            certificate,
+            &["localhost"],
+        )?);
+    }
+    Ok(options)
+}
+
+#[cfg(not(feature = "tls"))]
+fn options(_addresses: &[String], _dir: &Path) -> hbi::Result<Options> {
+    Ok(Options::new())
 }
 
 impl Serving {
