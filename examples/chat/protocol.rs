@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use hbi::{Data, prelude::*};
+use hbi::{Data, Options, Settings, prelude::*};
 use serde::{Deserialize, Serialize};
 
 /// The room where everybody comes in.
@@ -135,6 +135,14 @@ pub(crate) trait Transfers {
         name: String,
         from: u64,
     ) -> Result<(FileInfo, Data), Refused>;
+}
+
+/// How a chatter connects: it lets the server push only so much at once, so that the server holds
+/// little for a chatter that does not keep up, and tells it what it missed.
+pub(crate) fn chatter_options() -> Options {
+    let mut settings = Settings::default();
+    settings.conversations = 256;
+    Options::new().settings(settings)
 }
 
 /// Why a file is not taken or given.

@@ -28,7 +28,7 @@ use super::{
 use crate::{
     names,
     protocol::{
-        ChatStub, ChatterHost, LINE, LOBBY, Msg, MsgsInRoom, RoomsStub, TransfersStub, Upload,
+        self, ChatStub, ChatterHost, LINE, LOBBY, Msg, MsgsInRoom, RoomsStub, TransfersStub, Upload,
     },
     spam::{Figures, LOOK, Plan, swarm},
 };
@@ -69,7 +69,7 @@ impl Session {
             .service(ChatterHost::new(pushed))
             .constructor::<Msg>()
             .constructor::<MsgsInRoom>();
-        let connection = hbi::connect(address, env).await?;
+        let connection = protocol::chatter_options().connect(address, env).await?;
         Ok(Self {
             chat: ChatStub::new(&connection),
             rooms: RoomsStub::new(&connection),

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 pub(crate) use self::figures::Figures;
 use self::{bot::Bot, bot::Ear};
-use crate::protocol::{ChatterHost, Msg, MsgsInRoom};
+use crate::protocol::{self, ChatterHost, Msg, MsgsInRoom};
 
 /// Between two looks at the figures.
 pub(crate) const LOOK: Duration = Duration::from_secs(1);
@@ -135,5 +135,5 @@ async fn connect(address: &str, figures: &Arc<Figures>) -> hbi::Result<Connectio
         .service(ChatterHost::new(Ear(Arc::clone(figures))))
         .constructor::<Msg>()
         .constructor::<MsgsInRoom>();
-    hbi::connect(address, env).await
+    protocol::chatter_options().connect(address, env).await
 }
