@@ -12,22 +12,10 @@ use hbi::{
     Failure, HostingEnv, Options, Settings,
     wire::mux::{Arrival, CoId, Connection, Event, Opening, Output, Reply},
 };
+use hbi_tests::raw::{frame, vector};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
-const PAGE: &str = include_str!("../../docs/wire.md");
-
 type Machine = Connection<u32, ()>;
-
-/// The bytes of a `vector` block of the page.
-fn vector(name: &str) -> Vec<u8> {
-    let (_, block) = PAGE
-        .split_once(&format!("```vector {name}\n"))
-        .expect("the page has it");
-    let (hex, _) = block.split_once("```").expect("the block ends");
-    hex.split_whitespace()
-        .map(|byte| u8::from_str_radix(byte, 16).expect("two digits"))
-        .collect()
-}
 
 fn machine() -> Machine {
     Machine::new(Settings::default(), Instant::now())
@@ -211,14 +199,6 @@ fn any_cut_of_the_bytes_gives_the_same_events() {
 }
 
 /// A frame written by hand.
-fn frame(kind: u8, co: u32, body: &[u8]) -> Vec<u8> {
-    let mut frame = (body.len() as u32).to_le_bytes()[..3].to_vec();
-    frame.push(kind);
-    frame.extend_from_slice(&co.to_le_bytes());
-    frame.extend_from_slice(body);
-    frame
-}
-
 #[test]
 fn violations_are_told_by_what_was_seen() {
     let open = |index: u32| frame(0x02, index, &[0x01, 1, 0, 0, 0, 0x90]);

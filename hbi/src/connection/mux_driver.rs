@@ -1,7 +1,7 @@
 //! The task of a mux connection: reads, lands what arrived, and writes what came together.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     future::poll_fn,
     io::{self, IoSlice},
     ops::Range,
@@ -25,8 +25,8 @@ use super::{
 use crate::{
     Error, Failure, Kind,
     endpoint::{
-        Arrived, BoxFuture, CoNumber, Current, Landed, Landing, Link, Origin, hosted_span,
-        run_conversation,
+        Arrived, BoxFuture, CoNumber, Current, Landed, Landing, Link, Origin, Prepared,
+        hosted_span, run_conversation,
     },
     value::{Handles, Packed},
     wire::mux::{Body, CoId, Event, Open, Output, Violation},
@@ -72,6 +72,8 @@ pub(crate) struct Driver<S> {
     output: Output,
     /// What arrived and did not land yet.
     waiting: VecDeque<Work>,
+    /// Numbers of scripts that openings among it ask for.
+    held: HashSet<u32>,
     answers: Answers,
     wakers: Vec<Waker>,
     /// Others had their turn to add to what is to be written.
@@ -97,6 +99,8 @@ enum Work {
 struct Opened {
     id: CoId,
     script: Option<u32>,
+    /// The script, where its number means another by now.
+    prepared: Option<Arc<dyn Prepared>>,
     value: bool,
     last: bool,
     current: Current,
@@ -145,6 +149,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             appetite: READ_LEAST,
             output: Output::default(),
             waiting: VecDeque::new(),
+            held: HashSet::new(),
             answers: Answers::default(),
             wakers: Vec::new(),
             gathered: false,
@@ -168,13 +173,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Drives the connection to its end.
     pub(crate) async fn run(mut self) {
         self.link.started();
-        if let Some(mut hook) = self.landing.connected() {
-            // it starts before anything lands; once it waits the rest may start
-            let waits = poll_fn(|cx| Poll::Ready(hook.as_mut().poll(cx).is_pending())).await;
-            if waits {
-                tokio::spawn(hook);
-            }
-        }
         let reason = match poll_fn(|cx| self.poll(cx)).await {
             End::Goodbye => {
                 self.link.lock().ended_well = true;
@@ -210,6 +208,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         };
         // whatever comes of it, the peer is refused
         let _ = tokio::time::timeout(LINGER, told).await;
+    }
+
+    /// Runs the application's hook, once both sides know each other: it starts before anything
+    /// lands; once it waits the rest may start.
+    fn connected(&mut self) {
+        if let Some(mut hook) = self.landing.connected() {
+            let mut cx = Context::from_waker(Waker::noop());
+            if hook.as_mut().poll(&mut cx).is_pending() {
+                // its task polls it again, with a waker
+                tokio::spawn(hook);
+            }
+        }
     }
 
     fn finish(&mut self, reason: Failure) {
@@ -375,10 +385,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                         // what came before means the old text
                         state.mux.take_wakers(&mut self.wakers);
                         drop(state);
-                        self.land_all(&mut work, input);
+                        self.land_before(number, &mut work, input);
                         state = link.lock();
                     }
                     self.landing.define(number, &parameters, source);
+                }
+                Ok(Some(Event::Ready)) => {
+                    drop(state);
+                    self.connected();
+                    state = link.lock();
                 }
                 Ok(Some(event)) => match self.work(&mut state, event, input) {
                     Ok(Some(done)) => work.push(done),
@@ -396,7 +411,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let mut work = work.into_iter();
         for item in work.by_ref() {
             if held_back {
-                self.waiting.push_back(item.own(input));
+                self.hold(item, input);
                 continue;
             }
             self.perform(item, input);
@@ -407,20 +422,42 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 break;
             }
         }
-        self.waiting.extend(work.map(|item| item.own(input)));
+        for item in work {
+            self.hold(item, input);
+        }
         self.give_answers();
         end
     }
 
-    /// Lands all that waits, and `work`.
-    fn land_all(&mut self, work: &mut Vec<Work>, input: &Bytes) {
-        for held in std::mem::take(&mut self.waiting) {
-            self.perform(held, input);
-        }
+    /// Lands what waits, and `work`, before a script's text is replaced. What cannot land yet, since
+    /// too much waits to be written, keeps the old text.
+    fn land_before(&mut self, number: u32, work: &mut Vec<Work>, input: &Bytes) {
         for work in work.drain(..) {
-            self.perform(work, input);
+            self.hold(work, input);
         }
-        self.give_answers();
+        while self.land_waiting() {}
+        if self.held.remove(&number) {
+            for work in &mut self.waiting {
+                if let Work::Land(opened) = work
+                    && opened.script == Some(number)
+                    && opened.prepared.is_none()
+                {
+                    opened.prepared = Some(self.landing.prepare(number));
+                }
+            }
+        }
+    }
+
+    /// Keeps work until there is time and room for it.
+    fn hold(&mut self, work: Work, input: &Bytes) {
+        if let Work::Land(Opened {
+            script: Some(number),
+            ..
+        }) = work
+        {
+            self.held.insert(number);
+        }
+        self.waiting.push_back(work.own(input));
     }
 
     /// What an event asks for.
@@ -476,6 +513,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         Opened {
             id: open.id,
             script: open.script,
+            prepared: None,
             value: open.value,
             last: open.last,
             current: Current::arrived(open.deadline, open.depth, open.trace),
@@ -486,7 +524,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Lands what was held back, as much as may be now; `true` when something was done.
     fn land_waiting(&mut self) -> bool {
-        if self.waiting.is_empty() || self.link.lock().mux.unwritten() > BACKLOG {
+        if self.waiting.is_empty() {
+            self.held.clear();
+            return false;
+        }
+        if self.link.lock().mux.unwritten() > BACKLOG {
             return false;
         }
         let began = Instant::now();
@@ -528,6 +570,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let Opened {
             id,
             script,
+            prepared,
             value,
             last,
             current,
@@ -548,6 +591,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             Arguments::Input(range) => &input[range.clone()],
             Arguments::Own(bytes) => &bytes[..],
         };
+        if let Some(prepared) = prepared {
+            let hosted = origin.hosted();
+            let arguments = Packed::from_parts(Bytes::copy_from_slice(bytes), handles);
+            let landing = prepared.land(arguments, Arc::clone(&hosted));
+            return self.run_on(id, hosted, Some(landing), value, last, false);
+        }
         let from = self.answers.bytes.len();
         let arrived = Arrived {
             script,

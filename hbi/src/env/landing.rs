@@ -27,6 +27,8 @@ use crate::{
 pub(crate) struct EnvLanding {
     env: Arc<Environment>,
     scripts: Vec<Option<Arc<Script>>>,
+    /// Bytes of their sources.
+    kept: usize,
     hooks: Hooks,
     po: PostingEnd,
 }
@@ -60,6 +62,7 @@ impl EnvLanding {
         Self {
             env,
             scripts: Vec::new(),
+            kept: 0,
             hooks,
             po,
         }
@@ -78,6 +81,16 @@ impl Script {
         }
     }
 
+    /// One that never lands, and is not kept.
+    fn refused(env: &Arc<Environment>, failure: Failure) -> Self {
+        Self {
+            env: Arc::clone(env),
+            source: "".into(),
+            parameters: Vec::new(),
+            way: OnceLock::from(Way::Never(failure)),
+        }
+    }
+
     fn way(&self) -> &Way {
         self.way.get_or_init(|| self.find_way())
     }
@@ -89,14 +102,6 @@ impl Script {
             parameters,
             ..
         } = self;
-        let limit = env.bounds.source;
-        if source.len() > limit {
-            return Way::Never(Failure::limit(
-                "source",
-                format_args!("a script of {} bytes, at most {limit}", source.len()),
-                "bind values as parameters, or raise `Bounds::source` at the host",
-            ));
-        }
         match Straight::recognise(source, parameters) {
             Some(straight) => match straight
                 .as_call(parameters.len())
@@ -140,6 +145,23 @@ impl Script {
     }
 }
 
+fn too_long(len: usize, limit: usize) -> Failure {
+    Failure::limit(
+        "source",
+        format_args!("a script of {len} bytes, at most {limit}"),
+        "bind values as parameters, or raise `Bounds::source` at the host",
+    )
+}
+
+fn too_many(len: usize, limit: usize) -> Failure {
+    Failure::limit(
+        "sources",
+        format_args!("the scripts of this connection would be {len} bytes in all, at most {limit}"),
+        "bind values as parameters, so that texts are the same, or raise `Bounds::sources` at the \
+         host",
+    )
+}
+
 impl Prepared for Script {
     fn land(
         self: Arc<Self>,
@@ -148,7 +170,7 @@ impl Prepared for Script {
     ) -> BoxFuture<Result<Packed, Failure>> {
         let augmented = hosted.augmented().cloned();
         match augmented.map(|augmented| augmented.downcast::<Environment>()) {
-            Some(Ok(own)) => {
+            Some(Ok(own)) if !matches!(self.way.get(), Some(Way::Never(_))) => {
                 let env = Arc::new(Environment::over(own, Arc::clone(&self.env)));
                 let parameters: Vec<_> = self.parameters.iter().map(|name| &**name).collect();
                 Script::new(&env, &parameters, &self.source).start(arguments, hosted)
@@ -168,7 +190,20 @@ impl Landing for EnvLanding {
         if place >= self.scripts.len() {
             self.scripts.resize(place + 1, None);
         }
-        self.scripts[place] = Some(Arc::new(Script::new(&self.env, parameters, source)));
+        let old = self.scripts[place]
+            .as_ref()
+            .map_or(0, |old| old.source.len());
+        let bounds = &self.env.bounds;
+        let kept = self.kept - old + source.len();
+        let script = if source.len() > bounds.source {
+            Script::refused(&self.env, too_long(source.len(), bounds.source))
+        } else if kept > bounds.sources {
+            Script::refused(&self.env, too_many(kept, bounds.sources))
+        } else {
+            Script::new(&self.env, parameters, source)
+        };
+        self.kept = self.kept - old + script.source.len();
+        self.scripts[place] = Some(Arc::new(script));
     }
 
     fn land(&mut self, arrived: Arrived<'_>, output: &mut Vec<u8>) -> Landed {

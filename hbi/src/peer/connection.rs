@@ -11,6 +11,7 @@ use crate::{
     transport::Stream,
 };
 use bytes::BytesMut;
+use tokio::io::AsyncReadExt;
 
 /// How long a dropped connection may take to finish what is under way.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -159,6 +160,9 @@ pub(super) struct Started {
     pub(super) driver: Starter,
 }
 
+/// Bytes that are read of a peer before its environment is there.
+const EARLY: usize = 64 << 10;
+
 /// What is needed to run the driver.
 pub(super) struct Starter {
     pub(super) link: Arc<MuxLink>,
@@ -206,6 +210,17 @@ impl Starter {
         let landing = Box::new(EnvLanding::new(env, hooks, &link));
         let driver = Driver::new(self.link, self.stream, landing);
         driver.with_input(self.input).run().await;
+    }
+
+    /// Waits until the peer has hung up, and keeps what it sends meanwhile, up to a bound.
+    pub(super) async fn gone(&mut self) {
+        while self.input.len() < EARLY {
+            match self.stream.read_buf(&mut self.input).await {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+        }
+        std::future::pending().await
     }
 
     /// Tells the peer why it is refused, and hangs up.

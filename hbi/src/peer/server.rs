@@ -181,7 +181,7 @@ async fn accept<F, R>(
                 () = closed => None,
             };
             if let Some(admitted) = admitted {
-                host(&options, admitted, &*factory, &shared).await;
+                host(&options, admitted, factory, &shared).await;
             }
             drop((entered, place));
         });
@@ -198,9 +198,9 @@ fn is_connections_own(error: &io::Error) -> bool {
 }
 
 /// Hosts one peer to its end.
-async fn host<F, R>(options: &Options, admitted: Admitted, factory: &F, shared: &Arc<Shared>)
+async fn host<F, R>(options: &Options, admitted: Admitted, factory: Arc<F>, shared: &Arc<Shared>)
 where
-    F: Fn(Peer) -> R,
+    F: Fn(Peer) -> R + Send + Sync + 'static,
     R: Future<Output = Result<HostingEnv>> + Send + 'static,
 {
     let Admitted {
@@ -208,20 +208,24 @@ where
         input,
         identity,
     } = admitted;
-    let Started { link, driver } = start(options, stream, &[], identity, input);
+    let Started { link, mut driver } = start(options, stream, &[], identity, input);
     let _counted = Counted::new(shared, &link);
-    if *shared.closing.borrow() {
-        link.goodbye(GOODBYE);
-    }
     let peer = Peer::new(Arc::clone(&link) as Arc<dyn Link>);
     // in a task of its own, so that a panic in it is told to the peer, too
     let mut making = JoinSet::new();
-    making.spawn(factory(peer));
-    let made = match making.join_next().await {
-        Some(Ok(Ok(env))) => env.build().map_err(|error| error.to_string()),
-        Some(Ok(Err(error))) => Err(error.to_string()),
-        Some(Err(_)) | None => Err("making the environment failed".to_owned()),
+    making.spawn(async move { factory(peer).await });
+    let mut closing = shared.closing.subscribe();
+    let made = tokio::select! {
+        made = making.join_next() => match made {
+            Some(Ok(Ok(env))) => env.build().map_err(|error| error.to_string()),
+            Some(Ok(Err(error))) => Err(error.to_string()),
+            Some(Err(_)) | None => Err("making the environment failed".to_owned()),
+        },
+        _ = closing.wait_for(|closing| *closing) => Err("the server says goodbye".to_owned()),
+        // nobody is there any more for whom it would be made
+        () = driver.gone() => Err("the peer hung up".to_owned()),
     };
+    drop(making);
     match made {
         Ok((env, hooks)) => driver.run(env, hooks).await,
         Err(reason) => {
