@@ -80,10 +80,14 @@ pub(crate) fn shown_line(text: &str) -> String {
 /// directory, and [`original`] gives it back.
 ///
 /// # Errors
-/// When the name is empty or too long.
+/// When the name is empty, too long, or contains NUL.
 pub(crate) fn kept(name: &str) -> Result<String, Refused> {
     if name.is_empty() {
         return Err(Refused::Name("it is empty".into()));
+    }
+    if name.contains('\0') {
+        // the text wire could not carry a list with it
+        return Err(Refused::Name("it contains NUL".into()));
     }
     let mut kept = String::with_capacity(name.len());
     for (at, c) in name.char_indices() {

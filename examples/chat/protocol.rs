@@ -125,16 +125,16 @@ pub(crate) struct FileInfo {
 #[hbi::service]
 pub(crate) trait Transfers {
     /// Asks whether a file is taken, and from which byte on: what came before is there already.
-    async fn begin(&self, file: Upload) -> Result<u64, Refused>;
+    async fn begin(&self, file: Upload) -> Result<u64, Refusal>;
     /// Takes a file from a byte on. When it is answered the file is complete, checked, and kept.
-    async fn upload(&self, file: Upload, from: u64, data: Data) -> Result<(), Refused>;
+    async fn upload(&self, file: Upload, from: u64, data: Data) -> Result<(), Refusal>;
     /// Gives a file from a byte on.
     async fn download(
         &self,
         room: String,
         name: String,
         from: u64,
-    ) -> Result<(FileInfo, Data), Refused>;
+    ) -> Result<(FileInfo, Data), Refusal>;
 }
 
 /// How a chatter connects: it lets the server push only so much at once, so that the server holds
@@ -181,4 +181,25 @@ impl fmt::Display for Refused {
     }
 }
 
+/// The error of a transfer. A `Value` arrives typed over each wire.
+#[derive(Debug, Clone, PartialEq, hbi::Value)]
+pub(crate) struct Refusal {
+    /// Why.
+    pub(crate) why: Refused,
+}
+
+impl From<Refused> for Refusal {
+    fn from(why: Refused) -> Self {
+        Self { why }
+    }
+}
+
 impl std::error::Error for Refused {}
+
+/// What went wrong, to be shown to people: a `Value` shows itself as a script would write it.
+pub(crate) fn readable(error: CallError<Refusal>) -> anyhow::Error {
+    match error {
+        CallError::App(refusal) => refusal.why.into(),
+        CallError::Hbi(error) => error.into(),
+    }
+}

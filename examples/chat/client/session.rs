@@ -28,7 +28,8 @@ use super::{
 use crate::{
     names,
     protocol::{
-        self, ChatStub, ChatterHost, LINE, LOBBY, Msg, MsgsInRoom, RoomsStub, TransfersStub, Upload,
+        self, ChatStub, ChatterHost, LINE, LOBBY, Msg, MsgsInRoom, RoomsStub, TransfersStub,
+        Upload, readable,
     },
     spam::{Figures, LOOK, Plan, swarm},
 };
@@ -231,14 +232,14 @@ impl Session {
             size,
             crc,
         };
-        let from = self.transfers.begin(&upload).await?;
+        let from = self.transfers.begin(&upload).await.map_err(readable)?;
         file.seek(SeekFrom::Start(from)).await?;
         let file = Checked::rest(file, ProgressBar::hidden(), 0, from);
         let id = self.started(&plain, true, size, file.sum()).await;
         let data = hbi::Data::reader(file).with_len(size - from);
         let outcome = match self.transfers.upload(upload, from, data).await {
             Ok(()) => Ok(done(&plain, "sent", size, from, crc)),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(readable(error)),
         };
         self.ended(id, outcome).await;
         Ok(())
@@ -249,7 +250,11 @@ impl Session {
         let room = self.room();
         let kept = names::kept(name)?;
         fs::create_dir_all(&self.files).await?;
-        let (info, mut data) = self.transfers.download(&room, name, 0).await?;
+        let (info, mut data) = self
+            .transfers
+            .download(&room, name, 0)
+            .await
+            .map_err(readable)?;
         let partial = self.files.join(format!("{kept}.{:08x}.part", info.crc));
         let mut options = File::options();
         let options = options.read(true).write(true).create(true);
@@ -257,7 +262,12 @@ impl Session {
         let from = file.metadata().await?.len().min(info.size);
         if from > 0 {
             // only the rest of it
-            data = self.transfers.download(&room, name, from).await?.1;
+            data = self
+                .transfers
+                .download(&room, name, from)
+                .await
+                .map_err(readable)?
+                .1;
         }
         let crc = checksum(&mut file).await?;
         let mut file = Checked::rest(file, ProgressBar::hidden(), crc, from);

@@ -7,7 +7,7 @@ use hbi::{Data, prelude::*};
 use super::hub::Hub;
 use crate::{
     names,
-    protocol::{Chat, FileInfo, LINE, Refused, Rooms, Transfers, Upload},
+    protocol::{Chat, FileInfo, LINE, Refusal, Refused, Rooms, Transfers, Upload},
 };
 
 /// The smallest file that the existing clients may send: what is smaller they show as refused.
@@ -47,7 +47,9 @@ impl Chat for Host {
     async fn say(&self, id: i64, text: Data) -> hbi::Result<()> {
         let text = text.to_bytes(LINE).await?;
         let text = String::from_utf8(text.to_vec())
-            .map_err(|_| hbi::Error::refusal("what is said must be UTF-8"))?;
+            .map_err(|_| hbi::Error::refusal("what is said must be UTF-8"))?
+            // which the text wire cannot carry
+            .replace('\0', "\u{fffd}");
         let said = self.hub.say(self.id, Some(id), text).await;
         said.map_err(hbi::Error::refusal)
     }
@@ -107,11 +109,11 @@ impl Rooms for Host {
 }
 
 impl Transfers for Host {
-    async fn begin(&self, file: Upload) -> Result<u64, Refused> {
-        self.hub.files.begin(&accepted(file)).await
+    async fn begin(&self, file: Upload) -> Result<u64, Refusal> {
+        Ok(self.hub.files.begin(&accepted(file)).await?)
     }
 
-    async fn upload(&self, file: Upload, from: u64, data: Data) -> Result<(), Refused> {
+    async fn upload(&self, file: Upload, from: u64, data: Data) -> Result<(), Refusal> {
         let file = accepted(file);
         self.hub.files.upload(&file, from, data).await?;
         self.announce(&file.name, file.crc, file.size).await;
@@ -123,8 +125,9 @@ impl Transfers for Host {
         room: String,
         name: String,
         from: u64,
-    ) -> Result<(FileInfo, Data), Refused> {
-        self.hub.files.open(&names::room(&room), &name, from).await
+    ) -> Result<(FileInfo, Data), Refusal> {
+        let room = names::room(&room);
+        Ok(self.hub.files.open(&room, &name, from).await?)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hbi::Peer;
 
 use super::{Plan, figures::Figures};
-use crate::protocol::{ChatStub, Chatter, MsgsInRoom, TransfersStub, Upload};
+use crate::protocol::{ChatStub, Chatter, MsgsInRoom, TransfersStub, Upload, readable};
 
 /// After how many lines a bot goes to another room.
 const ROOM: u64 = 10;
@@ -91,12 +91,23 @@ impl Bot {
             size,
             crc,
         };
-        let from = self.figures.timed(self.transfers.begin(&upload)).await?;
+        let from = self
+            .figures
+            .timed(self.transfers.begin(&upload))
+            .await
+            .map_err(readable)?;
         let rest = content.slice(from as usize..);
-        self.transfers.upload(upload, from, rest).await?;
+        self.transfers
+            .upload(upload, from, rest)
+            .await
+            .map_err(readable)?;
         self.figures.sent(size - from);
 
-        let (info, data) = self.transfers.download(room, name, 0).await?;
+        let (info, data) = self
+            .transfers
+            .download(room, name, 0)
+            .await
+            .map_err(readable)?;
         let back = data.to_bytes(size as usize).await?;
         self.figures.got(back.len() as u64);
         let checks = info.crc == crc && info.size == size && back == content;

@@ -5,7 +5,7 @@ use hbi::CallError;
 
 use super::{Heard, Member, content, process::Program, serve, upload};
 use crate::{
-    protocol::{Refused, RoomsStub, TransfersStub},
+    protocol::{Refusal, Refused, RoomsStub, TransfersStub},
     server,
 };
 
@@ -233,7 +233,12 @@ async fn an_upload_that_broke_off_goes_on_where_it_was() {
     };
     let (outcome, ()) = tokio::join!(transfers.upload(&file, 0, data), half_arrives);
     assert!(
-        matches!(outcome, Err(CallError::App(Refused::Failed(_)))),
+        matches!(
+            outcome,
+            Err(CallError::App(Refusal {
+                why: Refused::Failed(_)
+            }))
+        ),
         "{outcome:?}"
     );
     assert!(
@@ -249,7 +254,12 @@ async fn an_upload_that_broke_off_goes_on_where_it_was() {
     assert_eq!(from, 500_000);
     let outcome = transfers.upload(&file, 10, whole[10..].to_vec()).await;
     assert!(
-        matches!(outcome, Err(CallError::App(Refused::Position(500_000)))),
+        matches!(
+            outcome,
+            Err(CallError::App(Refusal {
+                why: Refused::Position(500_000)
+            }))
+        ),
         "{outcome:?}"
     );
     // another file of the same name does not go on with it
@@ -283,7 +293,12 @@ async fn what_is_not_what_was_announced_is_not_kept() {
     for wrong in [content(100_000, 8), content(99_999, 7), content(100_001, 7)] {
         let outcome = transfers.upload(&file, 0, wrong).await;
         assert!(
-            matches!(outcome, Err(CallError::App(Refused::Checksum))),
+            matches!(
+                outcome,
+                Err(CallError::App(Refusal {
+                    why: Refused::Checksum
+                }))
+            ),
             "{outcome:?}"
         );
         assert_eq!(transfers.begin(&file).await.expect("an answer"), 0);
@@ -292,7 +307,12 @@ async fn what_is_not_what_was_announced_is_not_kept() {
     large.size = 1 << 40;
     let outcome = transfers.begin(large).await;
     assert!(
-        matches!(outcome, Err(CallError::App(Refused::TooLarge(_)))),
+        matches!(
+            outcome,
+            Err(CallError::App(Refusal {
+                why: Refused::TooLarge(_)
+            }))
+        ),
         "{outcome:?}"
     );
     assert!(
