@@ -69,16 +69,14 @@ pub mod value;
 pub mod wire;
 
 pub use endpoint::{
-    Caller, Data, HoCo, Items, ItemsSender, PoCo, PostingEnd, Receiving, Sending, TraceContext,
-    Working,
+    Caller, Data, HoCo, Items, ItemsSender, PoCo, PostingEnd, Receiving, Script, Sending,
+    TraceContext, Working,
 };
 pub use env::{HostedCall, HostingEnv, Layer};
 pub use error::{Blame, Error, Failure, Kind, Place, Result};
 pub use hbi_macros::{Fields, Value, script, service};
 pub use peer::{Connection, Credentials, Defences, Options, Peer, Server, connect, serve};
-pub use service::{
-    Call, CallError, Exchange, Notify, Outbox, Policy, Reactor, Script, ScriptCall, all,
-};
+pub use service::{Call, CallError, Exchange, Notify, Outbox, Policy, Reactor, ScriptCall, all};
 #[cfg(feature = "tls")]
 pub use transport::tls;
 pub use transport::{Address, Fingerprint, Scheme, Secured};

@@ -559,8 +559,10 @@ impl Link for MuxLink {
     }
 
     fn goodbye(&self, deadline: Duration) {
-        let by = now().checked_add(deadline);
         let mut state = self.lock();
+        // with one who said nothing yet nothing can be under way
+        let met = state.mux.peer_settings().is_some();
+        let by = now().checked_add(if met { deadline } else { Duration::ZERO });
         state.leave_by = by.or(state.leave_by);
         state.mux.goodbye();
         Self::done(state);

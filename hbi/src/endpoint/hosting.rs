@@ -16,10 +16,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::{io::AsyncWrite, sync::Notify};
 
 use super::{
-    CoNumber, Current, Data, Link, Message, PostingEnd, Receiving, Sending, Working,
+    CoNumber, Current, Data, Link, Message, PostingEnd, Receiving, Script, Sending, Working,
     carried::abandoned, conversation::Main,
 };
-use crate::{Error, Failure, Kind, Result, value::Packed};
+use crate::{Error, Failure, Kind, Result};
 
 /// A conversation that the peer opened, shared by its landing and the code it runs.
 pub struct Hosted {
@@ -339,11 +339,12 @@ impl HoCo<Sending> {
         self.main()?.send_data(data).await
     }
 
-    /// Sends a back-script, which lands for its effect where the poster receives.
+    /// Sends a back-script, which lands for its effect where the poster receives: a text, or a
+    /// [`Script`] with values bound to it.
     ///
     /// # Errors
     /// As [`Self::send_obj`].
-    pub async fn send_code(&mut self, code: impl Into<String>) -> Result<()> {
+    pub async fn send_code(&mut self, code: impl Into<Script>) -> Result<()> {
         self.script(code.into(), false).await
     }
 
@@ -351,18 +352,12 @@ impl HoCo<Sending> {
     ///
     /// # Errors
     /// As [`Self::send_obj`].
-    pub async fn send_obj_of(&mut self, code: impl Into<String>) -> Result<()> {
+    pub async fn send_obj_of(&mut self, code: impl Into<Script>) -> Result<()> {
         self.script(code.into(), true).await
     }
 
-    async fn script(&mut self, source: String, value: bool) -> Result<()> {
-        let arguments = Packed::array([]);
-        let script = Message::Script {
-            source,
-            parameters: Vec::new(),
-            value,
-            arguments,
-        };
+    async fn script(&mut self, script: Script, value: bool) -> Result<()> {
+        let script = Message::script(script, value)?;
         self.main()?.send(script).await
     }
 }

@@ -127,6 +127,25 @@ impl fmt::Debug for Received {
     }
 }
 
+impl Message {
+    /// A script, whose value may be asked for.
+    ///
+    /// # Errors
+    /// When a value bound to it cannot be packed, or a name is bound twice.
+    pub fn script(script: super::Script, value: bool) -> Result<Self, Error> {
+        let (source, parameters, arguments, error) = script.into_parts();
+        match error {
+            Some(error) => Err(error),
+            None => Ok(Message::Script {
+                source: source.into_owned(),
+                parameters,
+                value,
+                arguments,
+            }),
+        }
+    }
+}
+
 /// What a connection of any wire offers to the endpoints.
 ///
 /// Nothing here runs an application's code while it holds a lock. `this` is always the connection

@@ -14,6 +14,7 @@ mod link;
 mod object;
 mod posting;
 mod running;
+mod script;
 mod trace;
 
 pub use caller::{Caller, Carry, Current, Origin};
@@ -30,5 +31,6 @@ pub use object::{Object, RemoteObject};
 pub use posting::{PoCo, PostingEnd};
 pub(crate) use posting::{default_deadline, now};
 pub use running::run_conversation;
+pub use script::Script;
 pub use trace::TraceContext;
 pub(crate) use trace::{Posted, hosted_span};

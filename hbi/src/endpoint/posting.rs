@@ -1,7 +1,6 @@
 //! The posting endpoint and its conversations: where the application starts to talk.
 
 use std::{
-    borrow::Cow,
     fmt,
     future::poll_fn,
     marker::PhantomData,
@@ -15,14 +14,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::AsyncWrite;
 
 use super::{
-    Augmented, CoNumber, Current, Data, Link, LinkInfo, Message, Receiving, Request, Sending,
-    conversation::Main,
+    Augmented, CoNumber, Current, Data, Link, LinkInfo, Message, Receiving, Request, Script,
+    Sending, conversation::Main,
 };
-use crate::{
-    Error, Kind, Result,
-    script::Text,
-    value::{Handles, Packed},
-};
+use crate::{Error, Kind, Result, script::Text, value::Packed};
 
 /// The posting endpoint of a connection: where conversations with the peer begin.
 ///
@@ -93,7 +88,7 @@ impl PostingEnd {
     ///
     /// # Errors
     /// When it could not be handed to the wire. What it does at the peer is not told.
-    pub async fn notif(&self, code: impl Into<String>) -> Result<()> {
+    pub async fn notif(&self, code: impl Into<Script>) -> Result<()> {
         let mut co = self.co().await?;
         co.send_code(code).await?;
         co.close().await
@@ -103,7 +98,7 @@ impl PostingEnd {
     ///
     /// # Errors
     /// When they could not be handed to the wire, or the data's source failed.
-    pub async fn notif_data(&self, code: impl Into<String>, data: impl Into<Data>) -> Result<()> {
+    pub async fn notif_data(&self, code: impl Into<Script>, data: impl Into<Data>) -> Result<()> {
         let mut co = self.co().await?;
         co.send_code(code).await?;
         co.send_data(data).await?;
@@ -205,11 +200,11 @@ impl PoCo<Sending> {
         self
     }
 
-    /// Sends a script, which lands for its effect.
+    /// Sends a script, which lands for its effect: a text, or a [`Script`] with values bound to it.
     ///
     /// # Errors
     /// When the connection is gone, or the peer has ended the conversation: then why.
-    pub async fn send_code(&mut self, code: impl Into<String>) -> Result<()> {
+    pub async fn send_code(&mut self, code: impl Into<Script>) -> Result<()> {
         self.script(code.into(), false).await
     }
 
@@ -217,39 +212,39 @@ impl PoCo<Sending> {
     ///
     /// # Errors
     /// As [`Self::send_code`].
-    pub async fn send_obj_of(&mut self, code: impl Into<String>) -> Result<()> {
+    pub async fn send_obj_of(&mut self, code: impl Into<Script>) -> Result<()> {
         self.script(code.into(), true).await
     }
 
-    async fn script(&mut self, source: String, value: bool) -> Result<()> {
+    async fn script(&mut self, script: Script, value: bool) -> Result<()> {
         if let Some(main) = &mut self.main {
-            let arguments = Packed::array([]);
-            return main
-                .send(Message::Script {
-                    source,
-                    parameters: Vec::new(),
-                    value,
-                    arguments,
-                })
-                .await;
+            return main.send(Message::script(script, value)?).await;
         }
-        let parameters: &[Cow<'static, str>] = &[];
+        let (source, parameters, arguments, error) = script.into_parts();
+        if let Some(error) = error {
+            return Err(error);
+        }
         let text = Text::Free {
             source: &source,
-            parameters,
+            parameters: &parameters,
             again: false,
         };
-        self.open(Some(text), value).await.map(|_| ())
+        self.open(Some(text), value, arguments).await.map(|_| ())
     }
 
-    async fn open(&mut self, text: Option<Text<'_>>, value: bool) -> Result<&mut Main> {
-        let mut handles = Handles::new();
+    async fn open(
+        &mut self,
+        text: Option<Text<'_>>,
+        value: bool,
+        arguments: Packed,
+    ) -> Result<&mut Main> {
+        let (arguments, mut handles) = arguments.into_parts();
         let request = Request {
             text,
             value,
             call: false,
             last: false,
-            arguments: &[0x90],
+            arguments: &arguments,
             handles: &mut handles,
             deadline: self.deadline.or_else(|| default_deadline(&*self.link)),
         };
@@ -263,7 +258,7 @@ impl PoCo<Sending> {
 
     async fn main(&mut self) -> Result<&mut Main> {
         if self.main.is_none() {
-            self.open(None, false).await?;
+            self.open(None, false, Packed::array([])).await?;
         }
         self.main
             .as_mut()

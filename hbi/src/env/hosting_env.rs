@@ -19,6 +19,7 @@ use super::{
 use crate::{
     Error, Kind, PostingEnd, Result,
     endpoint::{BoxFuture, Carried},
+    script::refuse_name,
     value::{Handles, Packed},
 };
 
@@ -206,11 +207,10 @@ impl HostingEnv {
     }
 
     fn claim(&mut self, name: &str) {
-        let well_formed = !name.is_empty()
-            && !name.starts_with(|c: char| c.is_ascii_digit())
-            && name.chars().all(|c| c.is_alphanumeric() || c == '_');
-        if !well_formed || name == "env" {
-            self.problem(format!("`{name}` cannot be a name in scripts"));
+        if let Some(why) = refuse_name(name) {
+            self.problem(why);
+        } else if name == "env" {
+            self.problem("`env` is where peers keep values, it cannot be exposed".to_owned());
         }
         let taken = self.artifacts.contains_key(name)
             || self.services.iter().any(|service| {

@@ -272,7 +272,7 @@ impl<'a> Incoming<'a> {
         decode: impl FnOnce(&mut Args<'_>) -> Result<A, Failure>,
     ) -> Result<A, Failure> {
         let mut args = Args::new(self.arguments, &mut self.handles, self.params)?;
-        decode(&mut args)
+        guarded(|| decode(&mut args))
             .and_then(|arguments| args.end().map(|()| arguments))
             .map_err(|failure| failure.at(&full_name(self.namespace, self.name)))
     }
@@ -317,11 +317,12 @@ impl<'a> Incoming<'a> {
             }))
         });
         match begun {
-            Ok(Ok(answer)) => self.done(outcome(answer)),
+            Ok(Ok(answer)) => self.done(guarded(|| outcome(answer))),
             Ok(Err(future)) => {
                 let name = self.full_name();
                 let future = Box::pin(async move {
-                    let answer = Guarded(future).await.and_then(outcome);
+                    let answer = Guarded(future).await;
+                    let answer = answer.and_then(|answer| guarded(|| outcome(answer)));
                     let packed = answer.and_then(|value| pack(&value));
                     packed.map_err(|failure| failure.at(&name))
                 });
@@ -347,7 +348,7 @@ impl<'a> Incoming<'a> {
         };
         let current = self.origin.current;
         match current.scope(|| catch_unwind(AssertUnwindSafe(|| run(arguments)))) {
-            Ok(answer) => self.done(outcome(answer)),
+            Ok(answer) => self.done(guarded(|| outcome(answer))),
             Err(panic) => failed(self.named(panicked(&*panic))),
         }
     }
@@ -398,6 +399,11 @@ fn pack<T: Serialize + 'static>(value: &T) -> Result<Packed, Failure> {
 
 pub(super) fn failed(failure: Failure) -> Landed {
     Landed::Failed(Box::new(failure))
+}
+
+/// Runs code of a user's type, its `Deserialize` or `Display`, which may panic.
+fn guarded<T>(run: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(panicked(&*panic)))
 }
 
 /// A future whose panics become failures.
