@@ -488,11 +488,11 @@ impl<P, U> Connection<P, U> {
             co.bits = bits;
             frame::text_frame(&mut self.out, kind::END, id, 0, &[]);
         }
-        if bits & OVER != OVER {
+        if bits & OVER != OVER || !quiet {
             return;
         }
         // a hosted number is the peer's to use again, whatever the application still holds
-        if id.is_hosted() || (quiet && bits & bit::RELEASED != 0) {
+        if bits & bit::RELEASED != 0 || id.is_hosted() {
             self.remove(id);
         }
     }
