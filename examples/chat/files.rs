@@ -28,6 +28,9 @@ use crate::{
 /// The most bytes of all files of a room.
 const ROOM: u64 = 1 << 30;
 
+/// The most rooms that have files.
+const ROOMS: usize = 1000;
+
 /// The most files of a room.
 const FILES: usize = 1000;
 
@@ -81,12 +84,27 @@ impl Files {
         if size > FILE {
             return Err(Refused::TooLarge(FILE));
         }
+        self.check_room(room).await?;
         let complete = listed(&self.room(room)?).await?;
         let partial = listed(&self.partials(room)?).await?;
         let all = || complete.iter().chain(&partial);
         let bytes: u64 = all().map(|(size, _)| size).sum();
         if bytes + size > ROOM || all().count() >= FILES {
             return Err(Refused::Full);
+        }
+        Ok(())
+    }
+
+    /// Whether a room may have files: it has some, or few enough others have.
+    async fn check_room(&self, room: &str) -> Result<(), Refused> {
+        for (below, of_room) in [
+            ("rooms", self.room(room)?),
+            ("partial", self.partials(room)?),
+        ] {
+            let is_new = !fs::try_exists(of_room).await.map_err(failed)?;
+            if is_new && listed(&self.dir.join(below)).await?.len() >= ROOMS {
+                return Err(Refused::Full);
+            }
         }
         Ok(())
     }

@@ -137,7 +137,7 @@ impl Hub {
         let room = names::room(wanted);
         let mut state = self.lock();
         let known = state.kept.contains(&room) || state.rooms.contains_key(&room);
-        if !known && state.kept.len() + state.rooms.len() >= ROOMS {
+        if !known && state.count_rooms() >= ROOMS {
             let full = format!("\n@@ There are {ROOMS} rooms already, pick one of them.\n");
             state.notice(id, full);
             if let Some(member) = state.members.get_mut(&id) {
@@ -304,6 +304,13 @@ impl Hub {
 impl State {
     fn room(&mut self, name: &str) -> (&mut HashMap<u64, Member>, Option<&mut Room>) {
         (&mut self.members, self.rooms.get_mut(name))
+    }
+
+    /// How many rooms are open or keep something.
+    fn count_rooms(&self) -> usize {
+        let open = self.rooms.keys();
+        let fresh = open.filter(|room| !self.kept.contains(*room)).count();
+        self.kept.len() + fresh
     }
 
     /// Takes a nick that nobody else has.

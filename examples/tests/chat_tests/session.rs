@@ -351,3 +351,23 @@ async fn a_download_that_broke_off_goes_on_where_it_was() {
     assert!(std::fs::read(files.join("f.bin~2")).expect("a file") == whole);
     assert!(!partial.exists());
 }
+
+#[tokio::test]
+async fn bots_say_and_send_and_every_checksum_is_verified() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (_serving, address) = serve(dir.path()).await;
+    let few = [
+        "--bots", "4", "--rooms", "2", "--msgs", "12", "--files", "3",
+    ];
+    for share in [&[][..], &["--share"]] {
+        let how = [&["spam", &address, "--file-kb", "1..64"][..], &few, share].concat();
+        let printed = Program::start(&how).end().await;
+        let has = |start: &str| printed.iter().any(|line| line.starts_with(start));
+        assert!(has("said    48 lines"), "{printed:#?}");
+        assert!(
+            has("files   12 up and back, every checksum verified"),
+            "{printed:#?}"
+        );
+        assert!(has("failed  0"), "{printed:#?}");
+    }
+}
