@@ -203,7 +203,13 @@ impl Files {
         file.seek(io::SeekFrom::Start(from)).await.map_err(failed)?;
         let rest = size - from;
         let data = Data::reader(file.take(rest)).with_len(rest);
-        Ok((FileInfo { size, crc }, data))
+        let since = changed.duration_since(SystemTime::UNIX_EPOCH);
+        let info = FileInfo {
+            size,
+            crc,
+            changed: since.unwrap_or_default().as_secs(),
+        };
+        Ok((info, data))
     }
 
     /// Makes a file that is on its way a complete one. It is on disk when this returns.

@@ -119,6 +119,8 @@ pub(crate) struct FileInfo {
     pub(crate) size: u64,
     /// The CRC-32 of all of them.
     pub(crate) crc: u32,
+    /// When it was changed last, in seconds since 1970.
+    pub(crate) changed: u64,
 }
 
 /// Files up and down, which go on where they were interrupted.

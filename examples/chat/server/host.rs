@@ -86,10 +86,11 @@ impl Chat for Host {
     async fn send_file(&self, co: HoCo, room: String, name: String) -> hbi::Result<()> {
         let mut co = co.start_send().await?;
         match self.hub.files.open(&names::room(&room), &name, 0).await {
-            Ok((FileInfo { size, crc }, data)) => {
-                co.send_obj(&(size, format!("CRC-32 {crc:08x}"))).await?;
+            Ok((info, data)) => {
+                let message = format!("last modified: {}", date(info.changed));
+                co.send_obj(&(info.size, message)).await?;
                 co.send_data(data).await?;
-                co.send_obj(&crc).await?;
+                co.send_obj(&info.crc).await?;
             }
             Err(Refused::Missing(_)) => co.send_obj(&(-1, "no such file")).await?,
             Err(refused) => co.send_obj(&(-1, refused.to_string())).await?,
@@ -136,5 +137,35 @@ fn accepted(file: Upload) -> Upload {
     Upload {
         room: names::room(&file.room),
         ..file
+    }
+}
+
+/// A time in seconds since 1970 as date and time, UTC.
+fn date(seconds: u64) -> String {
+    let (days, clock) = (seconds / 86_400, seconds % 86_400);
+    // days of years that begin with March, so that the odd day is the last one
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = era * 400 + year + u64::from(month <= 2);
+    let (hour, minute, second) = (clock / 3600, clock / 60 % 60, clock % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::date;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        assert_eq!(date(0), "1970-01-01 00:00:00");
+        assert_eq!(date(951_782_399), "2000-02-28 23:59:59");
+        assert_eq!(date(951_782_400), "2000-02-29 00:00:00");
+        assert_eq!(date(1_709_251_200), "2024-03-01 00:00:00");
+        assert_eq!(date(4_107_542_400), "2100-03-01 00:00:00");
     }
 }

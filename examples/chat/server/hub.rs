@@ -64,8 +64,10 @@ struct Room {
 struct Saying {
     room: String,
     msg: Msg,
-    /// Who said it, under which number.
-    by: Option<(u64, i64)>,
+    /// Who said it.
+    by: u64,
+    /// Under which number; nothing where it was said for them.
+    number: Option<i64>,
     done: oneshot::Sender<Result<(), String>>,
 }
 
@@ -207,11 +209,11 @@ impl Hub {
             text,
             time: time.as_secs_f64(),
         };
-        let by = number.map(|number| (id, number));
         let saying = Saying {
             room,
             msg,
-            by,
+            by: id,
+            number,
             done,
         };
         let stopped = "the server is about to stop";
@@ -274,7 +276,6 @@ impl Hub {
     fn deliver(&self, saying: &Saying, number: u64) {
         let mut state = self.lock();
         state.kept.insert(saying.room.clone());
-        let by = saying.by.map(|(id, _)| id);
         let (members, room) = state.room(&saying.room);
         // who came meanwhile has read it from disk
         if let Some(room) = room.filter(|room| number >= room.next) {
@@ -283,14 +284,14 @@ impl Hub {
             if room.lines.len() as u64 > KEPT {
                 room.lines.pop_front();
             }
-            for id in room.members.iter().filter(|id| Some(**id) != by) {
+            for id in room.members.iter().filter(|id| **id != saying.by) {
                 if let Some(member) = members.get_mut(id) {
                     member.push_lines(std::iter::once(&saying.msg));
                 }
             }
         }
-        if let Some((id, number)) = saying.by
-            && let Some(member) = state.members.get_mut(&id)
+        if let Some(number) = saying.number
+            && let Some(member) = state.members.get_mut(&saying.by)
         {
             member.push(|chatter| chatter.said(number));
         }

@@ -111,7 +111,6 @@ async fn a_session_prints_the_same_over_each_transport() {
                 &format!("files in {here}: 1"),
                 "      300000  some file.bin",
                 "* sending some file.bin, 300000 bytes",
-                &uploaded,
                 &sent,
                 "- Bob left #Tea",
             ],

@@ -13,6 +13,8 @@ use std::{
 
 use bytes::Bytes;
 
+#[cfg(feature = "script")]
+use super::script::Room;
 use super::{
     Bounds, Incoming, Outcome, Reactive, Service, describe, function::Exposed, incoming::full_name,
     layer::Layers,
@@ -55,9 +57,14 @@ pub(crate) struct Environment {
     error: Option<ErrorHook>,
     print: Option<PrintHook>,
     kept: Mutex<Kept>,
+    #[cfg(feature = "script")]
+    room: Arc<Room>,
     /// Of one conversation's environment: what stands before, and what behind it.
     over: Option<(Arc<Environment>, Arc<Environment>)>,
 }
+
+/// What a value kept under a name takes beside both, at most, in bytes.
+const OF_A_NAME: usize = 128;
 
 /// What the peer keeps in the environment.
 #[derive(Default)]
@@ -94,6 +101,8 @@ impl Environment {
         Self {
             services,
             artifacts,
+            #[cfg(feature = "script")]
+            room: Arc::new(Room::new(bounds.fibers)),
             bounds,
             layers,
             error,
@@ -110,6 +119,15 @@ impl Environment {
         let mut env = Self::new(Vec::new(), HashMap::new(), bounds, layers, error, print);
         env.over = Some((own, base));
         env
+    }
+
+    /// Where scripts that run or wait find room.
+    #[cfg(feature = "script")]
+    pub(super) fn room(&self) -> Arc<Room> {
+        match &self.over {
+            Some((_, base)) => base.room(),
+            None => Arc::clone(&self.room),
+        }
     }
 
     /// What a call of this name calls.
@@ -233,8 +251,8 @@ impl Environment {
         let old = kept
             .values
             .get(name)
-            .map_or(0, |old| old.len() + name.len());
-        let new = kept.bytes - old + bytes.len() + name.len();
+            .map_or(0, |old| old.len() + name.len() + OF_A_NAME);
+        let new = kept.bytes - old + bytes.len() + name.len() + OF_A_NAME;
         if new > self.bounds.memory {
             return Err(Failure::limit(
                 "memory",

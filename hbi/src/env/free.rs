@@ -42,7 +42,8 @@ impl Free {
         });
         let (code, bounds) = (Arc::clone(&self.0), env.bounds.clone());
         let print = Box::new(move |line: &str| printed.print(line));
-        Box::pin(code.run(arguments, artifacts, bounds, nested, print))
+        let room = env.room();
+        Box::pin(code.run(arguments, artifacts, bounds, room, nested, print))
     }
 }
 

@@ -10,12 +10,16 @@ use std::{
 
 use tokio::task::coop;
 
+#[cfg(feature = "script")]
+use super::script::is_built_in;
 use super::{
     Environment,
     environment::{Hooks, Target},
     incoming::{failed, panicked},
     straight,
 };
+#[cfg(feature = "script")]
+use crate::script::Callee;
 use crate::{
     Error, Failure, Kind, PostingEnd,
     endpoint::{Arrived, BoxFuture, Hosted, Landed, Landing, Link, Prepared},
@@ -102,7 +106,10 @@ impl Script {
             parameters,
             ..
         } = self;
-        match Straight::recognise(source, parameters) {
+        let straight = Straight::recognise(source, parameters);
+        #[cfg(feature = "script")]
+        let straight = straight.filter(|straight| !needs_interpreter(straight, env));
+        match straight {
             Some(straight) => match straight
                 .as_call(parameters.len())
                 .map(|name| env.resolve(name))
@@ -298,6 +305,15 @@ impl Landing for EnvLanding {
             self.env.unheard(panicked(&*panic).at("on_disconnect"));
         }
     }
+}
+
+/// Whether a straight line calls something that the interpreter brings along.
+#[cfg(feature = "script")]
+fn needs_interpreter(straight: &Straight, env: &Environment) -> bool {
+    straight.steps.iter().any(|step| match &step.callee {
+        Callee::Path(name) => is_built_in(name) && env.resolve(name).is_none(),
+        Callee::Method(name) => is_built_in(name),
+    })
 }
 
 fn undefined(number: u32) -> Failure {

@@ -12,5 +12,7 @@ mod take;
 pub use handle::{Handle, Handles, deserialize_handle, serialize_handle, take_placeholder};
 pub use literal::write_literal;
 pub use packed::{Packed, ValueError, pack_bytes, pack_into, unpack_from};
+#[cfg(feature = "script")]
+pub(crate) use scan::{Content, content};
 pub use scan::{MAX_DEPTH, skip};
 pub use take::{array_head, array_parts};
