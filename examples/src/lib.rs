@@ -3,4 +3,4 @@
 
 mod checked;
 
-pub use checked::{Checked, bar};
+pub use checked::{Checked, Sum, bar};
