@@ -42,7 +42,6 @@ pub(crate) async fn serve(addresses: &[String], dir: &Path) -> anyhow::Result<Se
 
 /// With a certificate, where addresses need one. It is made when there is none, and its fingerprint is
 /// a part of the address that is told.
-#[cfg(feature = "tls")]
 fn options(addresses: &[String], dir: &Path) -> hbi::Result<Options> {
     let mut options = Options::new();
     if addresses.iter().any(|address| address.starts_with("tls:")) {
@@ -53,11 +52,6 @@ fn options(addresses: &[String], dir: &Path) -> hbi::Result<Options> {
         )?);
     }
     Ok(options)
-}
-
-#[cfg(not(feature = "tls"))]
-fn options(_addresses: &[String], _dir: &Path) -> hbi::Result<Options> {
-    Ok(Options::new())
 }
 
 impl Serving {
