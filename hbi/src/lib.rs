@@ -53,6 +53,7 @@
 //! - `script` (default): free peer-script, in Rhai on fibers. Without it this side still lands calls
 //!   and straight lines of calls, which is all that stubs and compositions send.
 //! - `checked`: [`script!`](macro@script) checks the syntax when the program compiles.
+//! - `tls`: `tls://` addresses; certificates are configured in `hbi::tls`.
 
 mod connection;
 pub mod endpoint;
@@ -68,17 +69,18 @@ pub mod value;
 pub mod wire;
 
 pub use endpoint::{
-    Caller, Data, HoCo, Items, ItemsSender, PoCo, PostingEnd, Receiving, Sending, TraceContext,
-    Working,
+    Caller, Data, HoCo, Items, ItemsSender, PoCo, PostingEnd, Receiving, Script, Sending,
+    TraceContext, Working,
 };
 pub use env::{HostedCall, HostingEnv, Layer};
 pub use error::{Blame, Error, Failure, Kind, Place, Result};
 pub use hbi_macros::{Fields, Value, script, service};
-pub use peer::{Connection, Options, Peer, Server, connect, serve};
-pub use service::{
-    Call, CallError, Exchange, Notify, Outbox, Policy, Reactor, Script, ScriptCall, all,
-};
-pub use transport::{Address, Scheme};
+pub use peer::{Connection, Credentials, Defences, Options, Peer, Server, connect, serve};
+pub use service::{Call, CallError, Exchange, Notify, Outbox, Policy, Reactor, ScriptCall, all};
+#[cfg(feature = "tls")]
+pub use transport::tls;
+pub use transport::{Address, Fingerprint, Scheme, Secured};
+pub use value::Dialect;
 pub use wire::mux::Settings;
 
 /// What most programs need.

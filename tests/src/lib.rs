@@ -2,4 +2,5 @@
 //! over each transport.
 
 pub mod pair;
+pub mod raw;
 pub mod work;

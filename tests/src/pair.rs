@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use hbi::{HostingEnv, Options};
+use hbi::{HostingEnv, Options, tls::ServerTls};
 use tokio::sync::mpsc;
 
 use crate::work::{ConsumerHost, Event, MyConsumer, MyWork, Seen, WorkHost, WorkStub};
@@ -17,6 +17,8 @@ pub enum Transport {
     Mem,
     /// TCP on loopback.
     Tcp,
+    /// TLS over TCP on loopback, with a pinned certificate.
+    Tls,
     /// A Unix socket.
     Unix,
 }
@@ -45,11 +47,23 @@ impl Transport {
         match self {
             Transport::Mem => format!("mem://pair-{n}"),
             Transport::Tcp => "tcp://127.0.0.1:0".to_owned(),
+            Transport::Tls => "tls://127.0.0.1:0".to_owned(),
             Transport::Unix => {
                 let path = std::env::temp_dir().join(format!("hbi-{id}-{n}.sock"));
                 format!("unix://{}", path.display())
             }
         }
+    }
+
+    /// A server's options, with what this transport needs.
+    pub fn serving(self, options: Options) -> Options {
+        if self != Transport::Tls {
+            return options;
+        }
+        let file = format!("hbi-tests-{}.pem", std::process::id());
+        let file = std::env::temp_dir().join(file);
+        let tls = ServerTls::self_signed(file, &["localhost"]);
+        options.server_tls(tls.expect("the directory for temporary files can be written"))
     }
 
     /// A server and a consumer with default options.
@@ -68,7 +82,8 @@ impl Transport {
         let seen = Arc::new(Seen::default());
         let kept = Arc::clone(&seen);
         let more = Arc::new(more);
-        let server = server
+        let server = self
+            .serving(server)
             .serve(self.address(), move |peer| {
                 let (seen, more) = (Arc::clone(&kept), Arc::clone(&more));
                 async move {

@@ -51,7 +51,7 @@ macro_rules! each {
     )*};
 }
 
-over!(Mem as mem, Tcp as tcp, Unix as unix);
+over!(Mem as mem, Tcp as tcp, Tls as tls, Unix as unix);
 
 async fn calls_answer_values(over: Transport) {
     let Pair {

@@ -1,6 +1,11 @@
 //! A connection that is cut, at every stage of what goes on over it: each wait ends with the reason,
 //! on both sides, and nothing hangs.
 
+#![allow(
+    clippy::async_yields_async,
+    reason = "what brings a connection to a stage answers the wait that comes after"
+)]
+
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -331,6 +336,7 @@ async fn conversations_end_with_the_reason() {
     .await;
     cut("sending more than is read", &[], async |peer, _, _| {
         let mut co = peer.po().co().await.unwrap();
+        co.send_code("stages::wait()").await.unwrap();
         failing(async move { co.send_data(endless()).await })
     })
     .await;
@@ -402,4 +408,78 @@ async fn beginning_and_goodbye_end_with_the_reason() {
     let closed = tokio::time::timeout(hang, closing).await.expect("hangs");
     assert!(closed.unwrap().unwrap_err().is_disconnected());
     assert!(server.wait_closed().await.is_disconnected());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_ends_early_lets_the_poster_finish() {
+    #[hbi::service]
+    trait Early {
+        #[hbi(converse)]
+        async fn early(&self, co: HoCo) -> hbi::Result<()>;
+    }
+    struct MyEarly;
+    impl Early for MyEarly {
+        async fn early(&self, co: HoCo) -> hbi::Result<()> {
+            co.start_send().await?.close().await
+        }
+    }
+    let env = HostingEnv::new().service(EarlyHost::new(MyEarly));
+    let pair = testing::pair(env, HostingEnv::new()).await.unwrap();
+    let mut co = EarlyStub::new(&pair.client).early().open().await.unwrap();
+    // what nobody reads is taken, or refused; it does not stand still
+    let sent = co.send_data(vec![0; 5 << 20]).await;
+    if sent.is_ok() {
+        let co = co.start_recv().await.unwrap();
+        co.wait_completed().await.unwrap();
+    }
+    while pair.client.conversations() != (0, 0) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sender_without_room_learns_of_the_deadline() {
+    let env = HostingEnv::new().async_function("wait", std::future::pending::<()>);
+    let pair = testing::pair(env, HostingEnv::new()).await.unwrap();
+    let co = pair.client.po().co().await.unwrap();
+    let mut co = co.within(Duration::from_millis(200));
+    co.send_code("wait()").await.unwrap();
+    let error = co.send_data(endless()).await.unwrap_err();
+    assert!(error.is_timeout(), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poster_learns_why_its_host_reads_no_more() {
+    let pair = testing::pair(HostingEnv::new(), HostingEnv::new())
+        .await
+        .unwrap();
+    let mut co = pair.client.po().co().await.unwrap();
+    let error = co.send_data(endless()).await.unwrap_err();
+    assert!(error.to_string().contains("no hosted code"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn silent_peers_are_let_go_and_harm_nobody() {
+    let server = hbi::serve("mem://silent", |_| async { Ok(HostingEnv::new()) })
+        .await
+        .unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..3 {
+        let (ours, theirs) = tokio::io::duplex(100);
+        let taken = hbi::Options::new().handshake(Duration::from_secs(3600));
+        silent.push((
+            ours,
+            tokio::spawn(async move { taken.take(theirs, HostingEnv::new()).await }),
+        ));
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let peer = hbi::connect("mem://silent", HostingEnv::new())
+        .await
+        .unwrap();
+    assert_eq!(peer.script::<i64>("1 + 1").await.unwrap(), 2);
+    for (_ours, taken) in silent {
+        let error = taken.await.unwrap().unwrap_err();
+        assert!(error.to_string().contains("idle_timeout"), "{error}");
+    }
+    drop(server);
 }

@@ -598,3 +598,151 @@ async fn what_is_exposed_comes_before_what_the_interpreter_has() {
     }
     assert_eq!(began.elapsed().as_millis(), 70);
 }
+
+#[tokio::test]
+async fn names_that_no_script_can_use_are_refused() {
+    for name in ["for", "call", "a b", "λ", "env", ""] {
+        let env = HostingEnv::new().function(name, || 1);
+        let error = hbi::testing::pair(env, HostingEnv::new())
+            .await
+            .unwrap_err();
+        assert!(
+            error.to_string().contains("peer-script") || name == "env",
+            "{error}"
+        );
+    }
+    let pair = hbi::testing::pair(HostingEnv::new(), HostingEnv::new())
+        .await
+        .unwrap();
+    let script = pair.client.script::<i64>("1").bind("a b", 1);
+    assert!(script.await.unwrap_err().to_string().contains("`a b`"));
+}
+
+#[tokio::test]
+async fn scripts_of_conversations_have_values_bound() {
+    use std::sync::{Arc, Mutex};
+    let kept = Arc::new(Mutex::new(Vec::new()));
+    let keeping = Arc::clone(&kept);
+    let env = HostingEnv::new().function("keep", move |line: String, n: i64| {
+        keeping.lock().unwrap().push((line, n));
+        n
+    });
+    let pair = hbi::testing::pair(env, HostingEnv::new()).await.unwrap();
+    let line = "no \"splicing\"";
+    let keep = |n: i64| {
+        hbi::Script::new("keep(line, n)")
+            .bind("line", line)
+            .bind("n", n)
+    };
+    let mut co = pair.client.po().co().await.unwrap();
+    co.send_code(keep(1)).await.unwrap();
+    co.send_code(keep(2)).await.unwrap();
+    co.start_recv()
+        .await
+        .unwrap()
+        .wait_completed()
+        .await
+        .unwrap();
+    pair.client.notif(keep(3)).await.unwrap();
+    assert_eq!(pair.client.run::<i64>(keep(4)).await.unwrap(), 4);
+    let kept: Vec<_> = kept.lock().unwrap().iter().map(|kept| kept.1).collect();
+    assert_eq!(kept, [1, 2, 3, 4]);
+    let twice = keep(5).bind("n", 6);
+    let mut co = pair.client.po().co().await.unwrap();
+    assert!(co.send_code(twice).await.is_err());
+}
+
+#[tokio::test]
+async fn a_shutdown_does_not_wait_for_environments_that_are_never_made() {
+    let server = hbi::serve("mem://never-made", |_| async {
+        std::future::pending::<hbi::Result<HostingEnv>>().await
+    })
+    .await
+    .unwrap();
+    let connecting = tokio::spawn(hbi::connect("mem://never-made", HostingEnv::new()));
+    while server.connections() == 0 {
+        tokio::task::yield_now().await;
+    }
+    server.shutdown(Duration::from_secs(60)).await;
+    let error = connecting.await.unwrap().unwrap_err();
+    assert!(
+        error.is_refused() && error.to_string().contains("goodbye"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_peer_that_hangs_up_is_counted_no_more_while_its_environment_is_made() {
+    let server = hbi::serve("mem://gone-early", |_| async {
+        std::future::pending::<hbi::Result<HostingEnv>>().await
+    })
+    .await
+    .unwrap();
+    let connecting = tokio::spawn(hbi::connect("mem://gone-early", HostingEnv::new()));
+    while server.connections() == 0 {
+        tokio::task::yield_now().await;
+    }
+    connecting.abort();
+    while server.connections() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_factory_that_panics_at_once_is_told() {
+    async fn env() -> hbi::Result<HostingEnv> {
+        Ok(HostingEnv::new())
+    }
+    let server = hbi::serve("mem://panics", |peer| {
+        assert!(peer.address().is_empty(), "on purpose");
+        env()
+    })
+    .await
+    .unwrap();
+    let error = hbi::connect("mem://panics", HostingEnv::new())
+        .await
+        .unwrap_err();
+    assert!(error.is_refused(), "{error}");
+    drop(server);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_file_that_is_no_socket_stays() {
+    let path = std::env::temp_dir().join(format!("hbi-file-{}", std::process::id()));
+    std::fs::write(&path, "mine").unwrap();
+    let address = format!("unix://{}", path.display());
+    let served = hbi::serve(address, |_| async { Ok(HostingEnv::new()) }).await;
+    assert!(served.unwrap_err().to_string().contains("no socket"));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[tokio::test]
+async fn goodbye_with_traffic_on_its_way_ends_well() {
+    let env = || HostingEnv::new().function("double", |n: i64| 2 * n);
+    for _ in 0..50 {
+        let pair = hbi::testing::pair(env(), HostingEnv::new()).await.unwrap();
+        let calls: Vec<_> = (0..4)
+            .map(|_| {
+                let peer = pair.client.peer();
+                tokio::spawn(async move {
+                    loop {
+                        match peer.script::<i64>("double(n)").bind("n", 2).await {
+                            Ok(four) => assert_eq!(four, 4),
+                            Err(error) => return error,
+                        }
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        pair.server.close(Duration::from_secs(60)).await.unwrap();
+        for call in calls {
+            let error = call.await.unwrap();
+            assert!(error.is_not_landed() || !error.was_sent(), "{error}");
+        }
+    }
+}

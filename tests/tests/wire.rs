@@ -12,22 +12,10 @@ use hbi::{
     Failure, HostingEnv, Options, Settings,
     wire::mux::{Arrival, CoId, Connection, Event, Opening, Output, Reply},
 };
+use hbi_tests::raw::{frame, vector};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
-const PAGE: &str = include_str!("../../docs/wire.md");
-
 type Machine = Connection<u32, ()>;
-
-/// The bytes of a `vector` block of the page.
-fn vector(name: &str) -> Vec<u8> {
-    let (_, block) = PAGE
-        .split_once(&format!("```vector {name}\n"))
-        .expect("the page has it");
-    let (hex, _) = block.split_once("```").expect("the block ends");
-    hex.split_whitespace()
-        .map(|byte| u8::from_str_radix(byte, 16).expect("two digits"))
-        .collect()
-}
 
 fn machine() -> Machine {
     Machine::new(Settings::default(), Instant::now())
@@ -211,14 +199,6 @@ fn any_cut_of_the_bytes_gives_the_same_events() {
 }
 
 /// A frame written by hand.
-fn frame(kind: u8, co: u32, body: &[u8]) -> Vec<u8> {
-    let mut frame = (body.len() as u32).to_le_bytes()[..3].to_vec();
-    frame.push(kind);
-    frame.extend_from_slice(&co.to_le_bytes());
-    frame.extend_from_slice(body);
-    frame
-}
-
 #[test]
 fn violations_are_told_by_what_was_seen() {
     let open = |index: u32| frame(0x02, index, &[0x01, 1, 0, 0, 0, 0x90]);
@@ -481,4 +461,69 @@ async fn peers_that_answer_pings_stay_connected() {
     let (_a, b) = (a.unwrap(), b.unwrap());
     tokio::time::sleep(Duration::from_secs(3600)).await;
     assert_eq!(b.script::<i64>("double(2)").await.unwrap(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_openings_wait_for_a_peer_that_does_not_read() {
+    #[hbi::service]
+    trait Store {
+        #[hbi(notify)]
+        async fn put(&self, data: Vec<u8>);
+    }
+    let (mut still, theirs) = duplex(1000);
+    still.write_all(&vector("preface")).await.unwrap();
+    let options = Options::new();
+    let peer = options.take(theirs, HostingEnv::new()).await.unwrap();
+    let store = StoreStub::new(&peer);
+    let megabyte = vec![0; 1 << 20];
+    let (mut tasks, mut waiting) = (tokio::task::JoinSet::new(), 0);
+    for _ in 0..100 {
+        let put = store.put(&megabyte);
+        tasks.spawn(async move { put.await });
+    }
+    let soon = Duration::from_secs(1);
+    while let Ok(taken) = tokio::time::timeout(soon, tasks.join_next()).await {
+        taken.unwrap().unwrap().unwrap();
+        waiting += 1;
+    }
+    assert!((1..=9).contains(&waiting), "{waiting} were taken");
+    // small calls pass, and whoever waits learns of the end
+    let small = peer.script::<()>("f()").send();
+    drop(still);
+    assert!(small.await.unwrap_err().is_disconnected());
+    while let Some(ended) = tasks.join_next().await {
+        assert!(ended.unwrap().unwrap_err().is_disconnected());
+    }
+}
+
+#[tokio::test]
+async fn large_openings_that_waited_all_arrive() {
+    #[hbi::service]
+    trait Store {
+        async fn put(&self, data: Vec<u8>) -> u64;
+    }
+    struct MyStore;
+    impl Store for MyStore {
+        async fn put(&self, data: Vec<u8>) -> u64 {
+            data.len() as u64
+        }
+    }
+    let env = HostingEnv::new().service(StoreHost::new(MyStore));
+    let pair = hbi::testing::pair(env, HostingEnv::new()).await.unwrap();
+    let store = StoreStub::new(&pair.client);
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..60 {
+        let len = if n % 3 == 0 { 5_000 } else { 1 << 20 };
+        let call = store.put(vec![1; len]);
+        // some change their mind
+        if n % 7 == 0 {
+            drop(call.send());
+        } else {
+            tasks.spawn(async move { (call.await.unwrap() as usize, len) });
+        }
+    }
+    while let Some(done) = tasks.join_next().await {
+        let (answer, len) = done.unwrap();
+        assert_eq!(answer, len);
+    }
 }

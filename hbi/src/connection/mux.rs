@@ -95,9 +95,9 @@ pub(super) fn now() -> Instant {
 }
 
 impl MuxLink {
-    pub(crate) fn new(info: LinkInfo, settings: Settings) -> Self {
+    pub(crate) fn new(info: LinkInfo, settings: Settings, token: &[u8]) -> Self {
         let state = State {
-            mux: Machine::new(settings, now()),
+            mux: Machine::with_token(settings, token, now()),
             interner: None,
             objects: Objects::default(),
             spans: HashMap::new(),
@@ -314,6 +314,11 @@ impl Link for MuxLink {
                 )
                 .into()));
             }
+            state.mux.wait_for_room(cx);
+            return Poll::Pending;
+        }
+        // within a landing it would wait for itself; the landings are bounded already
+        if depth == 0 && !state.mux.takes_opening(request.arguments.len()) {
             state.mux.wait_for_room(cx);
             return Poll::Pending;
         }
@@ -554,8 +559,10 @@ impl Link for MuxLink {
     }
 
     fn goodbye(&self, deadline: Duration) {
-        let by = now().checked_add(deadline);
         let mut state = self.lock();
+        // with one who said nothing yet nothing can be under way
+        let met = state.mux.peer_settings().is_some();
+        let by = now().checked_add(if met { deadline } else { Duration::ZERO });
         state.leave_by = by.or(state.leave_by);
         state.mux.goodbye();
         Self::done(state);

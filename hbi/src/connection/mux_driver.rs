@@ -1,7 +1,7 @@
 //! The task of a mux connection: reads, lands what arrived, and writes what came together.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     future::poll_fn,
     io::{self, IoSlice},
     ops::Range,
@@ -25,8 +25,8 @@ use super::{
 use crate::{
     Error, Failure, Kind,
     endpoint::{
-        Arrived, BoxFuture, CoNumber, Current, Landed, Landing, Link, Origin, hosted_span,
-        run_conversation,
+        Arrived, BoxFuture, CoNumber, Current, Landed, Landing, Link, Origin, Prepared,
+        hosted_span, run_conversation,
     },
     value::{Handles, Packed},
     wire::mux::{Body, CoId, Event, Open, Output, Violation},
@@ -61,11 +61,19 @@ pub(crate) struct Driver<S> {
     stream: S,
     landing: Box<dyn Landing>,
     input: BytesMut,
+    /// There is input that was read before the driver began.
+    unread: bool,
+    /// Since when the beginning of a frame waits for its rest, and since when the transport takes
+    /// nothing of what is to be written.
+    partial: Option<Instant>,
+    blocked: Option<Instant>,
     /// The size of the next read buffer.
     appetite: usize,
     output: Output,
     /// What arrived and did not land yet.
     waiting: VecDeque<Work>,
+    /// Numbers of scripts that openings among it ask for.
+    held: HashSet<u32>,
     answers: Answers,
     wakers: Vec<Waker>,
     /// Others had their turn to add to what is to be written.
@@ -83,7 +91,6 @@ pub(crate) struct Driver<S> {
 /// What the driver has to do for something that arrived.
 enum Work {
     Land(Opened),
-
     Released(Arc<dyn crate::endpoint::Object>),
     Cancel(CoId, Box<Failure>),
 }
@@ -92,6 +99,8 @@ enum Work {
 struct Opened {
     id: CoId,
     script: Option<u32>,
+    /// The script, where its number means another by now.
+    prepared: Option<Arc<dyn Prepared>>,
     value: bool,
     last: bool,
     current: Current,
@@ -134,9 +143,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             stream,
             landing,
             input: BytesMut::new(),
+            unread: false,
+            partial: None,
+            blocked: None,
             appetite: READ_LEAST,
             output: Output::default(),
             waiting: VecDeque::new(),
+            held: HashSet::new(),
             answers: Answers::default(),
             wakers: Vec::new(),
             gathered: false,
@@ -150,16 +163,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
+    /// The same, where this much was read already.
+    pub(crate) fn with_input(mut self, input: BytesMut) -> Self {
+        self.unread = !input.is_empty();
+        self.input = input;
+        self
+    }
+
     /// Drives the connection to its end.
     pub(crate) async fn run(mut self) {
         self.link.started();
-        if let Some(mut hook) = self.landing.connected() {
-            // it starts before anything lands; once it waits the rest may start
-            let waits = poll_fn(|cx| Poll::Ready(hook.as_mut().poll(cx).is_pending())).await;
-            if waits {
-                tokio::spawn(hook);
-            }
-        }
         let reason = match poll_fn(|cx| self.poll(cx)).await {
             End::Goodbye => {
                 self.link.lock().ended_well = true;
@@ -172,16 +185,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Tells the peer why it is refused, and waits a moment for it to hang up: a transport that is
     /// closed with input unread may lose what was written last.
-    pub(crate) async fn refuse(link: Arc<MuxLink>, mut stream: S, reason: &str) {
+    pub(crate) async fn refuse(link: Arc<MuxLink>, mut stream: S, kind: Kind, reason: &str) {
         let mut bytes = Vec::new();
         {
             let mut state = link.lock();
-            state.mux.write_close(Kind::Refused, reason);
+            state.mux.write_close(kind, reason);
             let mut output = Output::default();
             state.mux.fill(&mut output);
             bytes.extend_from_slice(output.as_slice().unwrap_or_default());
             let mut wakers = Vec::new();
-            state.close(Failure::new(Kind::Refused, reason), &mut wakers);
+            state.close(Failure::new(kind, reason), &mut wakers);
             drop(state);
             wakers.into_iter().for_each(Waker::wake);
         }
@@ -195,6 +208,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         };
         // whatever comes of it, the peer is refused
         let _ = tokio::time::timeout(LINGER, told).await;
+    }
+
+    /// Runs the application's hook, once both sides know each other: it starts before anything
+    /// lands; once it waits the rest may start.
+    fn connected(&mut self) {
+        if let Some(mut hook) = self.landing.connected() {
+            let mut cx = Context::from_waker(Waker::noop());
+            if hook.as_mut().poll(&mut cx).is_pending() {
+                // its task polls it again, with a waker
+                tokio::spawn(hook);
+            }
+        }
     }
 
     fn finish(&mut self, reason: Failure) {
@@ -248,7 +273,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn turn(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Turn, End> {
         let busy = self.poll_input(cx, now)? | self.land_waiting();
         self.wake();
-        if self.poll_output(cx, busy)?.is_ready() {
+        if self.poll_output(cx, busy, now)?.is_ready() {
             return Ok(Turn::Gather);
         }
         self.poll_timer(cx, now)?;
@@ -267,7 +292,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         let before = self.input.len();
         let room = self.input.capacity() - before;
-        let read = read_some(&mut self.stream, &mut self.input, cx);
+        let read = if std::mem::take(&mut self.unread) {
+            Poll::Ready(Ok(before))
+        } else {
+            read_some(&mut self.stream, &mut self.input, cx)
+        };
         let n = match read {
             Poll::Pending => {
                 self.appetite = (self.appetite / 2).max(READ_LEAST).max(self.input.len());
@@ -287,6 +316,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let mut at = 0;
         let taken = self.take_apart(&input, &mut at, now);
         input.advance(at);
+        if at > 0 || input.is_empty() {
+            self.partial = None;
+        }
+        if !input.is_empty() {
+            self.partial.get_or_insert(now);
+        }
         // usually nobody else holds a part of the buffer, and it is used again
         self.input = input
             .try_into_mut()
@@ -327,6 +362,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if ours && theirs && state.mux.is_over() {
             return End::Goodbye;
         }
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            return End::Failed(Failure::new(Kind::Refused, error.to_string()));
+        }
         End::Failed(cut(&error.to_string()))
     }
 
@@ -347,10 +385,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                         // what came before means the old text
                         state.mux.take_wakers(&mut self.wakers);
                         drop(state);
-                        self.land_all(&mut work, input);
+                        self.land_before(number, &mut work, input);
                         state = link.lock();
                     }
                     self.landing.define(number, &parameters, source);
+                }
+                Ok(Some(Event::Ready)) => {
+                    drop(state);
+                    self.connected();
+                    state = link.lock();
                 }
                 Ok(Some(event)) => match self.work(&mut state, event, input) {
                     Ok(Some(done)) => work.push(done),
@@ -368,7 +411,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let mut work = work.into_iter();
         for item in work.by_ref() {
             if held_back {
-                self.waiting.push_back(item.own(input));
+                self.hold(item, input);
                 continue;
             }
             self.perform(item, input);
@@ -379,20 +422,42 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 break;
             }
         }
-        self.waiting.extend(work.map(|item| item.own(input)));
+        for item in work {
+            self.hold(item, input);
+        }
         self.give_answers();
         end
     }
 
-    /// Lands all that waits, and `work`.
-    fn land_all(&mut self, work: &mut Vec<Work>, input: &Bytes) {
-        for held in std::mem::take(&mut self.waiting) {
-            self.perform(held, input);
-        }
+    /// Lands what waits, and `work`, before a script's text is replaced. What cannot land yet, since
+    /// too much waits to be written, keeps the old text.
+    fn land_before(&mut self, number: u32, work: &mut Vec<Work>, input: &Bytes) {
         for work in work.drain(..) {
-            self.perform(work, input);
+            self.hold(work, input);
         }
-        self.give_answers();
+        while self.land_waiting() {}
+        if self.held.remove(&number) {
+            for work in &mut self.waiting {
+                if let Work::Land(opened) = work
+                    && opened.script == Some(number)
+                    && opened.prepared.is_none()
+                {
+                    opened.prepared = Some(self.landing.prepare(number));
+                }
+            }
+        }
+    }
+
+    /// Keeps work until there is time and room for it.
+    fn hold(&mut self, work: Work, input: &Bytes) {
+        if let Work::Land(Opened {
+            script: Some(number),
+            ..
+        }) = work
+        {
+            self.held.insert(number);
+        }
+        self.waiting.push_back(work.own(input));
     }
 
     /// What an event asks for.
@@ -448,6 +513,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         Opened {
             id: open.id,
             script: open.script,
+            prepared: None,
             value: open.value,
             last: open.last,
             current: Current::arrived(open.deadline, open.depth, open.trace),
@@ -458,7 +524,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Lands what was held back, as much as may be now; `true` when something was done.
     fn land_waiting(&mut self) -> bool {
-        if self.waiting.is_empty() || self.link.lock().mux.unwritten() > BACKLOG {
+        if self.waiting.is_empty() {
+            self.held.clear();
+            return false;
+        }
+        if self.link.lock().mux.unwritten() > BACKLOG {
             return false;
         }
         let began = Instant::now();
@@ -481,7 +551,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn perform(&mut self, work: Work, input: &[u8]) {
         match work {
             Work::Land(opened) => self.land(opened, input),
-
             Work::Released(object) => drop(object),
             Work::Cancel(id, failure) => self.cancel(id, failure),
         }
@@ -501,6 +570,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let Opened {
             id,
             script,
+            prepared,
             value,
             last,
             current,
@@ -521,6 +591,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             Arguments::Input(range) => &input[range.clone()],
             Arguments::Own(bytes) => &bytes[..],
         };
+        if let Some(prepared) = prepared {
+            let hosted = origin.hosted();
+            let arguments = Packed::from_parts(Bytes::copy_from_slice(bytes), handles);
+            let landing = prepared.land(arguments, Arc::clone(&hosted));
+            return self.run_on(id, hosted, Some(landing), value, last, false);
+        }
         let from = self.answers.bytes.len();
         let arrived = Arrived {
             script,
@@ -648,13 +724,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// Writes what there is. Ready when others shall have their turn to add to it first.
-    fn poll_output(&mut self, cx: &mut Context<'_>, busy: bool) -> Result<Poll<()>, End> {
+    fn poll_output(
+        &mut self,
+        cx: &mut Context<'_>,
+        busy: bool,
+        now: Instant,
+    ) -> Result<Poll<()>, End> {
         loop {
+            // what the transport did not take yet, or holds still
+            if !self.written_all && !self.write_some(cx, now)? {
+                return Ok(Poll::Pending);
+            }
             if self.output.is_empty() {
                 let mut state = self.link.lock();
                 if !state.mux.has_output() {
                     self.gathered = false;
-                    self.written_all = true;
                     return Ok(Poll::Pending);
                 }
                 if !self.gathered && !busy {
@@ -667,13 +751,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 self.wake();
                 self.gathered = false;
             }
-            match self.poll_write(cx) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => return Err(self.lost(error)),
-                Poll::Pending => {
-                    self.written_all = false;
-                    return Ok(Poll::Pending);
-                }
+            if !self.write_some(cx, now)? {
+                return Ok(Poll::Pending);
+            }
+        }
+    }
+
+    /// Hands the transport what it takes now; `true` when that is all there is.
+    fn write_some(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, End> {
+        let written = self.poll_write(cx);
+        self.written_all = written.is_ready();
+        match written {
+            Poll::Ready(Ok(())) => {
+                self.blocked = None;
+                Ok(true)
+            }
+            Poll::Ready(Err(error)) => Err(self.lost(error)),
+            Poll::Pending => {
+                self.blocked.get_or_insert(now);
+                Ok(false)
             }
         }
     }
@@ -693,6 +789,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.output.advance(n);
+            self.blocked = None;
         }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
@@ -719,8 +816,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn poll_timer(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), End> {
         loop {
             let mut state = self.link.lock();
+            let patience = state.mux.settings().idle_timeout;
+            let stalled = self.partial.into_iter().chain(self.blocked).min();
+            let give_up = stalled.and_then(|since| since.checked_add(patience));
+            if give_up.is_some_and(|at| at <= now) {
+                let text = match self.partial {
+                    Some(since) if Some(since) == stalled => {
+                        format!("the rest of a frame did not come within {patience:?}")
+                    }
+                    _ => format!("the peer took nothing of what was written within {patience:?}"),
+                };
+                state.mux.write_close(Kind::Disconnected, &text);
+                drop(state);
+                self.write_now(cx);
+                return Err(End::Failed(cut(&text)));
+            }
             let mut next = state.mux.timeout();
-            for other in [self.tidy_at, state.leave_by, self.linger_until] {
+            for other in [self.tidy_at, state.leave_by, self.linger_until, give_up] {
                 next = match (next, other) {
                     (Some(a), Some(b)) => Some(a.min(b)),
                     (a, b) => a.or(b),
@@ -795,10 +907,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn poll_goodbye(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), End> {
         let mut state = self.link.lock();
         let (ours, theirs) = state.mux.goodbyes();
-        if !(ours || theirs) || !state.mux.is_over() || !self.waiting.is_empty() {
+        // before the peer has said it too, what it posted meanwhile may still be on its way
+        if !theirs || !state.mux.is_over() || !self.waiting.is_empty() {
             return Ok(());
         }
-        if theirs && !ours {
+        if !ours {
             state.mux.goodbye();
         }
         if state.mux.has_output() || !self.output.is_empty() {

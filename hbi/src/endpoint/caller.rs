@@ -111,6 +111,11 @@ impl Caller {
         self.0.link().info()
     }
 
+    /// Who calls; see [`Peer::identity`](crate::Peer::identity).
+    pub fn identity<I: 'static>(&self) -> Option<&I> {
+        self.info().identity()
+    }
+
     /// Where to start conversations with the caller.
     pub fn po(&self) -> PostingEnd {
         PostingEnd::new(Arc::clone(self.0.link()))

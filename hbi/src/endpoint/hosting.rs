@@ -16,10 +16,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::{io::AsyncWrite, sync::Notify};
 
 use super::{
-    CoNumber, Current, Data, Link, Message, PostingEnd, Receiving, Sending, Working,
+    CoNumber, Current, Data, Link, Message, PostingEnd, Receiving, Script, Sending, Working,
     carried::abandoned, conversation::Main,
 };
-use crate::{Error, Failure, Kind, Result, value::Packed};
+use crate::{Error, Failure, Kind, Result};
 
 /// A conversation that the peer opened, shared by its landing and the code it runs.
 pub struct Hosted {
@@ -55,7 +55,7 @@ impl Hosted {
     }
 
     /// A back-script's.
-    pub(super) fn back(
+    pub(crate) fn back(
         link: Arc<dyn Link>,
         co: CoNumber,
         current: Current,
@@ -276,6 +276,19 @@ impl HoCo<Receiving> {
         self.main()?.recv_data(writer).await
     }
 
+    /// Takes exactly so many bytes of raw data into a writer. On the text wire, where raw data has no
+    /// end of its own, this is how it is taken.
+    ///
+    /// # Errors
+    /// As [`Self::recv_obj`], when the writer fails, or when the data ends earlier.
+    pub async fn recv_data_exact(
+        &mut self,
+        writer: &mut (impl AsyncWrite + Unpin + ?Sized),
+        bytes: u64,
+    ) -> Result<()> {
+        self.main()?.recv_data_exact(writer, bytes).await
+    }
+
     /// Fills a buffer with raw data, exactly.
     ///
     /// # Errors
@@ -287,9 +300,9 @@ impl HoCo<Receiving> {
     /// The raw data that comes next as a stream, to its end.
     ///
     /// # Errors
-    /// When the conversation is over.
+    /// When the conversation is over, or on the text wire, where raw data has no end of its own.
     pub fn recv_stream(&mut self) -> Result<impl Stream<Item = Result<Bytes>> + Send + Unpin + '_> {
-        Ok(self.main()?.recv_stream())
+        self.main()?.recv_stream()
     }
 
     /// Waits for the end of what the peer sends, for work that shall begin once all is there. What
@@ -339,11 +352,12 @@ impl HoCo<Sending> {
         self.main()?.send_data(data).await
     }
 
-    /// Sends a back-script, which lands for its effect where the poster receives.
+    /// Sends a back-script, which lands for its effect where the poster receives: a text, or a
+    /// [`Script`] with values bound to it.
     ///
     /// # Errors
     /// As [`Self::send_obj`].
-    pub async fn send_code(&mut self, code: impl Into<String>) -> Result<()> {
+    pub async fn send_code(&mut self, code: impl Into<Script>) -> Result<()> {
         self.script(code.into(), false).await
     }
 
@@ -351,18 +365,12 @@ impl HoCo<Sending> {
     ///
     /// # Errors
     /// As [`Self::send_obj`].
-    pub async fn send_obj_of(&mut self, code: impl Into<String>) -> Result<()> {
+    pub async fn send_obj_of(&mut self, code: impl Into<Script>) -> Result<()> {
         self.script(code.into(), true).await
     }
 
-    async fn script(&mut self, source: String, value: bool) -> Result<()> {
-        let arguments = Packed::array([]);
-        let script = Message::Script {
-            source,
-            parameters: Vec::new(),
-            value,
-            arguments,
-        };
+    async fn script(&mut self, script: Script, value: bool) -> Result<()> {
+        let script = Message::script(script, value)?;
         self.main()?.send(script).await
     }
 }

@@ -14,21 +14,24 @@ mod link;
 mod object;
 mod posting;
 mod running;
+mod script;
 mod trace;
 
 pub use caller::{Caller, Carry, Current, Origin};
+pub(crate) use carried::DATA_BEHIND;
 pub use carried::{Carried, Inlet, Messages, Outlet};
 pub use conversation::{Receiving, Sending, Working};
 pub use data::Data;
 pub use hosting::{Augmented, Cancellation, HoCo, Hosted};
 pub use items::{Items, ItemsSender};
 pub use link::{
-    Arrived, BoxFuture, CoNumber, Encoding, Landed, Landing, Link, LinkInfo, Message, Prepared,
-    Received, Request,
+    Arrived, BoxFuture, CoNumber, Encoding, Holds, Landed, Landing, Link, LinkInfo, Message,
+    Prepared, Received, Request, Written,
 };
 pub use object::{Object, RemoteObject};
 pub use posting::{PoCo, PostingEnd};
 pub(crate) use posting::{default_deadline, now};
 pub use running::run_conversation;
+pub use script::Script;
 pub use trace::TraceContext;
 pub(crate) use trace::{Posted, hosted_span};

@@ -1,7 +1,6 @@
 //! The posting endpoint and its conversations: where the application starts to talk.
 
 use std::{
-    borrow::Cow,
     fmt,
     future::poll_fn,
     marker::PhantomData,
@@ -15,14 +14,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::AsyncWrite;
 
 use super::{
-    Augmented, CoNumber, Current, Data, Link, LinkInfo, Message, Receiving, Request, Sending,
-    conversation::Main,
+    Augmented, CoNumber, Current, Data, Link, LinkInfo, Message, Receiving, Request, Script,
+    Sending, conversation::Main,
 };
-use crate::{
-    Error, Kind, Result,
-    script::Text,
-    value::{Handles, Packed},
-};
+use crate::{Error, Kind, Result, script::Text, value::Packed};
 
 /// The posting endpoint of a connection: where conversations with the peer begin.
 ///
@@ -93,7 +88,7 @@ impl PostingEnd {
     ///
     /// # Errors
     /// When it could not be handed to the wire. What it does at the peer is not told.
-    pub async fn notif(&self, code: impl Into<String>) -> Result<()> {
+    pub async fn notif(&self, code: impl Into<Script>) -> Result<()> {
         let mut co = self.co().await?;
         co.send_code(code).await?;
         co.close().await
@@ -103,7 +98,7 @@ impl PostingEnd {
     ///
     /// # Errors
     /// When they could not be handed to the wire, or the data's source failed.
-    pub async fn notif_data(&self, code: impl Into<String>, data: impl Into<Data>) -> Result<()> {
+    pub async fn notif_data(&self, code: impl Into<Script>, data: impl Into<Data>) -> Result<()> {
         let mut co = self.co().await?;
         co.send_code(code).await?;
         co.send_data(data).await?;
@@ -205,11 +200,11 @@ impl PoCo<Sending> {
         self
     }
 
-    /// Sends a script, which lands for its effect.
+    /// Sends a script, which lands for its effect: a text, or a [`Script`] with values bound to it.
     ///
     /// # Errors
     /// When the connection is gone, or the peer has ended the conversation: then why.
-    pub async fn send_code(&mut self, code: impl Into<String>) -> Result<()> {
+    pub async fn send_code(&mut self, code: impl Into<Script>) -> Result<()> {
         self.script(code.into(), false).await
     }
 
@@ -217,39 +212,40 @@ impl PoCo<Sending> {
     ///
     /// # Errors
     /// As [`Self::send_code`].
-    pub async fn send_obj_of(&mut self, code: impl Into<String>) -> Result<()> {
+    pub async fn send_obj_of(&mut self, code: impl Into<Script>) -> Result<()> {
         self.script(code.into(), true).await
     }
 
-    async fn script(&mut self, source: String, value: bool) -> Result<()> {
+    async fn script(&mut self, script: Script, value: bool) -> Result<()> {
         if let Some(main) = &mut self.main {
-            let arguments = Packed::array([]);
-            return main
-                .send(Message::Script {
-                    source,
-                    parameters: Vec::new(),
-                    value,
-                    arguments,
-                })
-                .await;
+            return main.send(Message::script(script, value)?).await;
         }
-        let parameters: &[Cow<'static, str>] = &[];
+        let (source, parameters, arguments, error) = script.into_parts();
+        if let Some(error) = error {
+            return Err(error);
+        }
         let text = Text::Free {
             source: &source,
-            parameters,
+            parameters: &parameters,
             again: false,
         };
-        self.open(Some(text), value).await.map(|_| ())
+        self.open(Some(text), value, arguments).await.map(|_| ())
     }
 
-    async fn open(&mut self, text: Option<Text<'_>>, value: bool) -> Result<&mut Main> {
-        let mut handles = Handles::new();
+    async fn open(
+        &mut self,
+        text: Option<Text<'_>>,
+        value: bool,
+        arguments: Packed,
+    ) -> Result<&mut Main> {
+        let (arguments, mut handles) = arguments.into_parts();
         let request = Request {
             text,
             value,
             call: false,
             last: false,
-            arguments: &[0x90],
+            data: false,
+            arguments: &arguments,
             handles: &mut handles,
             deadline: self.deadline.or_else(|| default_deadline(&*self.link)),
         };
@@ -263,7 +259,7 @@ impl PoCo<Sending> {
 
     async fn main(&mut self) -> Result<&mut Main> {
         if self.main.is_none() {
-            self.open(None, false).await?;
+            self.open(None, false, Packed::array([])).await?;
         }
         self.main
             .as_mut()
@@ -343,6 +339,19 @@ impl PoCo<Receiving> {
         self.main()?.recv_data(writer).await
     }
 
+    /// Takes exactly so many bytes of raw data into a writer. On the text wire, where raw data has no
+    /// end of its own, this is how it is taken.
+    ///
+    /// # Errors
+    /// As [`Self::recv_obj`], when the writer fails, or when the data ends earlier.
+    pub async fn recv_data_exact(
+        &mut self,
+        writer: &mut (impl AsyncWrite + Unpin + ?Sized),
+        bytes: u64,
+    ) -> Result<()> {
+        self.main()?.recv_data_exact(writer, bytes).await
+    }
+
     /// Fills a buffer with raw data, exactly.
     ///
     /// # Errors
@@ -354,9 +363,9 @@ impl PoCo<Receiving> {
     /// The raw data that comes next as a stream, to its end.
     ///
     /// # Errors
-    /// When the conversation is over.
+    /// When the conversation is over, or on the text wire, where raw data has no end of its own.
     pub fn recv_stream(&mut self) -> Result<impl Stream<Item = Result<Bytes>> + Send + Unpin + '_> {
-        Ok(self.main()?.recv_stream())
+        self.main()?.recv_stream()
     }
 
     /// Waits until the peer has ended its side; what still comes before is dropped.

@@ -11,6 +11,8 @@ pub struct Bounds {
     /// Bytes of a script's source. Default 16 KiB: parsing is not counted in operations, and this
     /// much takes at most some 20 ms.
     pub source: usize,
+    /// Bytes of the sources that one peer has interned here, in all. Default 2 MiB.
+    pub sources: usize,
     /// Operations of the interpreter. Default 100,000.
     pub operations: u64,
     /// Script functions that call each other. Default 16.
@@ -51,6 +53,7 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             source: 16 << 10,
+            sources: 2 << 20,
             operations: 100_000,
             call_depth: 16,
             expression_depth: 32,

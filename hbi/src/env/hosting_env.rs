@@ -10,7 +10,7 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    AsyncFunction, Bounds, Constructor, Environment, Function, IntoFailure, Layer, Reactive,
+    AsyncFunction, Bounds, Constructor, Environment, Function, IntoFailure, Kept, Layer, Reactive,
     Service,
     environment::{Artifact, Hooks},
     function::{self, Exposed},
@@ -19,6 +19,7 @@ use super::{
 use crate::{
     Error, Kind, PostingEnd, Result,
     endpoint::{BoxFuture, Carried},
+    script::refuse_name,
     value::{Handles, Packed},
 };
 
@@ -44,6 +45,7 @@ pub struct HostingEnv {
     bounds: Bounds,
     layers: Vec<Arc<dyn Layer>>,
     withhold: bool,
+    kept: Kept,
     problem: Option<String>,
 }
 
@@ -205,12 +207,17 @@ impl HostingEnv {
         self
     }
 
+    /// The values that the peer keeps in this environment with `env.name = value`, for services that
+    /// look at them.
+    pub fn kept(&self) -> Kept {
+        self.kept.clone()
+    }
+
     fn claim(&mut self, name: &str) {
-        let well_formed = !name.is_empty()
-            && !name.starts_with(|c: char| c.is_ascii_digit())
-            && name.chars().all(|c| c.is_alphanumeric() || c == '_');
-        if !well_formed || name == "env" {
-            self.problem(format!("`{name}` cannot be a name in scripts"));
+        if let Some(why) = refuse_name(name) {
+            self.problem(why);
+        } else if name == "env" {
+            self.problem("`env` is where peers keep values, it cannot be exposed".to_owned());
         }
         let taken = self.artifacts.contains_key(name)
             || self.services.iter().any(|service| {
@@ -246,7 +253,7 @@ impl HostingEnv {
                 .or_insert(Artifact::Describe);
         }
         let (error, print) = (hooks.error.take(), hooks.print.take());
-        let env = Environment::new(
+        let mut env = Environment::new(
             self.services,
             artifacts,
             self.bounds,
@@ -254,6 +261,7 @@ impl HostingEnv {
             error,
             print,
         );
+        env.kept = self.kept;
         Ok((Arc::new(env), hooks))
     }
 }

@@ -16,13 +16,13 @@ use super::{
     Environment,
     environment::{Hooks, Target},
     incoming::{failed, panicked},
-    straight,
+    straight, written,
 };
 #[cfg(feature = "script")]
 use crate::script::Callee;
 use crate::{
     Error, Failure, Kind, PostingEnd,
-    endpoint::{Arrived, BoxFuture, Hosted, Landed, Landing, Link, Prepared},
+    endpoint::{Arrived, BoxFuture, Hosted, Landed, Landing, Link, Prepared, Written},
     script::Straight,
     value::Packed,
 };
@@ -31,6 +31,8 @@ use crate::{
 pub(crate) struct EnvLanding {
     env: Arc<Environment>,
     scripts: Vec<Option<Arc<Script>>>,
+    /// Bytes of their sources.
+    kept: usize,
     hooks: Hooks,
     po: PostingEnd,
 }
@@ -64,6 +66,7 @@ impl EnvLanding {
         Self {
             env,
             scripts: Vec::new(),
+            kept: 0,
             hooks,
             po,
         }
@@ -82,6 +85,16 @@ impl Script {
         }
     }
 
+    /// One that never lands, and is not kept.
+    fn refused(env: &Arc<Environment>, failure: Failure) -> Self {
+        Self {
+            env: Arc::clone(env),
+            source: "".into(),
+            parameters: Vec::new(),
+            way: OnceLock::from(Way::Never(failure)),
+        }
+    }
+
     fn way(&self) -> &Way {
         self.way.get_or_init(|| self.find_way())
     }
@@ -93,14 +106,6 @@ impl Script {
             parameters,
             ..
         } = self;
-        let limit = env.bounds.source;
-        if source.len() > limit {
-            return Way::Never(Failure::limit(
-                "source",
-                format_args!("a script of {} bytes, at most {limit}", source.len()),
-                "bind values as parameters, or raise `Bounds::source` at the host",
-            ));
-        }
         let straight = Straight::recognise(source, parameters);
         #[cfg(feature = "script")]
         let straight = straight.filter(|straight| !needs_interpreter(straight, env));
@@ -110,13 +115,12 @@ impl Script {
                 .map(|name| env.resolve(name))
             {
                 Some(Some(target)) => Way::Call(target),
+                #[cfg(feature = "script")]
+                _ if prints(&straight, env) => self.interpreted(),
                 _ => Way::Straight(Arc::new(straight)),
             },
             #[cfg(feature = "script")]
-            None => match super::free::Free::compile(env, parameters, source) {
-                Ok(free) => Way::Free(free),
-                Err(failure) => Way::Never(failure),
-            },
+            None => self.interpreted(),
             #[cfg(not(feature = "script"))]
             None => Way::Never(Failure::new(
                 Kind::Script,
@@ -126,10 +130,18 @@ impl Script {
         }
     }
 
+    #[cfg(feature = "script")]
+    fn interpreted(&self) -> Way {
+        match super::free::Free::compile(&self.env, &self.parameters, &self.source) {
+            Ok(free) => Way::Free(free),
+            Err(failure) => Way::Never(failure),
+        }
+    }
+
     /// Lands it as a future.
     fn start(&self, arguments: Packed, hosted: Arc<Hosted>) -> BoxFuture<Result<Packed, Failure>> {
         match self.way() {
-            Way::Call(target) => match self.env.call_target(target, arguments, &hosted) {
+            Way::Call(target) => match self.env.call_target(target, arguments, &hosted, None) {
                 super::Outcome::Ready(answer) => Box::pin(std::future::ready(answer)),
                 super::Outcome::Waiting(future) => future,
             },
@@ -147,6 +159,33 @@ impl Script {
     }
 }
 
+/// Whether a straight line calls what only the interpreter has.
+#[cfg(feature = "script")]
+fn prints(straight: &Straight, env: &Environment) -> bool {
+    use crate::script::Callee;
+    straight.steps.iter().any(|step| match &step.callee {
+        Callee::Path(name) => matches!(&**name, "print" | "debug") && env.resolve(name).is_none(),
+        Callee::Method(_) => false,
+    })
+}
+
+fn too_long(len: usize, limit: usize) -> Failure {
+    Failure::limit(
+        "source",
+        format_args!("a script of {len} bytes, at most {limit}"),
+        "bind values as parameters, or raise `Bounds::source` at the host",
+    )
+}
+
+fn too_many(len: usize, limit: usize) -> Failure {
+    Failure::limit(
+        "sources",
+        format_args!("the scripts of this connection would be {len} bytes in all, at most {limit}"),
+        "bind values as parameters, so that texts are the same, or raise `Bounds::sources` at the \
+         host",
+    )
+}
+
 impl Prepared for Script {
     fn land(
         self: Arc<Self>,
@@ -155,7 +194,7 @@ impl Prepared for Script {
     ) -> BoxFuture<Result<Packed, Failure>> {
         let augmented = hosted.augmented().cloned();
         match augmented.map(|augmented| augmented.downcast::<Environment>()) {
-            Some(Ok(own)) => {
+            Some(Ok(own)) if !matches!(self.way.get(), Some(Way::Never(_))) => {
                 let env = Arc::new(Environment::over(own, Arc::clone(&self.env)));
                 let parameters: Vec<_> = self.parameters.iter().map(|name| &**name).collect();
                 Script::new(&env, &parameters, &self.source).start(arguments, hosted)
@@ -175,7 +214,20 @@ impl Landing for EnvLanding {
         if place >= self.scripts.len() {
             self.scripts.resize(place + 1, None);
         }
-        self.scripts[place] = Some(Arc::new(Script::new(&self.env, parameters, source)));
+        let old = self.scripts[place]
+            .as_ref()
+            .map_or(0, |old| old.source.len());
+        let bounds = &self.env.bounds;
+        let kept = self.kept - old + source.len();
+        let script = if source.len() > bounds.source {
+            Script::refused(&self.env, too_long(source.len(), bounds.source))
+        } else if kept > bounds.sources {
+            Script::refused(&self.env, too_many(kept, bounds.sources))
+        } else {
+            Script::new(&self.env, parameters, source)
+        };
+        self.kept = self.kept - old + script.source.len();
+        self.scripts[place] = Some(Arc::new(script));
     }
 
     fn land(&mut self, arrived: Arrived<'_>, output: &mut Vec<u8>) -> Landed {
@@ -195,7 +247,9 @@ impl Landing for EnvLanding {
             tracing::Span::current().record("call", target.name());
         }
         let landed = match script.way() {
-            Way::Call(target) => target.land(&self.env, arguments, handles, output, origin, None),
+            Way::Call(target) => {
+                target.land(&self.env, arguments, handles, output, origin, (None, None))
+            }
             Way::Never(failure) => failed(failure.clone()),
             _ => {
                 let arguments =
@@ -248,6 +302,14 @@ impl Landing for EnvLanding {
                 Arc::new(script)
             }
         }
+    }
+
+    fn read(&mut self, source: &str) -> Result<Written, Failure> {
+        written::read(&self.env, source)
+    }
+
+    fn read_value(&mut self, source: &str) -> Result<Arc<dyn Prepared>, Failure> {
+        written::read_value(&self.env, source)
     }
 
     fn connected(&mut self) -> Option<BoxFuture<()>> {

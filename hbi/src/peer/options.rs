@@ -2,14 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
+
 use super::{
-    Connection, Peer, Server,
-    connection::{Started, start},
+    Connection, Credentials, Defences, Peer, Server,
+    identity::{Authenticate, Token},
+    wire::{Introduction, Started, start},
 };
 use crate::{
     Address, Error, HostingEnv, Result,
-    transport::{ByteStream, Listener, Stream, dial},
-    wire::mux::Settings,
+    transport::{ByteStream, Listener, Stream, TlsOptions, dial},
+    value::Dialect,
+    wire::mux::{MAX_TOKEN, Settings},
 };
 
 /// Connects to a peer; `env` is what it finds on this side.
@@ -55,7 +59,11 @@ pub struct Options {
     pub(super) deadline: Option<Duration>,
     pub(super) trace: bool,
     pub(super) handshake: Duration,
-    pub(super) connections: usize,
+    pub(super) dialect: Dialect,
+    pub(super) defences: Defences,
+    pub(super) token: Token,
+    pub(super) authenticate: Option<Authenticate>,
+    pub(super) tls: TlsOptions,
 }
 
 impl Default for Options {
@@ -65,7 +73,11 @@ impl Default for Options {
             deadline: None,
             trace: false,
             handshake: Duration::from_secs(10),
-            connections: 10_000,
+            dialect: Dialect::Python,
+            defences: Defences::default(),
+            token: Token::default(),
+            authenticate: None,
+            tls: TlsOptions::default(),
         }
     }
 }
@@ -102,16 +114,85 @@ impl Options {
         self
     }
 
-    /// How long the peer may take until both sides know each other. By default 10 s.
+    /// How long connecting may take until both sides know each other. By default 10 s. What a server
+    /// allows is in its [`Defences`].
     pub fn handshake(mut self, time: Duration) -> Self {
         self.handshake = time;
         self
     }
 
-    /// How many connections a server takes at once. By default 10,000; one more waits until another
-    /// is gone.
-    pub fn connections(mut self, limit: usize) -> Self {
-        self.connections = limit.max(1);
+    /// What a server does against strangers.
+    pub fn defences(mut self, defences: Defences) -> Self {
+        self.defences = defences;
+        self
+    }
+
+    /// By what this side wants to be known at servers: up to 4,096 bytes that they check before
+    /// anything lands. It travels as it is: over `tcp://` whoever listens reads it, and can use it.
+    pub fn token(mut self, token: impl Into<Bytes>) -> Self {
+        self.token = Token(token.into());
+        self
+    }
+
+    /// How a server finds out who a peer is, from the token or the certificate it shows. What `check`
+    /// returns is [`Peer::identity`] in the factory and [`Caller::identity`](crate::Caller::identity) in
+    /// methods. Where it fails the peer is refused and told why, before the factory is asked and
+    /// anything lands; how often an address may fail is limited ([`Defences`]).
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// use hbi::{Error, HostingEnv, Options};
+    /// struct User(&'static str);
+    ///
+    /// let server = Options::new()
+    ///     .authenticate(|shown| async move {
+    ///         match shown.token_is(b"open sesame") {
+    ///             true => Ok(User("ali")),
+    ///             false => Err(Error::refusal("who are you? send the token you were given")),
+    ///         }
+    ///     })
+    ///     .serve("mem://doc-token", |peer| async move {
+    ///         let &User(name) = peer.identity().expect("it was checked");
+    ///         Ok(HostingEnv::new().function("whoami", move || name.to_owned()))
+    ///     })
+    ///     .await?;
+    /// let refused = hbi::connect("mem://doc-token", HostingEnv::new()).await.unwrap_err();
+    /// assert!(refused.is_refused());
+    /// let options = Options::new().token(&b"open sesame"[..]);
+    /// let peer = options.connect("mem://doc-token", HostingEnv::new()).await?;
+    /// let name: String = peer.script("whoami()").await?;
+    /// assert_eq!(name, "ali");
+    /// # Ok::<(), hbi::Error>(()) }).unwrap();
+    /// ```
+    pub fn authenticate<F, R, I>(mut self, check: F) -> Self
+    where
+        F: Fn(Credentials) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<I>> + Send + 'static,
+        I: Send + Sync + 'static,
+    {
+        self.authenticate = Some(Authenticate::new(check));
+        self
+    }
+
+    /// Whom to trust at `tls://` addresses, and the certificate to show there. By default the
+    /// authorities that the system trusts, and none.
+    #[cfg(feature = "tls")]
+    pub fn client_tls(mut self, tls: crate::tls::ClientTls) -> Self {
+        self.tls.client = tls;
+        self
+    }
+
+    /// The certificate to serve `tls://` addresses with.
+    #[cfg(feature = "tls")]
+    pub fn server_tls(mut self, tls: crate::tls::ServerTls) -> Self {
+        self.tls.server = Some(tls);
+        self
+    }
+
+    /// How values are spelt for peers of the text wire. By default [`Dialect::Python`], which Go peers
+    /// read, too, where they expose the names that the two have in common.
+    pub fn dialect(mut self, dialect: Dialect) -> Self {
+        self.dialect = dialect;
         self
     }
 
@@ -121,7 +202,7 @@ impl Options {
     /// As [`connect`].
     pub async fn connect(&self, address: impl AsRef<str>, env: HostingEnv) -> Result<Connection> {
         let address: Address = address.as_ref().parse()?;
-        let stream = tokio::time::timeout(self.handshake, dial(&address))
+        let stream = tokio::time::timeout(self.handshake, dial(&address, &self.tls))
             .await
             .map_err(|_| {
                 Error::new(
@@ -132,7 +213,7 @@ impl Options {
                     ),
                 )
             })??;
-        self.join(stream, env).await
+        self.join(stream, address.is_text(), env).await
     }
 
     /// Talks over a stream that is connected already.
@@ -144,15 +225,37 @@ impl Options {
         stream: impl ByteStream + 'static,
         env: HostingEnv,
     ) -> Result<Connection> {
-        self.join(Stream::Other(Box::new(stream)), env).await
+        let stream = Stream::Other(Box::new(stream));
+        self.join(stream, false, env).await
     }
 
     /// Talks over a stream of a known kind.
-    pub(crate) async fn join(&self, stream: Stream, env: HostingEnv) -> Result<Connection> {
+    pub(crate) async fn join(
+        &self,
+        stream: Stream,
+        text: bool,
+        env: HostingEnv,
+    ) -> Result<Connection> {
+        let token = &self.token.0;
+        if token.len() > MAX_TOKEN {
+            let text = format!(
+                "a token of {} bytes, at most {MAX_TOKEN} travel",
+                token.len()
+            );
+            return Err(Error::new(crate::Kind::Misuse, text));
+        }
+        if text && !token.is_empty() {
+            let text = "the text wire carries no token; connect without one, or over another wire";
+            return Err(Error::new(crate::Kind::Misuse, text));
+        }
         let (env, hooks) = env.build()?;
-        let Started { link, driver, .. } = start(self, stream);
+        let introduction = Introduction {
+            token,
+            ..Introduction::default()
+        };
+        let Started { wire, driver } = start(self, stream, text, introduction);
         driver.spawn(env, hooks);
-        let connection = Connection::new(link);
+        let connection = Connection::new(wire);
         connection.ready(self.handshake).await?;
         Ok(connection)
     }
@@ -167,7 +270,7 @@ impl Options {
         R: Future<Output = Result<HostingEnv>> + Send + 'static,
     {
         let address: Address = address.as_ref().parse()?;
-        let (listener, bound) = Listener::bind(&address).await?;
+        let (listener, bound) = Listener::bind(&address, &self.tls).await?;
         Ok(Server::start(
             self.clone(),
             listener,

@@ -13,14 +13,11 @@ use tokio::{
 
 use super::{
     Options, Peer,
-    connection::{Started, start},
+    admission::{Admitted, admit, turn_away},
+    defences::Door,
+    wire::{Introduction, Started, Wire, start},
 };
-use crate::{
-    Address, HostingEnv, Result,
-    connection::MuxLink,
-    endpoint::Link,
-    transport::{Listener, Stream},
-};
+use crate::{Address, HostingEnv, Kind, Result, endpoint::Link, transport::Listener};
 
 /// How long a dropped server's connections may take to finish what is under way.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -36,8 +33,10 @@ pub struct Server {
 }
 
 struct Shared {
-    links: Mutex<Vec<Weak<MuxLink>>>,
+    links: Mutex<Vec<Weak<dyn Link>>>,
     connections: watch::Sender<usize>,
+    /// Peers that are not let in yet are not let in any more.
+    closing: watch::Sender<bool>,
 }
 
 impl fmt::Debug for Server {
@@ -60,8 +59,11 @@ impl Server {
         let shared = Arc::new(Shared {
             links: Mutex::default(),
             connections: watch::Sender::new(0),
+            closing: watch::Sender::new(false),
         });
-        let accepting = tokio::spawn(accept(options, listener, factory, Arc::clone(&shared)));
+        let (listener, text) = (listener, address.is_text());
+        let accepting = accept(options, (listener, text), factory, Arc::clone(&shared));
+        let accepting = tokio::spawn(accepting);
         Self {
             address,
             shared,
@@ -90,6 +92,7 @@ impl Server {
 
     fn goodbye(&self, within: Duration) {
         self.accepting.abort();
+        self.shared.closing.send_replace(true);
         for link in self.shared.links().iter().filter_map(Weak::upgrade) {
             link.goodbye(within);
         }
@@ -103,7 +106,7 @@ impl Drop for Server {
 }
 
 impl Shared {
-    fn links(&self) -> std::sync::MutexGuard<'_, Vec<Weak<MuxLink>>> {
+    fn links(&self) -> std::sync::MutexGuard<'_, Vec<Weak<dyn Link>>> {
         self.links.lock().unwrap_or_else(|e| e.into_inner())
     }
 }
@@ -112,10 +115,10 @@ impl Shared {
 struct Counted(Arc<Shared>);
 
 impl Counted {
-    fn new(shared: &Arc<Shared>, link: &Arc<MuxLink>) -> Self {
+    fn new(shared: &Arc<Shared>, wire: &Wire) -> Self {
         let mut links = shared.links();
         links.retain(|link| link.strong_count() > 0);
-        links.push(Arc::downgrade(link));
+        links.push(Arc::downgrade(&wire.link()));
         drop(links);
         shared.connections.send_modify(|count| *count += 1);
         Self(Arc::clone(shared))
@@ -130,22 +133,23 @@ impl Drop for Counted {
 
 async fn accept<F, R>(
     options: Options,
-    mut listener: Listener,
+    (mut listener, text): (Listener, bool),
     factory: Arc<F>,
     shared: Arc<Shared>,
 ) where
     F: Fn(Peer) -> R + Send + Sync + 'static,
     R: Future<Output = Result<HostingEnv>> + Send + 'static,
 {
-    let room = Arc::new(Semaphore::new(options.connections));
+    let room = Arc::new(Semaphore::new(options.defences.connections.max(1)));
+    let door = Arc::new(Door::new(options.defences.clone()));
     let options = Arc::new(options);
     loop {
         // the semaphore is never closed
         let Ok(place) = Arc::clone(&room).acquire_owned().await else {
             return;
         };
-        let stream = match listener.accept().await {
-            Ok(stream) => stream,
+        let arrived = match listener.accept().await {
+            Ok(arrived) => arrived,
             Err(error) => {
                 tracing::warn!(target: "hbi", %error, "accepting a connection failed");
                 if !is_connections_own(&error) {
@@ -156,9 +160,30 @@ async fn accept<F, R>(
         };
         let (options, factory) = (Arc::clone(&options), Arc::clone(&factory));
         let shared = Arc::clone(&shared);
+        let entered = door.enter(arrived.source());
         tokio::spawn(async move {
-            host(&options, stream, &*factory, &shared).await;
-            drop(place);
+            let mut closing = shared.closing.subscribe();
+            let closed = async move {
+                // the sender lives as long as `shared`
+                let _ = closing.wait_for(|closing| *closing).await;
+            };
+            let admitted = async {
+                match &entered {
+                    Ok(entered) => admit(&options, arrived, text, entered).await,
+                    Err(reason) => {
+                        turn_away(&options, arrived, text, reason).await;
+                        None
+                    }
+                }
+            };
+            let admitted = tokio::select! {
+                admitted = admitted => admitted,
+                () = closed => None,
+            };
+            if let Some(admitted) = admitted {
+                host(&options, admitted, text, factory, &shared).await;
+            }
+            drop((entered, place));
         });
     }
 }
@@ -173,27 +198,44 @@ fn is_connections_own(error: &io::Error) -> bool {
 }
 
 /// Hosts one peer to its end.
-async fn host<F, R>(options: &Options, stream: Stream, factory: &F, shared: &Arc<Shared>)
-where
-    F: Fn(Peer) -> R,
+async fn host<F, R>(
+    options: &Options,
+    admitted: Admitted,
+    text: bool,
+    factory: Arc<F>,
+    shared: &Arc<Shared>,
+) where
+    F: Fn(Peer) -> R + Send + Sync + 'static,
     R: Future<Output = Result<HostingEnv>> + Send + 'static,
 {
-    let Started { link, driver } = start(options, stream);
-    let _counted = Counted::new(shared, &link);
-    let peer = Peer::new(Arc::clone(&link) as Arc<dyn Link>);
+    let introduction = Introduction {
+        token: &[],
+        identity: admitted.identity,
+        input: admitted.input,
+    };
+    let Started { wire, mut driver } = start(options, admitted.stream, text, introduction);
+    let _counted = Counted::new(shared, &wire);
+    let peer = Peer::new(wire.link());
     // in a task of its own, so that a panic in it is told to the peer, too
     let mut making = JoinSet::new();
-    making.spawn(factory(peer));
-    let made = match making.join_next().await {
-        Some(Ok(Ok(env))) => env.build().map_err(|error| error.to_string()),
-        Some(Ok(Err(error))) => Err(error.to_string()),
-        Some(Err(_)) | None => Err("making the environment failed".to_owned()),
+    making.spawn(async move { factory(peer).await });
+    let mut closing = shared.closing.subscribe();
+    let made = tokio::select! {
+        made = making.join_next() => match made {
+            Some(Ok(Ok(env))) => env.build().map_err(|error| error.to_string()),
+            Some(Ok(Err(error))) => Err(error.to_string()),
+            Some(Err(_)) | None => Err("making the environment failed".to_owned()),
+        },
+        _ = closing.wait_for(|closing| *closing) => Err("the server says goodbye".to_owned()),
+        // nobody is there any more for whom it would be made
+        () = driver.gone() => Err("the peer hung up".to_owned()),
     };
+    drop(making);
     match made {
         Ok((env, hooks)) => driver.run(env, hooks).await,
         Err(reason) => {
             tracing::info!(target: "hbi", %reason, "a peer was refused");
-            driver.refuse(&reason).await;
+            driver.refuse(Kind::Refused, &reason).await;
         }
     }
 }

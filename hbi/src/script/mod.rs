@@ -3,11 +3,14 @@
 
 mod excerpt;
 mod interner;
+pub mod python;
 mod straight;
 mod text;
+mod words;
 
 pub use excerpt::excerpt;
 pub use interner::{Interned, Interner};
 pub use straight::{Callee, Operand, Step, Straight};
 pub(crate) use text::parameter;
 pub use text::{StubText, Text};
+pub(crate) use words::refuse_name;

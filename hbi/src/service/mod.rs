@@ -22,7 +22,7 @@ pub use notify::Notify;
 pub use outbox::{Outbox, Policy};
 pub use post::StubMethod;
 pub use reactor::{Opened, Reactor};
-pub use script::{Script, ScriptCall};
+pub use script::ScriptCall;
 pub use target::{Stub, Target};
 
 pub use crate::value::write_literal;

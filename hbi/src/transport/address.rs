@@ -2,6 +2,7 @@
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
+use super::Fingerprint;
 use crate::{Error, Kind};
 
 /// The address of a peer, such as `tcp://127.0.0.1:3232`.
@@ -9,11 +10,15 @@ use crate::{Error, Kind};
 /// ```
 /// let address: hbi::Address = "tcp://[::1]:3232".parse()?;
 /// assert_eq!(address.to_string(), "tcp://[::1]:3232");
+/// assert!("text+tcp://localhost:3232".parse::<hbi::Address>()?.is_text());
 /// assert!("http://example".parse::<hbi::Address>().is_err());
 /// # Ok::<(), hbi::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Address(pub(crate) Scheme);
+pub struct Address {
+    scheme: Scheme,
+    text: bool,
+}
 
 /// What an address says, by its scheme.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -21,19 +26,45 @@ pub struct Address(pub(crate) Scheme);
 pub enum Scheme {
     /// `tcp://host:port`.
     Tcp(String),
+    /// `tls://host:port`, or `tls://host:port#sha256=<hex>` with the certificate's fingerprint.
+    Tls(Secured),
     /// `unix:///path`.
     Unix(PathBuf),
     /// `mem://name`, within this process.
     Mem(String),
 }
 
+/// Where a peer with a certificate is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Secured {
+    /// `host:port`; the certificate is the host's.
+    pub host: String,
+    /// The fingerprint of the one certificate to trust, instead of any that authorities vouch for.
+    pub pin: Option<Fingerprint>,
+}
+
 /// What an address can look like, for errors.
-const FORMS: &str = "tcp://host:port, unix:///path, mem://name";
+const FORMS: &str = "tcp://host:port, tls://host:port, unix:///path, mem://name, and for the text \
+                     wire text+tcp://host:port, text+unix:///path, text+mem://name";
 
 impl Address {
-    /// What it says.
+    /// Where the peer is.
     pub fn scheme(&self) -> &Scheme {
-        &self.0
+        &self.scheme
+    }
+
+    /// Whether the text wire is spoken there (`text+tcp://`, `text+unix://`), as the existing Python
+    /// and Go peers do.
+    pub fn is_text(&self) -> bool {
+        self.text
+    }
+
+    /// The same wire at another place.
+    pub(super) fn at(&self, scheme: Scheme) -> Address {
+        Address {
+            scheme,
+            text: self.text,
+        }
     }
 }
 
@@ -50,17 +81,37 @@ impl FromStr for Address {
         let Some((scheme, rest)) = text.split_once("://") else {
             return Err(bad("it has no scheme"));
         };
-        match scheme {
-            "tcp" => Ok(Address(Scheme::Tcp(host_and_port(rest).map_err(bad)?))),
+        let (text, scheme) = match scheme.strip_prefix("text+") {
+            Some(carrier) => (true, carrier),
+            None => (false, scheme),
+        };
+        let scheme = match scheme {
+            "tcp" => Scheme::Tcp(host_and_port(rest).map_err(bad)?),
+            "tls" if text => return Err(bad("the existing peers know no TLS")),
+            "tls" => Scheme::Tls(secured(rest).map_err(|e| bad(&e))?),
             "unix" if !rest.starts_with('/') => {
-                Err(bad("the path of a Unix socket is absolute: three slashes"))
+                return Err(bad("the path of a Unix socket is absolute: three slashes"));
             }
-            "unix" => Ok(Address(Scheme::Unix(rest.into()))),
-            "mem" if rest.is_empty() => Err(bad("it has no name")),
-            "mem" => Ok(Address(Scheme::Mem(rest.to_owned()))),
-            _ => Err(bad("its scheme is not known")),
-        }
+            "unix" => Scheme::Unix(rest.into()),
+            "mem" if rest.is_empty() => return Err(bad("it has no name")),
+            "mem" => Scheme::Mem(rest.to_owned()),
+            _ => return Err(bad("its scheme is not known")),
+        };
+        Ok(Address { scheme, text })
     }
+}
+
+/// `host:port`, and `#sha256=<hex>` behind it.
+fn secured(text: &str) -> Result<Secured, String> {
+    let (host, pin) = match text.split_once('#') {
+        None => (text, None),
+        Some((host, fragment)) => match fragment.strip_prefix("sha256=") {
+            Some(hex) => (host, Some(hex.parse::<Fingerprint>()?)),
+            None => return Err("what follows `#` is not `sha256=<hex>`".to_owned()),
+        },
+    };
+    let host = host_and_port(host)?;
+    Ok(Secured { host, pin })
 }
 
 fn host_and_port(text: &str) -> Result<String, &'static str> {
@@ -81,10 +132,24 @@ fn host_and_port(text: &str) -> Result<String, &'static str> {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
+        if self.text {
+            f.write_str("text+")?;
+        }
+        match &self.scheme {
             Scheme::Tcp(host) => write!(f, "tcp://{host}"),
+            Scheme::Tls(secured) => write!(f, "tls://{secured}"),
             Scheme::Unix(path) => write!(f, "unix://{}", path.display()),
             Scheme::Mem(name) => write!(f, "mem://{name}"),
+        }
+    }
+}
+
+impl fmt::Display for Secured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.host)?;
+        match &self.pin {
+            Some(pin) => write!(f, "#sha256={pin}"),
+            None => Ok(()),
         }
     }
 }
@@ -101,6 +166,8 @@ mod tests {
             ("tcp://:80", "no host"),
             ("tcp://::1:80", "in brackets"),
             ("tcp://h:70000", "65535"),
+            ("tls://h:1#md5=00", "sha256"),
+            ("tls://h:1#sha256=00", "64 hexadecimal digits"),
             ("unix://relative", "absolute"),
             ("gopher://x", "not known"),
             ("mem://", "no name"),
@@ -113,5 +180,12 @@ mod tests {
                 "{shown}"
             );
         }
+    }
+
+    #[test]
+    fn a_pin_is_read_and_shown() {
+        let text = format!("tls://localhost:1#sha256={}", "0a".repeat(32));
+        let address: Address = text.parse().expect("it is well formed");
+        assert_eq!(address.to_string(), text);
     }
 }

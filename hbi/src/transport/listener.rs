@@ -1,15 +1,18 @@
 //! Listening for connections.
 
-use std::{io, path::PathBuf};
+use std::{io, net::IpAddr, path::PathBuf};
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
-use super::{Address, Scheme, Stream, mem::MemListener};
+use super::{
+    Address, Insecure, Scheme, Secured, Stream, TlsOptions, mem::MemListener, secure::ServerConfig,
+};
 use crate::{Error, Kind};
 
 /// Takes connections to one address.
 pub(crate) enum Listener {
     Tcp(TcpListener),
+    Tls(TcpListener, ServerConfig),
     #[cfg(unix)]
     Unix {
         listener: tokio::net::UnixListener,
@@ -30,20 +33,33 @@ impl Drop for SocketFile {
 
 impl Listener {
     /// Listens; returns the address it is reached at, which says the port where 0 was asked for.
-    pub(crate) async fn bind(address: &Address) -> Result<(Self, Address), Error> {
+    pub(crate) async fn bind(
+        address: &Address,
+        tls: &TlsOptions,
+    ) -> Result<(Self, Address), Error> {
         let failed = |error: io::Error| {
             Error::new(
                 Kind::Address,
                 format!("cannot listen at {address}: {error}"),
             )
         };
-        match &address.0 {
+        match address.scheme() {
             Scheme::Tcp(host) => {
                 let listener = TcpListener::bind(host).await.map_err(failed)?;
                 let bound = listener.local_addr().map_err(failed)?;
                 Ok((
                     Listener::Tcp(listener),
-                    Address(Scheme::Tcp(bound.to_string())),
+                    address.at(Scheme::Tcp(bound.to_string())),
+                ))
+            }
+            Scheme::Tls(secured) => {
+                let config = tls.serving(address)?;
+                let listener = TcpListener::bind(&secured.host).await.map_err(failed)?;
+                let host = listener.local_addr().map_err(failed)?.to_string();
+                let pin = tls.pin();
+                Ok((
+                    Listener::Tls(listener, config),
+                    address.at(Scheme::Tls(Secured { host, pin })),
                 ))
             }
             #[cfg(unix)]
@@ -62,12 +78,72 @@ impl Listener {
     }
 
     /// The next connection.
-    pub(crate) async fn accept(&mut self) -> io::Result<Stream> {
-        match self {
-            Listener::Tcp(listener) => Stream::tcp(listener.accept().await?.0),
+    pub(crate) async fn accept(&mut self) -> io::Result<Arrived> {
+        Ok(match self {
+            Listener::Tcp(listener) => Arrived::Ready(Stream::tcp(listener.accept().await?.0)?),
+            Listener::Tls(listener, config) => {
+                let stream = listener.accept().await?.0;
+                Arrived::Plain(stream, config.clone())
+            }
             #[cfg(unix)]
-            Listener::Unix { listener, .. } => Ok(Stream::Unix(listener.accept().await?.0)),
-            Listener::Mem(listener) => Ok(Stream::Mem(listener.accept().await?)),
+            Listener::Unix { listener, .. } => {
+                Arrived::Ready(Stream::Unix(listener.accept().await?.0))
+            }
+            Listener::Mem(listener) => Arrived::Ready(Stream::Mem(listener.accept().await?)),
+        })
+    }
+}
+
+/// A connection that was accepted.
+pub(crate) enum Arrived {
+    /// Ready to be talked over.
+    Ready(Stream),
+    /// To be secured first.
+    Plain(TcpStream, ServerConfig),
+}
+
+/// Who is limited together: an address, or a user of this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Source {
+    /// An IPv4 address, or the 64 bits of an IPv6 address that name a network.
+    Network(IpAddr),
+    /// A user of this machine.
+    #[cfg(unix)]
+    User(u32),
+}
+
+impl Source {
+    pub(crate) fn of(address: IpAddr) -> Self {
+        Source::Network(match address.to_canonical() {
+            IpAddr::V6(address) => {
+                let network = address.to_bits() >> 64 << 64;
+                IpAddr::V6(network.into())
+            }
+            address => address,
+        })
+    }
+}
+
+impl Arrived {
+    /// Whom it comes from; nobody in particular within this process.
+    pub(crate) fn source(&self) -> Option<Source> {
+        match self {
+            Arrived::Ready(Stream::Tcp(stream)) | Arrived::Plain(stream, _) => {
+                Some(Source::of(stream.peer_addr().ok()?.ip()))
+            }
+            #[cfg(unix)]
+            Arrived::Ready(Stream::Unix(stream)) => {
+                Some(Source::User(stream.peer_cred().ok()?.uid()))
+            }
+            Arrived::Ready(_) => None,
+        }
+    }
+
+    /// The stream, secured where it has to be.
+    pub(crate) async fn secure(self) -> Result<Stream, Insecure> {
+        match self {
+            Arrived::Ready(stream) => Ok(stream),
+            Arrived::Plain(stream, config) => Stream::secured(stream, &config).await,
         }
     }
 }
@@ -77,6 +153,11 @@ impl Listener {
 async fn bind_unix(path: &std::path::Path) -> io::Result<tokio::net::UnixListener> {
     match tokio::net::UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            use std::os::unix::fs::FileTypeExt;
+            if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
+                let text = "there is a file of that name that is no socket";
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+            }
             match tokio::net::UnixStream::connect(path).await {
                 Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => {
                     std::fs::remove_file(path)?;

@@ -12,9 +12,6 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{Address, Scheme, mem};
-use crate::{Error, Kind};
-
 /// Bytes the kernel may hold unsent: more would keep small messages waiting behind bulk.
 const UNSENT: u32 = 128 << 10;
 
@@ -26,6 +23,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for S {}
 /// A connected byte stream.
 pub(crate) enum Stream {
     Tcp(TcpStream),
+    #[cfg(feature = "tls")]
+    Tls(Box<tokio_rustls::TlsStream<TcpStream>>),
     #[cfg(unix)]
     Unix(tokio::net::UnixStream),
     Mem(DuplexStream),
@@ -35,11 +34,26 @@ pub(crate) enum Stream {
 impl Stream {
     /// A TCP stream, told to send without delay.
     pub(crate) fn tcp(stream: TcpStream) -> io::Result<Self> {
+        Self::tuned(stream).map(Stream::Tcp)
+    }
+
+    pub(super) fn tuned(stream: TcpStream) -> io::Result<TcpStream> {
         stream.set_nodelay(true)?;
         #[cfg(any(target_os = "linux", target_os = "android"))]
         // one that cannot be told so still works
         let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
-        Ok(Stream::Tcp(stream))
+        Ok(stream)
+    }
+
+    /// The certificate that the peer has shown.
+    #[cfg(feature = "tls")]
+    pub(crate) fn certificate(&self) -> Option<super::tls::Certificate> {
+        match self {
+            Stream::Tls(stream) => {
+                super::tls::Certificate::of_peer(stream.get_ref().1.peer_certificates())
+            }
+            _ => None,
+        }
     }
 
     /// The addresses of the peer and of this side, as far as there are any.
@@ -49,6 +63,11 @@ impl Stream {
         };
         match self {
             Stream::Tcp(stream) => (shown(stream.peer_addr()), shown(stream.local_addr())),
+            #[cfg(feature = "tls")]
+            Stream::Tls(stream) => {
+                let stream = stream.get_ref().0;
+                (shown(stream.peer_addr()), shown(stream.local_addr()))
+            }
             #[cfg(unix)]
             Stream::Unix(stream) => {
                 let path = |address: io::Result<tokio::net::unix::SocketAddr>| {
@@ -65,32 +84,12 @@ impl Stream {
     }
 }
 
-/// Connects to an address.
-pub(crate) async fn dial(address: &Address) -> Result<Stream, Error> {
-    let unreachable =
-        |error: io::Error| Error::new(Kind::Address, format!("cannot reach {address}: {error}"));
-    match &address.0 {
-        Scheme::Tcp(host) => {
-            let stream = TcpStream::connect(host).await.map_err(unreachable)?;
-            Stream::tcp(stream).map_err(unreachable)
-        }
-        #[cfg(unix)]
-        Scheme::Unix(path) => {
-            let stream = tokio::net::UnixStream::connect(path)
-                .await
-                .map_err(unreachable)?;
-            Ok(Stream::Unix(stream))
-        }
-        #[cfg(not(unix))]
-        Scheme::Unix(_) => Err(unreachable(io::ErrorKind::Unsupported.into())),
-        Scheme::Mem(name) => mem::dial(name).await.map(Stream::Mem).map_err(unreachable),
-    }
-}
-
 macro_rules! each {
     ($self:ident, $stream:ident => $do:expr) => {
         match $self.get_mut() {
             Stream::Tcp($stream) => $do,
+            #[cfg(feature = "tls")]
+            Stream::Tls($stream) => $do.map_err(super::secure::explained),
             #[cfg(unix)]
             Stream::Unix($stream) => $do,
             Stream::Mem($stream) => $do,

@@ -167,17 +167,19 @@ impl<P> Receiving<P> {
     /// Counts what the application took; returns the credit to give back once enough came together.
     pub(super) fn credit(&mut self, cost: u32, window: u32) -> Option<u32> {
         self.owed += cost;
-        if self.owed < window / 4 || !matches!(self.state, ReceiveState::Open) {
+        // where nobody reads any more the sender carries on to its end
+        let goes_on = matches!(self.state, ReceiveState::Open | ReceiveState::Dropped);
+        if self.owed < window / 4 || !goes_on {
             return None;
         }
         self.window += self.owed;
         Some(std::mem::take(&mut self.owed))
     }
 
-    pub(super) fn take(&mut self, window: u32) -> Option<(Arrival<P>, Option<u32>)> {
+    pub(super) fn take(&mut self, window: u32) -> Option<(Arrival<P>, u32, Option<u32>)> {
         let (arrival, cost) = self.queue.pop_front()?;
         let credit = self.credit(cost, window);
-        Some((arrival, credit))
+        Some((arrival, cost, credit))
     }
 }
 

@@ -77,6 +77,8 @@ pub(super) struct Conversation<P, U> {
     pub(super) answer: Answer,
     /// Of this side's openings: the how many-th.
     pub(super) ordinal: u64,
+    /// Its share of what this side holds.
+    pub(super) held: u32,
     pub(super) channels: Option<Box<Channels<P>>>,
     pub(super) user: Option<U>,
 }
@@ -87,6 +89,7 @@ impl<P, U> Conversation<P, U> {
             bits,
             answer: Answer::Unwatched,
             ordinal,
+            held: 0,
             channels: None,
             user: None,
         }
@@ -135,6 +138,10 @@ pub struct Connection<P, U> {
     pub(super) credit: u32,
     pub(super) window: u32,
     pub(super) owed: u32,
+    /// Bytes of the peer's that this side holds: what waits in channels, and openings not over yet.
+    pub(super) held: u64,
+    /// The answer to the peer's last ping.
+    pub(super) pong: Option<u64>,
     pub(super) data_left: Option<DataLeft>,
     pub(super) deadlines: Deadlines,
     pub(super) opened: u64,
@@ -145,7 +152,7 @@ pub struct Connection<P, U> {
     pub(super) pinged: bool,
     pub(super) closed: Option<Box<Failure>>,
     pub(super) waiting_for_room: VecDeque<Waker>,
-    wakers: Vec<Waker>,
+    pub(super) wakers: Vec<Waker>,
     /// Users' values of ended conversations, to be dropped outside of the lock.
     pub(super) dropped: Vec<U>,
 }
@@ -163,9 +170,14 @@ impl<P, U> fmt::Debug for Connection<P, U> {
 impl<P, U> Connection<P, U> {
     /// A connection that begins; its preface is the first of its output.
     pub fn new(settings: Settings, now: Instant) -> Self {
+        Self::with_token(settings, &[], now)
+    }
+
+    /// The same, with what this side wants to be known by.
+    pub fn with_token(settings: Settings, token: &[u8], now: Instant) -> Self {
         let own = settings.clamped();
         let mut out = Vec::new();
-        preface::write(&mut out, &own);
+        preface::write(&mut out, &own, token);
         Self {
             window: own.connection_window,
             own,
@@ -177,6 +189,8 @@ impl<P, U> Connection<P, U> {
             bulk: VecDeque::new(),
             credit: 0,
             owed: 0,
+            held: 0,
+            pong: None,
             data_left: None,
             deadlines: Deadlines::default(),
             opened: 0,
@@ -220,6 +234,7 @@ impl<P, U> Connection<P, U> {
     /// Whether there is something to write.
     pub fn has_output(&self) -> bool {
         !self.out.is_empty()
+            || self.pong.is_some()
             || !self.ready.is_empty()
             || (!self.bulk.is_empty() && self.credit > frame::MESSAGE_COST)
     }
@@ -320,10 +335,11 @@ impl<P, U> Connection<P, U> {
         let Some(receiving) = channels.receiving.get_mut(channel as usize) else {
             return Poll::Ready(Err(gone(&self.closed)));
         };
-        if let Some((arrival, credit)) = receiving.take(window) {
+        if let Some((arrival, cost, credit)) = receiving.take(window) {
             if let Some(amount) = credit {
                 self.write_credit(id, channel, amount);
             }
+            self.let_go(id, cost);
             self.settle(id);
             return Poll::Ready(Ok(Some(arrival)));
         }
@@ -409,7 +425,8 @@ impl<P, U> Connection<P, U> {
     }
 
     fn drop_arrivals(&mut self, id: CoId, arrivals: VecDeque<(Arrival<P>, u32)>) {
-        for (arrival, _) in arrivals {
+        for (arrival, cost) in arrivals {
+            self.let_go(id, cost);
             match arrival {
                 Arrival::Item(payload)
                 | Arrival::Script {
@@ -487,6 +504,10 @@ impl<P, U> Connection<P, U> {
             self.ours.remove(id)
         };
         let Some(co) = co else { return };
+        if co.held > 0 {
+            self.held -= u64::from(co.held);
+            self.return_credit();
+        }
         if let Some(user) = co.user {
             self.dropped.push(user);
         }
@@ -512,8 +533,8 @@ impl<P, U> Connection<P, U> {
         }
     }
 
-    /// Counts bytes that left the transport's hands against the connection's window.
-    pub(super) fn charge_connection(&mut self, cost: u32) -> Result<(), Violation> {
+    /// Counts bytes that arrived for a conversation against the connection's window, and as held.
+    pub(super) fn charge_connection(&mut self, id: CoId, cost: u32) -> Result<(), Violation> {
         let Some(left) = self.window.checked_sub(cost) else {
             return Err(Violation::new(format!(
                 "more than the connection's window of {} bytes was sent",
@@ -522,14 +543,35 @@ impl<P, U> Connection<P, U> {
         };
         self.window = left;
         self.owed += cost;
-        if self.owed >= self.own.connection_window / 4 {
+        if let Some(co) = self.get_mut(id) {
+            // what one conversation holds is below 4 GiB: its channels' windows bound it
+            co.held = co.held.saturating_add(cost);
+            self.held += u64::from(cost);
+        }
+        self.return_credit();
+        Ok(())
+    }
+
+    /// Counts bytes as held no more: the application has them, or nobody wants them.
+    pub(super) fn let_go(&mut self, id: CoId, cost: u32) {
+        if let Some(co) = self.get_mut(id) {
+            let cost = cost.min(co.held);
+            co.held -= cost;
+            self.held -= u64::from(cost);
+            self.return_credit();
+        }
+    }
+
+    /// Gives the connection's credit back as soon as bytes have reached their channel; once too much
+    /// is held, only as the application takes it.
+    fn return_credit(&mut self) {
+        if self.owed >= self.own.connection_window / 4 && self.held <= self.own.held {
             let amount = std::mem::take(&mut self.owed);
             self.window += amount;
             frame::write(&mut self.out, kind::CONNECTION_CREDIT, 0, |out| {
                 out.extend_from_slice(&amount.to_le_bytes());
             });
         }
-        Ok(())
     }
 
     /// When [`Self::handle_timeout`] wants to be called next.
@@ -560,11 +602,14 @@ impl<P, U> Connection<P, U> {
                 ),
             ));
         }
-        if silent >= self.own.keep_alive && !self.pinged && self.peer.is_some() {
+        if silent >= self.own.keep_alive && !self.pinged {
             self.pinged = true;
-            frame::write(&mut self.out, kind::PING, 0, |out| {
-                out.extend_from_slice(&[0; 8])
-            });
+            // a stranger is given the time without being asked
+            if self.peer.is_some() {
+                frame::write(&mut self.out, kind::PING, 0, |out| {
+                    out.extend_from_slice(&[0; 8])
+                });
+            }
         }
         let mut hosted = Vec::new();
         while let Some(id) = self.deadlines.pop(now) {

@@ -12,6 +12,9 @@ pub const ALLOWANCE: usize = 4 << 10;
 /// What every queued message costs of the credit beside its bytes.
 pub(super) const MESSAGE_COST: u32 = 32;
 
+/// What an OPEN frame may hold before its arguments, handles apart.
+pub(super) const MAX_OPENING: usize = 64;
+
 /// Length (3 bytes), kind, conversation (4 bytes).
 pub(super) const HEAD: usize = 8;
 

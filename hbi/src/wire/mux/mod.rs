@@ -22,7 +22,7 @@ pub use connection::{Answer, Connection, Reply};
 pub use frame::{ALLOWANCE, HandleKind, MAX_CONVERSATIONS, WireHandle};
 pub use numbers::CoId;
 pub use output::Output;
-pub use preface::MAGIC;
+pub use preface::{MAGIC, MAX_TOKEN, Preface, read_preface};
 pub use receive::{Body, Event, Open, ScriptArrival};
 pub use send::{OpenRefused, Opening, SendRefused};
 pub use settings::Settings;

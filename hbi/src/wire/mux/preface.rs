@@ -13,19 +13,43 @@ const NEWEST: u8 = 1;
 /// Settings a preface may hold, known or not.
 const MAX_PAIRS: usize = 64;
 
-pub(super) fn write(out: &mut Vec<u8>, settings: &Settings) {
+/// The largest token a preface may hold, in bytes.
+pub const MAX_TOKEN: usize = 4096;
+
+/// The key of a token: the value is its length, it follows the settings.
+const TOKEN: u16 = 9;
+
+pub(super) fn write(out: &mut Vec<u8>, settings: &Settings, token: &[u8]) {
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&[OLDEST, NEWEST]);
-    let pairs = settings.pairs();
+    let mut pairs = settings.pairs().to_vec();
+    if !token.is_empty() {
+        pairs.push((TOKEN, token.len() as u32));
+    }
     out.extend_from_slice(&(pairs.len() as u16).to_le_bytes());
     for (key, value) in pairs {
         out.extend_from_slice(&key.to_le_bytes());
         out.extend_from_slice(&value.to_le_bytes());
     }
+    out.extend_from_slice(token);
 }
 
-/// Reads the peer's preface: its settings and length, or `None` while it is not whole.
-pub(super) fn read(input: &[u8]) -> Result<Option<(Settings, usize)>, Violation> {
+/// What a preface says.
+#[derive(Debug)]
+pub struct Preface<'a> {
+    /// The peer's settings.
+    pub settings: Settings,
+    /// By what it wants to be known; empty where it says nothing of that.
+    pub token: &'a [u8],
+    /// The bytes that the preface is long.
+    pub length: usize,
+}
+
+/// Reads the peer's preface, or `None` while it is not whole.
+///
+/// # Errors
+/// When it is no preface, or one of other versions.
+pub fn read_preface(input: &[u8]) -> Result<Option<Preface<'_>>, Violation> {
     let known = input.len().min(MAGIC.len());
     if input[..known] != MAGIC[..known] {
         return Err(stranger(input));
@@ -50,14 +74,26 @@ pub(super) fn read(input: &[u8]) -> Result<Option<(Settings, usize)>, Violation>
         return Ok(None);
     };
     let mut settings = Settings::default();
+    let mut token = 0;
     for pair in pairs.chunks_exact(6) {
         let key = u16::from_le_bytes([pair[0], pair[1]]);
-        settings.set(
-            key,
-            u32::from_le_bytes([pair[2], pair[3], pair[4], pair[5]]),
-        );
+        let value = u32::from_le_bytes([pair[2], pair[3], pair[4], pair[5]]);
+        match key {
+            TOKEN => token = value as usize,
+            _ => settings.set(key, value),
+        }
     }
-    Ok(Some((settings.clamped(), end)))
+    if token > MAX_TOKEN {
+        return Err(Violation::new(format!(
+            "a preface with a token of {token} bytes, at most {MAX_TOKEN} are taken"
+        )));
+    }
+    let length = end + token;
+    Ok(input.get(end..length).map(|token| Preface {
+        settings: settings.clamped(),
+        token,
+        length,
+    }))
 }
 
 /// What a peer that is no mux peer sent instead of the preface.

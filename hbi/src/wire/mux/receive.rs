@@ -145,10 +145,11 @@ impl<P, U> Connection<P, U> {
         self.heard = now;
         self.pinged = false;
         if self.peer.is_none() {
-            let Some((peer, len)) = preface::read(&input[*at..])? else {
+            let Some(read) = preface::read_preface(&input[*at..])? else {
                 return Ok(None);
             };
-            *at += len;
+            *at += read.length;
+            let peer = read.settings;
             self.credit = peer.connection_window;
             self.peer = Some(peer);
             for waker in std::mem::take(&mut self.waiting_for_room) {
@@ -270,9 +271,8 @@ impl<P, U> Connection<P, U> {
             kind::PING => {
                 let token = fields.u64()?;
                 fields.end()?;
-                frame::write(&mut self.out, kind::PONG, 0, |out| {
-                    out.extend_from_slice(&token.to_le_bytes());
-                });
+                // one answer for all pings that came meanwhile, so that they cannot pile up
+                self.pong = Some(token);
             }
             kind::PONG => {
                 fields.u64()?;
@@ -405,8 +405,9 @@ impl<P, U> Connection<P, U> {
             self.deadlines.push(at, id);
             self.prune_deadlines();
         }
-        if more || fields.rest.len() > ALLOWANCE {
-            self.charge_connection(fields.rest.len() as u32 + MESSAGE_COST)?;
+        // a head alone costs nothing
+        if fields.rest.len() > ALLOWANCE || (more && !fields.rest.is_empty()) {
+            self.charge_connection(id, fields.rest.len() as u32 + MESSAGE_COST)?;
         }
         if more {
             self.ensure_channels(id);
@@ -484,7 +485,7 @@ impl<P, U> Connection<P, U> {
                 self.wake(waker);
                 self.settle(id);
                 if fields.rest.len() > ALLOWANCE {
-                    self.charge_connection(fields.rest.len() as u32 + MESSAGE_COST)?;
+                    self.charge_connection(id, fields.rest.len() as u32 + MESSAGE_COST)?;
                 }
                 return Ok(None);
             }
@@ -519,7 +520,7 @@ impl<P, U> Connection<P, U> {
         let (own_message, half) = (self.own.message as usize, self.own.window / 2);
         let Some(co) = self.get_mut(id) else {
             // late: the conversation is over, only the connection's credit is to be kept
-            self.charge_connection(fields.rest.len() as u32 + MESSAGE_COST)?;
+            self.charge_connection(id, fields.rest.len() as u32 + MESSAGE_COST)?;
             self.drop_late(id, &handles);
             return Ok(None);
         };
@@ -547,7 +548,7 @@ impl<P, U> Connection<P, U> {
             None => len + MESSAGE_COST,
         };
         if first {
-            self.charge_connection(cost)?;
+            self.charge_connection(id, cost)?;
             self.ensure_channels(id);
         } else {
             self.charge(id, channel, cost)?;
@@ -717,6 +718,7 @@ impl<P, U> Connection<P, U> {
         if matches!(receiving.state, ReceiveState::Dropped) {
             // nobody reads it: its room is free again
             self.uncharge(id, channel, cost);
+            self.let_go(id, cost);
             if let Arrival::Item(payload) = arrival {
                 self.drop_late(id, &payload.handles);
             }
@@ -729,7 +731,7 @@ impl<P, U> Connection<P, U> {
 
     fn data(&mut self, id: CoId, channel: u16, data: Bytes, cost: u32) -> Result<(), Violation> {
         if self.get_mut(id).is_none() {
-            return self.charge_connection(cost);
+            return self.charge_connection(id, cost);
         }
         self.charge(id, channel, cost)?;
         let Some(co) = self.get_mut(id) else {
@@ -776,7 +778,7 @@ impl<P, U> Connection<P, U> {
 
     /// Counts what arrived against the channel's and the connection's windows.
     fn charge(&mut self, id: CoId, channel: u16, cost: u32) -> Result<(), Violation> {
-        self.charge_connection(cost)?;
+        self.charge_connection(id, cost)?;
         self.ensure_channels(id);
         let window = self.own.window;
         match self.receiving(id, channel) {

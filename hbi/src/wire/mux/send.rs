@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::{
     ALLOWANCE, CoId, Connection, HandleKind, Output, WireHandle,
-    channel::{Chunk, SendState, Sending},
+    channel::{Chunk, ReceiveState, SendState, Sending},
     connection::{Conversation, bit, over},
     frame::{self, HEAD, MESSAGE_COST, flag, kind},
 };
@@ -24,6 +24,10 @@ const BULK_FRAME: usize = 64 << 10;
 
 /// Messages up to this size go out before bulk, and are copied beside the frames' heads.
 const SMALL: usize = 16 << 10;
+
+/// Bytes of openings that wait for the connection's credit before more openings have to wait
+/// themselves; one is always taken.
+const UNSENT: usize = 8 << 20;
 
 /// What a conversation is opened with.
 #[derive(Debug, Clone, Copy)]
@@ -109,7 +113,10 @@ impl<P, U> Connection<P, U> {
         let remaining = opening.deadline.map(|at| at.saturating_duration_since(now));
         let mut bits = bit::OUT_STARTED;
         let cost = first_cost(opening.arguments.len());
-        let whole = opening.arguments.len() <= SMALL && cost <= self.credit;
+        // one that fits a frame is never cut, so that no later one overtakes it
+        let head = frame::MAX_OPENING + 5 * opening.handles.len();
+        let frame = (peer.frame as usize).saturating_sub(head);
+        let whole = opening.arguments.len() <= frame && cost <= self.credit;
         let last = opening.last && streams == 0 && whole;
         for (fact, bit) in [
             (last, bit::OUT_ENDED),
@@ -121,8 +128,11 @@ impl<P, U> Connection<P, U> {
                 bits |= bit;
             }
         }
-        self.opened += 1;
-        let id = self.ours.insert(Conversation::new(bits, self.opened));
+        if whole {
+            self.opened += 1;
+        }
+        let ordinal = if whole { self.opened } else { u64::MAX };
+        let id = self.ours.insert(Conversation::new(bits, ordinal));
         if let Some(at) = opening.deadline {
             self.deadlines.push(at, id);
             self.prune_deadlines();
@@ -163,15 +173,19 @@ impl<P, U> Connection<P, U> {
                 self.add_streams(id, streams);
             }
         } else {
-            let mut head = Vec::with_capacity(64);
-            fields(&mut head);
+            // the head goes at once and costs nothing: what follows in the conversation, a stream's
+            // items or its end, needs it to be open
+            frame::write(&mut self.out, kind::OPEN, id.to_wire(), |out| {
+                out.push(flags | flag::MORE);
+                fields(out);
+            });
             self.add_streams(id, streams);
             let message = Chunk::Message {
                 kind: kind::OPEN,
                 flags,
-                fields: head,
+                fields: Vec::new(),
                 body: Bytes::copy_from_slice(opening.arguments),
-                begun: false,
+                begun: true,
                 first: true,
             };
             self.queue(id, 0, message);
@@ -315,6 +329,13 @@ impl<P, U> Connection<P, U> {
         let Some(sending) = channels.sending.get_mut(channel as usize) else {
             return Err(SendRefused::Failed(over()));
         };
+        // the reason is known, of a host that failed and reads no more, or of a deadline
+        if let ReceiveState::Failed(why) = &channels.receiving[0].state
+            && channel == 0
+            && !id.is_hosted()
+        {
+            return Err(SendRefused::Failed(why.clone()));
+        }
         match sending.state {
             SendState::Open => {}
             SendState::Stopped => return Err(SendRefused::Failed(stopped())),
@@ -388,6 +409,13 @@ impl<P, U> Connection<P, U> {
         let Some(sending) = channels.sending.get_mut(channel as usize) else {
             return Err(SendRefused::Failed(over()));
         };
+        // the reason is known, of a host that failed and reads no more, or of a deadline
+        if let ReceiveState::Failed(why) = &channels.receiving[0].state
+            && channel == 0
+            && !id.is_hosted()
+        {
+            return Err(SendRefused::Failed(why.clone()));
+        }
         match sending.state {
             SendState::Open => {}
             SendState::Stopped => return Err(SendRefused::Failed(stopped())),
@@ -417,6 +445,25 @@ impl<P, U> Connection<P, U> {
             Some(peer) => self.ours.len() < peer.conversations as usize,
             None => false,
         }
+    }
+
+    /// Whether an opening with so many bytes of arguments can be taken now: a peer that reads slowly
+    /// or never is not to fill this side's memory. Where not, wait for room.
+    pub fn takes_opening(&mut self, len: usize) -> bool {
+        if len <= ALLOWANCE || self.closed.is_some() {
+            return true;
+        }
+        let lists = self.ready.iter().chain(&self.bulk);
+        let mut unsent = 0;
+        for &(id, _) in lists.filter(|(id, channel)| *channel == 0 && !id.is_hosted()) {
+            let channels = self.ours.get_mut(id).and_then(|co| co.channels.as_ref());
+            if let Some(channels) = channels
+                && is_first(&channels.sending[0].queue)
+            {
+                unsent += channels.sending[0].queued;
+            }
+        }
+        unsent == 0 || unsent + len <= UNSENT
     }
 
     /// Whether a channel takes a message now.
@@ -520,8 +567,10 @@ impl<P, U> Connection<P, U> {
             if id.is_hosted() {
                 // the number is the peer's again as soon as both sides have ended
                 for receiving in channels.receiving.iter_mut().skip(1) {
-                    receiving.state =
-                        super::channel::ReceiveState::Failed(Box::new(failure.clone()));
+                    if matches!(receiving.state, ReceiveState::Dropped) {
+                        continue;
+                    }
+                    receiving.state = ReceiveState::Failed(Box::new(failure.clone()));
                     receiving.queue.clear();
                     wakers.extend(receiving.waker.take());
                 }
@@ -553,8 +602,9 @@ impl<P, U> Connection<P, U> {
             return;
         };
         let bulk = match &chunk {
-            Chunk::Message { body, .. } => {
-                sending.queued += body.len() + MESSAGE_COST as usize;
+            Chunk::Message { body, begun, .. } => {
+                let head = if *begun { 0 } else { MESSAGE_COST as usize };
+                sending.queued += body.len() + head;
                 body.len() > SMALL
             }
             Chunk::Data(bytes) => {
@@ -577,6 +627,11 @@ impl<P, U> Connection<P, U> {
     /// Fills an empty output with what is to be written next: small messages first, then a turn of
     /// bulk.
     pub fn fill(&mut self, output: &mut Output) {
+        if let Some(token) = self.pong.take() {
+            frame::write(&mut self.out, kind::PONG, 0, |out| {
+                out.extend_from_slice(&token.to_le_bytes());
+            });
+        }
         while let Some((id, channel)) = self.ready.pop_front() {
             self.write_queued(id, channel, usize::MAX, None);
         }
@@ -640,7 +695,7 @@ impl<P, U> Connection<P, U> {
         };
         let mut sink = Sink { out, pieces };
         let mut written = 0;
-        let (mut starved, mut last) = (false, false);
+        let (mut starved, mut last, mut opened) = (false, false, false);
         while written < limit {
             let only = sending.queue.len() == 1;
             let Some(chunk) = sending.queue.front_mut() else {
@@ -693,6 +748,10 @@ impl<P, U> Connection<P, U> {
                     }
                     let more = n < body.len();
                     let plain = *first && !*begun && !more && n <= ALLOWANCE;
+                    if *first && !more && *kind == kind::OPEN {
+                        self.opened += 1;
+                        co.ordinal = self.opened;
+                    }
                     let (kind, mut flags) = match (*begun, more) {
                         (false, false) => (*kind, *flags),
                         (false, true) => (*kind, *flags | flag::MORE),
@@ -722,6 +781,7 @@ impl<P, U> Connection<P, U> {
                     }
                     *begun = true;
                     if !more {
+                        opened |= *first;
                         sending.queue.pop_front();
                     }
                     sink.piece(piece);
@@ -735,6 +795,9 @@ impl<P, U> Connection<P, U> {
         } else if starved && sending.credit <= MESSAGE_COST && !is_first(&sending.queue) {
             // back in a list when CREDIT comes
             sending.listed = false;
+        } else if !starved && is_cut(&sending.queue) {
+            // a message that was begun is finished first: fewer are in pieces at the peer
+            self.bulk.push_front((id, channel));
         } else {
             self.bulk.push_back((id, channel));
         }
@@ -747,12 +810,26 @@ impl<P, U> Connection<P, U> {
             None
         };
         self.wake(waker);
+        if opened {
+            self.opening_sent();
+        }
         if ended {
             self.write_end(id, channel);
         } else if channel == 0 {
             self.settle(id);
         }
         written
+    }
+
+    /// One large opening less waits to be sent: somebody's next has room. Who is asked may be gone
+    /// meanwhile, so all are once nothing is left that would ask the next.
+    fn opening_sent(&mut self) {
+        let idle = self.ready.is_empty() && self.bulk.is_empty();
+        let count = if idle { self.waiting_for_room.len() } else { 1 };
+        let wakers = self
+            .waiting_for_room
+            .drain(..count.min(self.waiting_for_room.len()));
+        self.wakers.extend(wakers);
     }
 
     /// Lists a channel that got credit, if it has something to send.
@@ -777,6 +854,11 @@ fn first_cost(len: usize) -> u32 {
 }
 
 /// Whether the next to be sent is the first message of its side.
+/// Whether a message at the front was written in part.
+fn is_cut(queue: &VecDeque<Chunk>) -> bool {
+    matches!(queue.front(), Some(Chunk::Message { begun: true, .. }))
+}
+
 fn is_first(queue: &VecDeque<Chunk>) -> bool {
     matches!(queue.front(), Some(Chunk::Message { first: true, .. }))
 }

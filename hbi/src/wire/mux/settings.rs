@@ -24,6 +24,10 @@ pub struct Settings {
     pub channels: u32,
     /// Objects of this side that the peer may hold at once. Default 4,096.
     pub objects: u32,
+    /// Bytes of the peer's that this side holds, in channels that are not read and in arguments of
+    /// what lands, before it takes no more than the connection's window until some are done with.
+    /// Small openings (4 KiB) and ends still pass. Default 256 MiB. The peer is not told.
+    pub held: u64,
     /// How long the connection may be silent before this side sends a ping. Default 15 s.
     pub keep_alive: Duration,
     /// How long nothing may arrive before the peer counts as dead. Default 45 s.
@@ -41,6 +45,7 @@ impl Default for Settings {
             scripts: 4_096,
             channels: 64,
             objects: 4_096,
+            held: 256 << 20,
             keep_alive: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(45),
         }

@@ -1,0 +1,153 @@
+//! Connecting: names that resolve to several addresses are tried side by side (RFC 8305).
+
+use std::{collections::VecDeque, io, net::SocketAddr, time::Duration};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use tokio::net::TcpStream;
+
+use super::{Address, Scheme, Stream, TlsOptions, mem};
+use crate::{Error, Kind};
+
+/// How long an address may take before the next is tried beside it.
+const ATTEMPT: Duration = Duration::from_millis(250);
+
+/// Connects to an address.
+pub(crate) async fn dial(address: &Address, tls: &TlsOptions) -> Result<Stream, Error> {
+    let unreachable =
+        |error: io::Error| Error::new(Kind::Address, format!("cannot reach {address}: {error}"));
+    match address.scheme() {
+        Scheme::Tcp(host) => {
+            let stream = tcp(host).await.map_err(unreachable)?;
+            Stream::tcp(stream).map_err(unreachable)
+        }
+        Scheme::Tls(secured) => {
+            let config = tls.connecting(address, secured)?;
+            let stream = tcp(&secured.host).await.map_err(unreachable)?;
+            Stream::tls(stream, secured, config)
+                .await
+                .map_err(unreachable)
+        }
+        #[cfg(unix)]
+        Scheme::Unix(path) => {
+            let stream = tokio::net::UnixStream::connect(path)
+                .await
+                .map_err(unreachable)?;
+            Ok(Stream::Unix(stream))
+        }
+        #[cfg(not(unix))]
+        Scheme::Unix(_) => Err(unreachable(io::ErrorKind::Unsupported.into())),
+        Scheme::Mem(name) => mem::dial(name).await.map(Stream::Mem).map_err(unreachable),
+    }
+}
+
+/// Connects to the first of a host's addresses that answers.
+async fn tcp(host: &str) -> io::Result<TcpStream> {
+    let found = tokio::net::lookup_host(host).await?;
+    first(interleaved(found), TcpStream::connect).await
+}
+
+/// Both families in turn, beginning with that which the resolver prefers.
+fn interleaved(found: impl Iterator<Item = SocketAddr>) -> VecDeque<SocketAddr> {
+    let all: Vec<_> = found.collect();
+    let preferred = all.first().is_some_and(SocketAddr::is_ipv6);
+    let (mut ones, mut others): (VecDeque<_>, VecDeque<_>) = all
+        .into_iter()
+        .partition(|address| address.is_ipv6() == preferred);
+    let mut list = VecDeque::new();
+    while !ones.is_empty() || !others.is_empty() {
+        list.extend(ones.pop_front());
+        list.extend(others.pop_front());
+    }
+    list
+}
+
+/// The first that connects. Another is tried whenever one fails, or takes longer than it should; the
+/// last error is told where none does.
+async fn first<T, F>(
+    mut addresses: VecDeque<SocketAddr>,
+    connect: impl Fn(SocketAddr) -> F,
+) -> io::Result<T>
+where
+    F: Future<Output = io::Result<T>>,
+{
+    let mut trying = FuturesUnordered::new();
+    let mut failed = None;
+    loop {
+        match addresses.pop_front() {
+            Some(address) => trying.push(connect(address)),
+            None if trying.is_empty() => {
+                let none = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+                return Err(failed.unwrap_or_else(none));
+            }
+            None => {}
+        }
+        let more = !addresses.is_empty();
+        tokio::select! {
+            biased;
+            Some(tried) = trying.next() => match tried {
+                Ok(connected) => return Ok(connected),
+                Err(error) => failed = Some(error),
+            },
+            () = tokio::time::sleep(ATTEMPT), if more => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn addresses(list: &[&str]) -> VecDeque<SocketAddr> {
+        list.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn families_take_turns() {
+        let found = addresses(&["[::1]:1", "[::2]:1", "[::3]:1", "1.1.1.1:1", "1.1.1.2:1"]);
+        let expected = addresses(&["[::1]:1", "1.1.1.1:1", "[::2]:1", "1.1.1.2:1", "[::3]:1"]);
+        assert_eq!(interleaved(found.into_iter()), expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_address_holds_the_next_up_for_a_quarter_of_a_second() {
+        let began = Instant::now();
+        let tried = Mutex::new(Vec::new());
+        let list = addresses(&["1.1.1.1:1", "1.1.1.2:1", "1.1.1.3:1"]);
+        let found = first(list, |address: SocketAddr| {
+            tried
+                .lock()
+                .unwrap()
+                .push((address.to_string(), began.elapsed()));
+            async move {
+                match address.to_string().as_str() {
+                    "1.1.1.1:1" => std::future::pending().await,
+                    "1.1.1.2:1" => Err(io::ErrorKind::ConnectionRefused.into()),
+                    _ => Ok(address),
+                }
+            }
+        });
+        assert_eq!(found.await.unwrap(), "1.1.1.3:1".parse().unwrap());
+        let tried = tried.into_inner().unwrap();
+        assert_eq!(tried[1], ("1.1.1.2:1".to_owned(), ATTEMPT));
+        // one that fails does not hold the next up
+        assert_eq!(tried[2], ("1.1.1.3:1".to_owned(), ATTEMPT));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_error_is_told_where_none_answers() {
+        let list = addresses(&["1.1.1.1:1", "1.1.1.2:1"]);
+        let failed = first(list, |_| async {
+            io::Result::<()>::Err(io::ErrorKind::HostUnreachable.into())
+        });
+        assert_eq!(
+            failed.await.unwrap_err().kind(),
+            io::ErrorKind::HostUnreachable
+        );
+        let nobody = first(VecDeque::new(), |_| async { Ok(()) }).await;
+        assert_eq!(nobody.unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+}

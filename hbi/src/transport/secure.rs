@@ -1,0 +1,209 @@
+//! TLS over TCP: what is configured for it, and the handshake of each side.
+
+use std::io;
+#[cfg(feature = "tls")]
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+
+use super::{Address, Secured, Stream};
+#[cfg(feature = "tls")]
+use super::{Fingerprint, tls};
+use crate::{Error, Kind};
+
+/// What is configured for `tls://` addresses.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TlsOptions {
+    #[cfg(feature = "tls")]
+    pub(crate) client: tls::ClientTls,
+    #[cfg(feature = "tls")]
+    pub(crate) server: Option<tls::ServerTls>,
+}
+
+#[cfg(feature = "tls")]
+pub(crate) type ClientConfig = Arc<rustls::ClientConfig>;
+#[cfg(feature = "tls")]
+pub(crate) type ServerConfig = Arc<rustls::ServerConfig>;
+
+/// There is none without the feature.
+#[cfg(not(feature = "tls"))]
+#[derive(Debug)]
+pub(crate) enum ClientConfig {}
+/// There is none without the feature.
+#[cfg(not(feature = "tls"))]
+#[derive(Debug, Clone)]
+pub(crate) enum ServerConfig {}
+
+/// Why a connection to a TLS port did not become a secured one.
+#[cfg_attr(not(feature = "tls"), expect(dead_code))]
+pub(crate) enum Insecure {
+    /// The peer speaks something, but no TLS.
+    Plain(Stream),
+    /// The client's certificate is missing or not taken.
+    Client(String),
+    /// The handshake failed otherwise.
+    Failed(String),
+}
+
+#[cfg(not(feature = "tls"))]
+mod without {
+    use super::*;
+
+    fn missing(address: &Address) -> Error {
+        let text = format!("{address}: build hbi with its feature `tls` to use this address");
+        Error::new(Kind::Address, text)
+    }
+
+    impl TlsOptions {
+        pub(crate) fn connecting(
+            &self,
+            address: &Address,
+            _secured: &Secured,
+        ) -> Result<ClientConfig, Error> {
+            Err(missing(address))
+        }
+
+        pub(crate) fn serving(&self, address: &Address) -> Result<ServerConfig, Error> {
+            Err(missing(address))
+        }
+
+        pub(crate) fn pin(&self) -> Option<super::super::Fingerprint> {
+            None
+        }
+    }
+
+    impl Stream {
+        pub(crate) async fn tls(
+            _stream: TcpStream,
+            _secured: &Secured,
+            config: ClientConfig,
+        ) -> io::Result<Self> {
+            match config {}
+        }
+
+        pub(crate) async fn secured(
+            _stream: TcpStream,
+            config: &ServerConfig,
+        ) -> Result<Self, Insecure> {
+            match *config {}
+        }
+    }
+}
+
+#[cfg(feature = "tls")]
+mod with {
+    use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+
+    use super::*;
+
+    /// The first byte of a TLS connection: a handshake record.
+    const HANDSHAKE: u8 = 0x16;
+
+    impl TlsOptions {
+        pub(crate) fn connecting(
+            &self,
+            _address: &Address,
+            secured: &Secured,
+        ) -> Result<ClientConfig, Error> {
+            self.client.for_pin(secured.pin).config(&[tls::ALPN])
+        }
+
+        pub(crate) fn serving(&self, address: &Address) -> Result<ServerConfig, Error> {
+            match &self.server {
+                Some(server) => server.config(&[tls::ALPN]),
+                None => Err(Error::new(
+                    Kind::Address,
+                    format!(
+                        "cannot serve {address} without a certificate: set one with \
+                         `Options::server_tls`"
+                    ),
+                )),
+            }
+        }
+
+        /// What clients have to pin, where no authority vouches for the certificate.
+        pub(crate) fn pin(&self) -> Option<Fingerprint> {
+            self.server.as_ref().and_then(tls::ServerTls::pin)
+        }
+    }
+
+    impl Stream {
+        /// A client's handshake.
+        pub(crate) async fn tls(
+            stream: TcpStream,
+            secured: &Secured,
+            config: ClientConfig,
+        ) -> io::Result<Self> {
+            let stream = Self::tuned(stream)?;
+            let name = tls::server_name(&secured.host)?;
+            let connected = TlsConnector::from(config).connect(name, stream).await;
+            let stream = connected.map_err(explained)?;
+            if stream.get_ref().1.alpn_protocol() != Some(tls::ALPN) {
+                return Err(io::Error::other(tls::explain(
+                    &rustls::Error::NoApplicationProtocol,
+                )));
+            }
+            Ok(Stream::Tls(Box::new(TlsStream::Client(stream))))
+        }
+
+        /// A server's handshake.
+        pub(crate) async fn secured(
+            stream: TcpStream,
+            config: &ServerConfig,
+        ) -> Result<Self, Insecure> {
+            let failed = |error: io::Error| Insecure::Failed(error.to_string());
+            let mut first = [0];
+            match stream.peek(&mut first).await {
+                Ok(0) => {
+                    let text = "the peer hung up before it said anything";
+                    return Err(Insecure::Failed(text.to_owned()));
+                }
+                Ok(_) => {}
+                Err(error) => return Err(failed(error)),
+            }
+            let stream = Self::tuned(stream).map_err(failed)?;
+            if first != [HANDSHAKE] {
+                return Err(Insecure::Plain(Stream::Tcp(stream)));
+            }
+            let accepted = TlsAcceptor::from(Arc::clone(config)).accept(stream).await;
+            match accepted {
+                Ok(stream) if stream.get_ref().1.alpn_protocol() != Some(tls::ALPN) => Err(
+                    Insecure::Failed("the client did not ask for hbi".to_owned()),
+                ),
+                Ok(stream) => Ok(Stream::Tls(Box::new(TlsStream::Server(stream)))),
+                Err(error) => {
+                    use rustls::Error as E;
+                    let client = matches!(
+                        of_rustls(&error),
+                        Some(E::InvalidCertificate(_) | E::NoCertificatesPresented)
+                    );
+                    let text = explained(error).to_string();
+                    Err(if client {
+                        Insecure::Client(text)
+                    } else {
+                        Insecure::Failed(text)
+                    })
+                }
+            }
+        }
+    }
+
+    fn of_rustls(error: &io::Error) -> Option<&rustls::Error> {
+        error.get_ref()?.downcast_ref()
+    }
+
+    /// The same error in words; of kind `PermissionDenied` where the peer does not take this side.
+    pub(crate) fn explained(error: io::Error) -> io::Error {
+        let Some(found) = of_rustls(&error) else {
+            return error;
+        };
+        let kind = match found {
+            rustls::Error::AlertReceived(_) => io::ErrorKind::PermissionDenied,
+            _ => error.kind(),
+        };
+        io::Error::new(kind, tls::explain(found))
+    }
+}
+
+#[cfg(feature = "tls")]
+pub(super) use with::explained;

@@ -1,0 +1,334 @@
+//! TLS: whom to trust, and the certificates to show. TLS 1.3 by rustls, with ring.
+//!
+//! A client trusts what the system trusts, or the authorities of a file, or the one certificate whose
+//! fingerprint it knows; there is no way to trust just anybody. A server shows a certificate of files,
+//! or one that it signed itself when it was first started.
+
+use std::{path::PathBuf, sync::Arc};
+
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig,
+    client::WebPkiServerVerifier,
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
+};
+
+use super::Fingerprint;
+use crate::{Error, Kind};
+
+mod certificate;
+mod explain;
+mod pinned;
+mod self_signed;
+
+pub use certificate::Certificate;
+pub use explain::explain;
+use pinned::Pinned;
+
+/// The protocol name (ALPN) of hbi over TLS.
+pub const ALPN: &[u8] = b"hbi/1";
+
+/// A certificate with the chain behind it, and its key.
+#[derive(Debug)]
+struct Shown {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Shown {
+    fn read(chain: PathBuf, key: PathBuf) -> Result<Self, Error> {
+        Ok(Self {
+            chain: certificates(&chain)?,
+            key: PrivateKeyDer::from_pem_file(&key)
+                .map_err(|error| unusable(&key, "private key", error))?,
+        })
+    }
+}
+
+impl Clone for Shown {
+    fn clone(&self) -> Self {
+        Self {
+            chain: self.chain.clone(),
+            key: self.key.clone_key(),
+        }
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn unusable(file: &std::path::Path, what: &str, error: impl std::fmt::Display) -> Error {
+    Error::new(
+        Kind::Address,
+        format!(
+            "no {what} can be read from {}: {error}; it has to be a PEM file",
+            file.display()
+        ),
+    )
+}
+
+fn misconfigured(error: &rustls::Error) -> Error {
+    Error::new(Kind::Address, explain(error))
+}
+
+/// The certificates of a PEM file, at least one.
+fn certificates(file: &std::path::Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let failed = |error: &dyn std::fmt::Display| unusable(file, "certificate", error);
+    let list = CertificateDer::pem_file_iter(file)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| failed(&error))?;
+    if list.is_empty() {
+        return Err(failed(&"there is none in it"));
+    }
+    Ok(list)
+}
+
+/// The authorities of a PEM file.
+fn authorities(file: PathBuf) -> Result<Arc<RootCertStore>, Error> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(&file)? {
+        roots
+            .add(certificate)
+            .map_err(|error| unusable(&file, "authority", error))?;
+    }
+    Ok(Arc::new(roots))
+}
+
+/// The authorities that this system trusts.
+fn system() -> Result<Arc<RootCertStore>, Error> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    // those that rustls cannot use stand beside many that it can
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        let why = match found.errors.first() {
+            Some(error) => format!(" ({error})"),
+            None => String::new(),
+        };
+        return Err(Error::new(
+            Kind::Address,
+            format!(
+                "this system has no trusted authorities{why}: install its package of CA \
+                 certificates, or name a file with `ClientTls::ca_file`, or pin the server's \
+                 certificate with `#sha256=...`"
+            ),
+        ));
+    }
+    Ok(Arc::new(roots))
+}
+
+/// Whom a client trusts.
+#[derive(Debug, Clone, Default)]
+enum Trust {
+    #[default]
+    System,
+    Authorities(Arc<RootCertStore>),
+    Pin(Fingerprint),
+}
+
+/// TLS of a client: by default it trusts the authorities that the system trusts, and shows no
+/// certificate. See [`Options::client_tls`](crate::Options::client_tls).
+#[derive(Debug, Clone, Default)]
+#[must_use]
+pub struct ClientTls {
+    trust: Trust,
+    shown: Option<Shown>,
+}
+
+impl ClientTls {
+    /// Trusts the authorities that the system trusts.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Trusts the authorities of a PEM file, and none beside them.
+    ///
+    /// # Errors
+    /// When there are none in it.
+    pub fn ca_file(mut self, file: impl Into<PathBuf>) -> Result<Self, Error> {
+        self.trust = Trust::Authorities(authorities(file.into())?);
+        Ok(self)
+    }
+
+    /// Trusts the one certificate with this fingerprint, whatever name, dates and issuer it has. A pin
+    /// in an address does the same, and comes before what is set here.
+    pub fn pin(mut self, fingerprint: Fingerprint) -> Self {
+        self.trust = Trust::Pin(fingerprint);
+        self
+    }
+
+    /// Shows a certificate (with its chain) to servers that ask for one: two PEM files.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn certificate(
+        mut self,
+        chain: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+    ) -> Result<Self, Error> {
+        self.shown = Some(Shown::read(chain.into(), key.into())?);
+        Ok(self)
+    }
+
+    /// The configuration for rustls, with the protocol names (ALPN) to offer.
+    ///
+    /// # Errors
+    /// When the system trusts nobody, or certificate and key do not fit each other.
+    pub fn config(&self, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, Error> {
+        let provider = provider();
+        let verifier: Arc<dyn rustls::client::danger::ServerCertVerifier> = match &self.trust {
+            Trust::Pin(pin) => Arc::new(Pinned::new(*pin, &provider)),
+            Trust::System => verifier(system()?, &provider)?,
+            Trust::Authorities(roots) => verifier(Arc::clone(roots), &provider)?,
+        };
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(|error| misconfigured(&error))?
+            // "dangerous" is what rustls calls any verifier that is not made by the builder itself
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
+        let mut config = match self.shown.clone() {
+            None => builder.with_no_client_auth(),
+            Some(Shown { chain, key }) => builder
+                .with_client_auth_cert(chain, key)
+                .map_err(|error| misconfigured(&error))?,
+        };
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        Ok(Arc::new(config))
+    }
+
+    /// The same, but trusting the certificate that an address pins, if it does.
+    pub fn for_pin(&self, pin: Option<Fingerprint>) -> Self {
+        match pin {
+            Some(pin) => self.clone().pin(pin),
+            None => self.clone(),
+        }
+    }
+}
+
+/// The name that a server's certificate has to be for, of `host:port`.
+pub(crate) fn server_name(host: &str) -> std::io::Result<ServerName<'static>> {
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    ServerName::try_from(name.to_owned()).map_err(|error| {
+        let text = format!("`{name}` is no name that a certificate could be for: {error}");
+        std::io::Error::new(std::io::ErrorKind::InvalidInput, text)
+    })
+}
+
+fn verifier(
+    roots: Arc<RootCertStore>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<WebPkiServerVerifier>, Error> {
+    WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider))
+        .build()
+        .map_err(|error| Error::new(Kind::Address, error.to_string()))
+}
+
+/// What a server asks of its clients.
+#[derive(Debug, Clone, Default)]
+enum Ask {
+    #[default]
+    Nothing,
+    Optional(Arc<RootCertStore>),
+    Required(Arc<RootCertStore>),
+}
+
+/// TLS of a server: the certificate it shows, and what it asks of its clients. See
+/// [`Options::server_tls`](crate::Options::server_tls).
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct ServerTls {
+    shown: Shown,
+    ask: Ask,
+    /// No authority vouches for the certificate.
+    own: bool,
+}
+
+impl ServerTls {
+    /// Shows a certificate (with its chain): two PEM files.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn files(chain: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Result<Self, Error> {
+        Ok(Self {
+            shown: Shown::read(chain.into(), key.into())?,
+            ask: Ask::default(),
+            own: false,
+        })
+    }
+
+    /// Shows a certificate that no authority vouches for: clients pin its [fingerprint](Self::fingerprint).
+    /// It is made for these names, with its key, when the file is not there yet, and is read from the
+    /// file from then on. Only the owner may read the file. [`Server::address`](crate::Server::address)
+    /// has the pin in it.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written.
+    pub fn self_signed(file: impl Into<PathBuf>, names: &[&str]) -> Result<Self, Error> {
+        let file = file.into();
+        self_signed::ensure(&file, names)?;
+        let mut made = Self::files(file.clone(), file)?;
+        made.own = true;
+        Ok(made)
+    }
+
+    /// What clients have to pin, where no authority vouches for the certificate.
+    pub(crate) fn pin(&self) -> Option<Fingerprint> {
+        self.own.then(|| self.fingerprint())
+    }
+
+    /// The fingerprint of the certificate, for clients to pin: `tls://host:port#sha256=<fingerprint>`.
+    pub fn fingerprint(&self) -> Fingerprint {
+        certificate::fingerprint(&self.shown.chain[0])
+    }
+
+    /// Asks clients for a certificate that an authority of this PEM file vouches for, and takes none
+    /// without.
+    ///
+    /// # Errors
+    /// When there are no authorities in it.
+    pub fn require_clients(mut self, ca_file: impl Into<PathBuf>) -> Result<Self, Error> {
+        self.ask = Ask::Required(authorities(ca_file.into())?);
+        Ok(self)
+    }
+
+    /// Asks clients for a certificate that an authority of this PEM file vouches for; those without
+    /// one are taken, too.
+    ///
+    /// # Errors
+    /// When there are no authorities in it.
+    pub fn ask_clients(mut self, ca_file: impl Into<PathBuf>) -> Result<Self, Error> {
+        self.ask = Ask::Optional(authorities(ca_file.into())?);
+        Ok(self)
+    }
+
+    /// The configuration for rustls, with the protocol names (ALPN) it takes.
+    ///
+    /// # Errors
+    /// When certificate and key do not fit each other.
+    pub fn config(&self, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, Error> {
+        let provider = provider();
+        let clients = |roots: &Arc<RootCertStore>| {
+            WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(&provider))
+        };
+        let built = match &self.ask {
+            Ask::Nothing => Ok(WebPkiClientVerifier::no_client_auth()),
+            Ask::Optional(roots) => clients(roots).allow_unauthenticated().build(),
+            Ask::Required(roots) => clients(roots).build(),
+        };
+        let clients: Arc<dyn ClientCertVerifier> =
+            built.map_err(|error| Error::new(Kind::Address, error.to_string()))?;
+        let Shown { chain, key } = self.shown.clone();
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(|error| misconfigured(&error))?
+            .with_client_cert_verifier(clients)
+            .with_single_cert(chain, key)
+            .map_err(|error| misconfigured(&error))?;
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        Ok(Arc::new(config))
+    }
+}

@@ -1,0 +1,110 @@
+//! What failed handshakes mean, and what to do.
+
+use rustls::{AlertDescription, CertificateError, InvalidMessage, pki_types::ServerName};
+
+/// Says what is wrong in words: what was seen, what was expected, what to do.
+pub fn explain(error: &rustls::Error) -> String {
+    use rustls::Error as E;
+    match error {
+        E::InvalidCertificate(wrong) => certificate(wrong),
+        E::AlertReceived(alert) => refused(*alert),
+        E::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            "the peer does not speak TLS: if it serves `tcp://`, connect to that".to_owned()
+        }
+        E::NoCertificatesPresented => {
+            "the client has shown no certificate: set one with `ClientTls::certificate`".to_owned()
+        }
+        E::NoApplicationProtocol => {
+            "the peer speaks TLS, but not hbi: check host and port".to_owned()
+        }
+        E::PeerIncompatible(what) => {
+            format!(
+                "the peers have no TLS version or cipher in common ({what:?}): hbi asks for TLS 1.3"
+            )
+        }
+        E::InconsistentKeys(_) => {
+            "the private key is not the certificate's: give the two files that belong together"
+                .to_owned()
+        }
+        other => format!("TLS failed: {other}"),
+    }
+}
+
+fn certificate(wrong: &CertificateError) -> String {
+    use CertificateError as C;
+    match wrong {
+        C::Expired => expired(""),
+        C::ExpiredContext { time, not_after } => {
+            let days = time.as_secs().saturating_sub(not_after.as_secs()) / (24 * 60 * 60);
+            expired(&format!(" {days} days ago"))
+        }
+        C::NotValidYet | C::NotValidYetContext { .. } => {
+            "the peer's certificate is not valid yet: check the clocks of both sides".to_owned()
+        }
+        C::UnknownIssuer => "no authority that this side trusts vouches for the peer's \
+            certificate: name the authority with `ca_file`, or pin a self-signed certificate with \
+            `#sha256=...` behind the address"
+            .to_owned(),
+        C::BadSignature => {
+            "the peer's certificate names an authority that this side trusts, but is \
+            signed by another of the same name: give both sides the files of one authority"
+                .to_owned()
+        }
+        C::NotValidForName => {
+            "the peer's certificate is for another name: connect by a name it is for".to_owned()
+        }
+        C::NotValidForNameContext {
+            expected,
+            presented,
+        } => {
+            let expected = match expected {
+                ServerName::DnsName(name) => name.as_ref().to_owned(),
+                ServerName::IpAddress(address) => std::net::IpAddr::from(*address).to_string(),
+                other => format!("{other:?}"),
+            };
+            let presented = presented.join(", ");
+            format!(
+                "the peer's certificate is not for {expected}, but for: {presented}; connect by a \
+                 name it is for"
+            )
+        }
+        C::Revoked => {
+            "the peer's certificate is revoked: its owner has to get a new one".to_owned()
+        }
+        C::InvalidPurpose | C::InvalidPurposeContext { .. } => {
+            "the peer's certificate is not made for this side of a connection (its extended key \
+             usage says so)"
+                .to_owned()
+        }
+        C::Other(other) if other.0.is::<super::pinned::WrongPin>() => other.0.to_string(),
+        other => format!("the peer's certificate is not taken: {other}"),
+    }
+}
+
+fn expired(when: &str) -> String {
+    format!("the peer's certificate has expired{when}: its owner has to renew it")
+}
+
+/// What a peer means by an alert that ends the connection.
+fn refused(alert: AlertDescription) -> String {
+    use AlertDescription as A;
+    let why = match alert {
+        A::CertificateRequired => {
+            "it asks for a certificate: set one with `ClientTls::certificate`"
+        }
+        A::UnknownCA => "no authority that it trusts vouches for this side's certificate",
+        A::CertificateExpired => "this side's certificate has expired: renew it",
+        A::BadCertificate | A::CertificateUnknown | A::UnsupportedCertificate => {
+            "it does not take this side's certificate"
+        }
+        A::CertificateRevoked => "this side's certificate is revoked",
+        A::NoApplicationProtocol => "it speaks TLS, but not hbi: check host and port",
+        A::ProtocolVersion => "it does not speak TLS 1.3",
+        A::DecryptError => {
+            "it could not verify this side's certificate: it is signed by another authority of the \
+             same name as one that it trusts"
+        }
+        other => return format!("the peer ended the TLS handshake: {other:?}"),
+    };
+    format!("the peer ended the TLS handshake: {why}")
+}

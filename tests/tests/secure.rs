@@ -1,0 +1,614 @@
+//! TLS, certificates, identity, and defences: what is let in, and what the others are told.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use hbi::{
+    Caller, Connection, Defences, Error, Fingerprint, HostingEnv, Kind, Options, Server,
+    tls::{Certificate, ClientTls, ServerTls},
+};
+use hbi_tests::pair::Transport;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose as Purpose, IsCa, Issuer,
+    KeyPair,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+/// A directory of its own, gone when it is dropped.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("hbi-secure-{}-{n}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// An authority, and the files of what it vouches for.
+struct Authority {
+    folder: Folder,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let folder = Folder::new();
+        let name = folder.0.display().to_string();
+        Self::named(folder, &name)
+    }
+
+    fn named(folder: Folder, name: &str) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).unwrap();
+        std::fs::write(folder.file("ca.pem"), certificate.pem()).unwrap();
+        let issuer = Issuer::new(params, key);
+        Self { folder, issuer }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.file("ca.pem")
+    }
+
+    /// The files of a certificate and its key.
+    fn issue(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> (PathBuf, PathBuf) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.extended_key_usages = vec![Purpose::ServerAuth, Purpose::ClientAuth];
+        change(&mut params);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let files = (
+            self.folder.file(&format!("{name}.pem")),
+            self.folder.file(&format!("{name}.key")),
+        );
+        std::fs::write(&files.0, certificate.pem()).unwrap();
+        std::fs::write(&files.1, key.serialize_pem()).unwrap();
+        files
+    }
+
+    fn server(&self, name: &str) -> ServerTls {
+        let (chain, key) = self.issue(name, |_| {});
+        ServerTls::files(chain, key).unwrap()
+    }
+
+    fn trusted(&self) -> ClientTls {
+        ClientTls::new().ca_file(self.file()).unwrap()
+    }
+}
+
+async fn serve(options: Options, address: &str) -> Server {
+    let factory = |_peer| async { Ok(HostingEnv::new().function("one", || 1)) };
+    options.serve(address, factory).await.unwrap()
+}
+
+async fn serve_tls(tls: ServerTls) -> Server {
+    serve(Options::new().server_tls(tls), "tls://127.0.0.1:0").await
+}
+
+/// The same port by name, without a pin.
+fn named(server: &Server) -> String {
+    let shown = server.address().to_string();
+    let address = shown.split('#').next().unwrap();
+    let port = address.rsplit(':').next().unwrap();
+    format!("tls://localhost:{port}")
+}
+
+async fn connect(tls: ClientTls, address: &str) -> Result<Connection, Error> {
+    let options = Options::new().client_tls(tls);
+    options.connect(address, HostingEnv::new()).await
+}
+
+/// Checks that a peer is taken, and is not taken before it lands.
+async fn works(peer: &Connection) {
+    let one: i64 = peer.script("one()").await.unwrap();
+    assert_eq!(one, 1);
+}
+
+fn says(error: &Error, parts: &[&str]) {
+    let text = error.to_string();
+    for part in parts {
+        assert!(text.contains(part), "`{part}` is not in: {text}");
+    }
+}
+
+#[tokio::test]
+async fn an_authority_of_a_file_is_trusted() {
+    let authority = Authority::new();
+    let server = serve_tls(authority.server("localhost")).await;
+    works(&connect(authority.trusted(), &named(&server)).await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_authority_is_not_taken() {
+    let server = serve_tls(Authority::new().server("localhost")).await;
+    let other = Authority::new();
+    let error = connect(other.trusted(), &named(&server)).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Address);
+    says(
+        &error,
+        &["no authority that this side trusts", "ca_file", "#sha256="],
+    );
+}
+
+#[tokio::test]
+async fn authorities_of_one_name_are_told_apart() {
+    let server = Authority::named(Folder::new(), "same").server("localhost");
+    let server = serve_tls(server).await;
+    let other = Authority::named(Folder::new(), "same");
+    let error = connect(other.trusted(), &named(&server)).await.unwrap_err();
+    says(&error, &["another of the same name"]);
+}
+
+#[tokio::test]
+async fn by_default_only_the_systems_authorities_are_trusted() {
+    let server = serve_tls(Authority::new().server("localhost")).await;
+    let address = named(&server);
+    assert!(connect(ClientTls::new(), &address).await.is_err());
+    assert!(hbi::connect(address, HostingEnv::new()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_wrong_name_is_told_with_those_that_are_right() {
+    let authority = Authority::new();
+    let server = serve_tls(authority.server("example.org")).await;
+    let error = connect(authority.trusted(), &named(&server))
+        .await
+        .unwrap_err();
+    says(
+        &error,
+        &["not for localhost", "example.org", "connect by a name"],
+    );
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_told() {
+    let authority = Authority::new();
+    let (chain, key) = authority.issue("localhost", |params| {
+        params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    });
+    let server = serve_tls(ServerTls::files(chain, key).unwrap()).await;
+    let error = connect(authority.trusted(), &named(&server))
+        .await
+        .unwrap_err();
+    says(&error, &["has expired", "days ago", "renew"]);
+}
+
+#[tokio::test]
+async fn one_that_is_not_valid_yet_is_told() {
+    let authority = Authority::new();
+    let (chain, key) = authority.issue("localhost", |params| {
+        params.not_before = rcgen::date_time_ymd(4000, 1, 1);
+    });
+    let server = serve_tls(ServerTls::files(chain, key).unwrap()).await;
+    let error = connect(authority.trusted(), &named(&server))
+        .await
+        .unwrap_err();
+    says(&error, &["not valid yet", "clocks"]);
+}
+
+#[tokio::test]
+async fn a_self_signed_certificate_is_made_once_and_pinned() {
+    let folder = Folder::new();
+    let file = folder.file("server.pem");
+    let made = ServerTls::self_signed(&file, &["localhost"]).unwrap();
+    let read = ServerTls::self_signed(&file, &["localhost"]).unwrap();
+    let pin = made.fingerprint();
+    assert_eq!(pin, read.fingerprint());
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "the key is the owner's alone");
+    }
+    let files = std::fs::read_dir(&folder.0).unwrap().count();
+    assert_eq!(files, 1, "nothing is left beside it");
+
+    let server = serve_tls(made).await;
+    let address = server.address().to_string();
+    assert!(address.ends_with(&format!("#sha256={pin}")), "{address}");
+    works(&hbi::connect(&address, HostingEnv::new()).await.unwrap()).await;
+    // without a pin nobody vouches for it
+    let unpinned = named(&server);
+    works(&connect(ClientTls::new().pin(pin), &unpinned).await.unwrap()).await;
+    let trusting = Authority::new().trusted();
+    assert!(connect(trusting, &unpinned).await.is_err());
+}
+
+#[tokio::test]
+async fn a_wrong_pin_is_told_with_the_right_one() {
+    let folder = Folder::new();
+    let tls = ServerTls::self_signed(folder.file("server.pem"), &["localhost"]).unwrap();
+    let seen = tls.fingerprint().to_string();
+    let server = serve_tls(tls).await;
+    let pinned = Fingerprint([7; 32]);
+    let address = format!("{}#sha256={pinned}", named(&server));
+    // the pin of the address comes before what is trusted otherwise
+    let error = hbi::connect(&address, HostingEnv::new()).await.unwrap_err();
+    says(
+        &error,
+        &["fingerprint", &seen, &pinned.to_string(), "ask its owner"],
+    );
+}
+
+#[tokio::test]
+async fn clients_show_certificates_where_they_are_asked_for() {
+    let authority = Authority::new();
+    let tls = authority
+        .server("localhost")
+        .require_clients(authority.file())
+        .unwrap();
+    let server = Options::new()
+        .server_tls(tls)
+        .serve("tls://127.0.0.1:0", |peer| async move {
+            // without a check of the application's the certificate is who the peer is
+            let shown: &Certificate = peer.identity().expect("one is required");
+            let names = shown.dns_names();
+            Ok(HostingEnv::new().function("names", move || names.clone()))
+        })
+        .await
+        .unwrap();
+    let (chain, key) = authority.issue("ali.example", |_| {});
+    let tls = authority.trusted().certificate(&chain, &key).unwrap();
+    let peer = connect(tls, &named(&server)).await.unwrap();
+    let names: Vec<String> = peer.script("names()").await.unwrap();
+    assert_eq!(names, ["ali.example"]);
+
+    let none = connect(authority.trusted(), &named(&server))
+        .await
+        .unwrap_err();
+    assert!(none.is_refused(), "{none}");
+    says(&none, &["asks for a certificate", "ClientTls::certificate"]);
+
+    let other = Authority::new();
+    let (chain, key) = other.issue("eve.example", |_| {});
+    let tls = authority.trusted().certificate(&chain, &key).unwrap();
+    let wrong = connect(tls, &named(&server)).await.unwrap_err();
+    assert!(wrong.is_refused(), "{wrong}");
+    says(&wrong, &["this side's certificate"]);
+}
+
+#[tokio::test]
+async fn clients_may_be_asked_only() {
+    let authority = Authority::new();
+    let tls = authority
+        .server("localhost")
+        .ask_clients(authority.file())
+        .unwrap();
+    let server = Options::new()
+        .server_tls(tls)
+        .authenticate(|shown| async move { Ok(shown.certificate().is_some()) })
+        .serve("tls://127.0.0.1:0", |peer| async move {
+            let known = *peer.identity::<bool>().expect("it was checked");
+            Ok(HostingEnv::new().function("known", move || known))
+        })
+        .await
+        .unwrap();
+    let (chain, key) = authority.issue("ali.example", |_| {});
+    let shown = authority.trusted().certificate(chain, key).unwrap();
+    for (tls, expected) in [(authority.trusted(), false), (shown, true)] {
+        let peer = connect(tls, &named(&server)).await.unwrap();
+        let known: bool = peer.script("known()").await.unwrap();
+        assert_eq!(known, expected);
+    }
+}
+
+#[tokio::test]
+async fn plain_and_tls_tell_each_other_apart() {
+    let authority = Authority::new();
+    let secured = serve_tls(authority.server("localhost")).await;
+    let plain = named(&secured).replace("tls://", "tcp://");
+    let error = hbi::connect(plain, HostingEnv::new()).await.unwrap_err();
+    assert!(error.is_refused(), "{error}");
+    says(&error, &["speaks TLS", "tls://"]);
+
+    let open = serve(Options::new(), "tcp://127.0.0.1:0").await;
+    let address = open.address().to_string().replace("tcp://", "tls://");
+    let error = connect(authority.trusted(), &address).await.unwrap_err();
+    says(&error, &["does not speak TLS", "tcp://"]);
+}
+
+#[tokio::test]
+async fn unusable_files_are_told() {
+    let folder = Folder::new();
+    let missing = ServerTls::files(folder.file("none.pem"), folder.file("none.key")).unwrap_err();
+    says(&missing, &["certificate", "none.pem", "PEM"]);
+    let empty = folder.file("empty.pem");
+    std::fs::write(&empty, "nothing\n").unwrap();
+    says(
+        &ClientTls::new().ca_file(&empty).unwrap_err(),
+        &["empty.pem", "none in it"],
+    );
+    let authority = Authority::new();
+    let (chain, _) = authority.issue("one", |_| {});
+    let (_, key) = authority.issue("two", |_| {});
+    let tls = ServerTls::files(chain, key).unwrap();
+    says(
+        &tls.config(&[]).unwrap_err(),
+        &["private key is not the certificate's"],
+    );
+    let options = Options::new();
+    let nothing = options.serve("tls://127.0.0.1:0", |_| async { Ok(HostingEnv::new()) });
+    says(
+        &nothing.await.unwrap_err(),
+        &["certificate", "Options::server_tls"],
+    );
+}
+
+struct User(String);
+
+#[hbi::service]
+trait Who {
+    async fn am_i(&self, cx: &Caller) -> String;
+}
+
+struct MyWho;
+
+impl Who for MyWho {
+    async fn am_i(&self, cx: &Caller) -> String {
+        let User(name) = cx.identity().expect("it was checked");
+        name.clone()
+    }
+}
+
+/// A server that knows `ali` by her token.
+async fn serve_users(over: Transport, made: &Arc<AtomicUsize>, defences: Defences) -> Server {
+    let made = Arc::clone(made);
+    over.serving(Options::new())
+        .defences(defences)
+        .authenticate(|shown| async move {
+            if shown.token_is(b"ali's token") {
+                return Ok(User("ali".to_owned()));
+            }
+            // an answer that takes its time
+            tokio::task::yield_now().await;
+            Err(Error::refusal("this token is nobody's: ask for one"))
+        })
+        .serve(over.address(), move |peer| {
+            made.fetch_add(1, Ordering::Relaxed);
+            assert!(peer.identity::<User>().is_some());
+            async { Ok(HostingEnv::new().service(WhoHost::new(MyWho))) }
+        })
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_token_says_who_calls_over_every_transport() {
+    for over in [
+        Transport::Mem,
+        Transport::Tcp,
+        Transport::Unix,
+        Transport::Tls,
+    ] {
+        let made = Arc::default();
+        let server = serve_users(over, &made, Defences::default()).await;
+        let address = server.address().to_string();
+        let options = Options::new().token(&b"ali's token"[..]);
+        let peer = options.connect(&address, HostingEnv::new()).await.unwrap();
+        assert_eq!(WhoStub::new(&peer).am_i().await.unwrap(), "ali");
+        for wrong in [&b""[..], b"ali's", b"eve's token"] {
+            let options = Options::new().token(wrong);
+            let error = options
+                .connect(&address, HostingEnv::new())
+                .await
+                .unwrap_err();
+            assert!(error.is_refused(), "{over:?}: {error:?}");
+            says(&error, &["this token is nobody's: ask for one"]);
+        }
+        assert_eq!(
+            made.load(Ordering::Relaxed),
+            1,
+            "nothing is made for who is refused"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_panic_of_the_check_refuses() {
+    let server = Options::new().authenticate(|shown| async move {
+        assert!(shown.token().is_empty(), "a test panics");
+        Ok(())
+    });
+    let server = serve(server, "mem://check-panics").await;
+    let options = Options::new().token(&b"x"[..]);
+    let error = options
+        .connect("mem://check-panics", HostingEnv::new())
+        .await
+        .unwrap_err();
+    assert!(error.is_refused());
+    says(&error, &["checking the credentials failed"]);
+    works(
+        &hbi::connect(server.address().to_string(), HostingEnv::new())
+            .await
+            .unwrap(),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn logs_do_not_show_tokens() {
+    let options = Options::new().token(&b"secret"[..]);
+    assert!(!format!("{options:?}").contains("secret"));
+}
+
+#[tokio::test]
+async fn who_guesses_too_often_is_not_heard() {
+    for over in [Transport::Tcp, Transport::Unix] {
+        let mut defences = Defences::default();
+        defences.failures_per_address = 3;
+        let server = serve_users(over, &Arc::default(), defences).await;
+        let address = server.address().to_string();
+        let right = Options::new().token(&b"ali's token"[..]);
+        drop(right.connect(&address, HostingEnv::new()).await.unwrap());
+        for _ in 0..3 {
+            let guess = hbi::connect(&address, HostingEnv::new()).await.unwrap_err();
+            says(&guess, &["this token is nobody's"]);
+        }
+        let error = right
+            .connect(&address, HostingEnv::new())
+            .await
+            .unwrap_err();
+        assert!(error.is_refused(), "{error:?}");
+        says(&error, &["too many failed attempts", "try again in"]);
+    }
+}
+
+#[tokio::test]
+async fn an_address_has_so_many_connections() {
+    let mut defences = Defences::default();
+    defences.connections_per_address = 2;
+    let server = serve(Options::new().defences(defences), "tcp://127.0.0.1:0").await;
+    let address = server.address().to_string();
+    let one = hbi::connect(&address, HostingEnv::new()).await.unwrap();
+    let two = hbi::connect(&address, HostingEnv::new()).await.unwrap();
+    let error = hbi::connect(&address, HostingEnv::new()).await.unwrap_err();
+    assert!(error.is_refused(), "{error:?}");
+    says(&error, &["connections_per_address", "(2)", "Defences"]);
+    works(&one).await;
+    one.close(Duration::from_secs(5)).await.unwrap();
+    // the server lets go of it in its own time
+    let three = loop {
+        match hbi::connect(&address, HostingEnv::new()).await {
+            Ok(three) => break three,
+            Err(error) => assert!(error.is_refused(), "{error:?}"),
+        }
+    };
+    works(&three).await;
+    works(&two).await;
+}
+
+/// What a raw peer is told before it is cut off.
+async fn told(mut stream: TcpStream) -> String {
+    let mut bytes = Vec::new();
+    // a cut is an end, too
+    let _ = stream.read_to_end(&mut bytes).await;
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[tokio::test]
+async fn who_says_nothing_or_drips_is_cut_off() {
+    let mut defences = Defences::default();
+    defences.handshake = Duration::from_millis(200);
+    let tcp = serve(
+        Options::new().defences(defences.clone()),
+        "tcp://127.0.0.1:0",
+    )
+    .await;
+    let authority = Authority::new();
+    let options = Options::new()
+        .defences(defences)
+        .server_tls(authority.server("localhost"));
+    let tls = serve(options, "tls://127.0.0.1:0").await;
+    for server in [&tcp, &tls] {
+        let address = server.address().to_string();
+        let (_, host) = address.split_once("://").unwrap();
+        let silent = TcpStream::connect(host).await.unwrap();
+        assert_eq!(told(silent).await, "");
+        let (mut reads, mut writes) = TcpStream::connect(host).await.unwrap().into_split();
+        let first = if server.address() == tcp.address() {
+            0x89
+        } else {
+            0x16
+        };
+        let dripping = tokio::spawn(async move {
+            let mut byte = [first];
+            while writes.write_all(&byte).await.is_ok() {
+                byte = [b"HBI\r\n"[0]];
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        let mut bytes = Vec::new();
+        let _ = reads.read_to_end(&mut bytes).await;
+        dripping.await.unwrap();
+        assert_eq!(server.connections(), 0);
+    }
+}
+
+#[tokio::test]
+async fn little_is_read_of_strangers() {
+    let mut defences = Defences::default();
+    defences.unauthenticated_bytes = 100;
+    let server = serve(Options::new().defences(defences), "tcp://127.0.0.1:0").await;
+    let address = server.address().to_string();
+    let options = Options::new().token(vec![7; 200]);
+    let error = options
+        .connect(&address, HostingEnv::new())
+        .await
+        .unwrap_err();
+    says(&error, &["unauthenticated_bytes", "(100)"]);
+    works(&hbi::connect(&address, HostingEnv::new()).await.unwrap()).await;
+    let options = Options::new().token(vec![7; 5_000]);
+    let error = options
+        .connect(&address, HostingEnv::new())
+        .await
+        .unwrap_err();
+    says(&error, &["5000 bytes", "4096"]);
+}
+
+#[tokio::test]
+async fn a_frame_that_is_never_whole_ends_the_connection() {
+    let mut settings = hbi::Settings::default();
+    settings.idle_timeout = Duration::from_millis(300);
+    let server = serve(Options::new().settings(settings), "tcp://127.0.0.1:0").await;
+    let address = server.address().to_string();
+    let (_, host) = address.split_once("://").unwrap();
+    let (mut reads, mut writes) = TcpStream::connect(host).await.unwrap().into_split();
+    writes.write_all(b"\x89HBI\r\n\x01\x01\0\0").await.unwrap();
+    let dripping = tokio::spawn(async move {
+        // the head of a frame, and then its body byte by byte
+        let mut next = vec![0xff, 0, 0, 1, 0, 0, 0, 0];
+        while writes.write_all(&next).await.is_ok() {
+            next = vec![0];
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let mut bytes = Vec::new();
+    let _ = reads.read_to_end(&mut bytes).await;
+    let text = String::from_utf8_lossy(&bytes);
+    assert!(text.contains("the rest of a frame did not come"), "{text}");
+    dripping.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_shuts_down_lets_nobody_in_any_more() {
+    let server = serve(Options::new(), "tcp://127.0.0.1:0").await;
+    let address = server.address().to_string();
+    let (_, host) = address.split_once("://").unwrap();
+    let silent = TcpStream::connect(host).await.unwrap();
+    works(&hbi::connect(&address, HostingEnv::new()).await.unwrap()).await;
+    server.shutdown(Duration::from_secs(5)).await;
+    assert_eq!(told(silent).await, "");
+}
+
+#[test]
+fn fingerprints_are_read_with_colons_and_without() {
+    let text = format!("AB{}", ":cd".repeat(31));
+    let read: Fingerprint = text.parse().unwrap();
+    assert_eq!(read.to_string(), format!("ab{}", "cd".repeat(31)));
+    assert!("ab".parse::<Fingerprint>().is_err());
+    assert!("ab".repeat(33).parse::<Fingerprint>().is_err());
+}
