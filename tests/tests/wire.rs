@@ -153,6 +153,8 @@ fn ends_that_nobody_waits_for_go_out_at_a_goodbye() {
 #[test]
 fn the_page_shows_what_is_written_and_read() {
     assert_eq!(hex(&output(&mut machine())), hex(&vector("preface")));
+    let mut known = Machine::with_token(Settings::default(), b"tea", Instant::now());
+    assert_eq!(hex(&output(&mut known)), hex(&vector("token")));
     let (mut a, mut b) = joined();
 
     a.define(1, &["a0", "a1"], "calc::add(a0, a1)");
@@ -197,6 +199,31 @@ fn the_page_shows_what_is_written_and_read() {
         });
     }
     assert_eq!(seen, ["a4 66 69 6c 65 ", "data 61 62 63 ", "data "]);
+}
+
+#[tokio::test]
+async fn a_server_reads_the_token_of_the_page() {
+    let (shown, mut tokens) = tokio::sync::mpsc::unbounded_channel();
+    let server = Options::new()
+        .authenticate(move |credentials| {
+            let _ = shown.send(credentials.token().to_vec());
+            async { Ok(()) }
+        })
+        .serve("tcp://127.0.0.1:0", |_peer| async { Ok(HostingEnv::new()) })
+        .await
+        .unwrap();
+    let address = server.address().to_string();
+    let at = address.strip_prefix("tcp://").unwrap();
+    let mut stream = tokio::net::TcpStream::connect(at).await.unwrap();
+    let (bytes, preface) = (vector("token"), vector("preface"));
+    // in two pieces: the token is no part of the settings before it
+    let (settings, token) = bytes.split_at(bytes.len() - 2);
+    stream.write_all(settings).await.unwrap();
+    stream.write_all(token).await.unwrap();
+    assert_eq!(tokens.recv().await.unwrap(), b"tea");
+    let mut answer = vec![0; preface.len()];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(hex(&answer), hex(&preface));
 }
 
 #[test]

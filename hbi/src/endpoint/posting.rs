@@ -49,6 +49,11 @@ impl PostingEnd {
         &self.link
     }
 
+    /// Whether both belong to one connection.
+    pub(crate) fn is_of(&self, other: &PostingEnd) -> bool {
+        Arc::ptr_eq(&self.link, &other.link)
+    }
+
     /// Facts about the connection: the peer's address, its identity.
     pub fn info(&self) -> &LinkInfo {
         self.link.info()
@@ -244,6 +249,7 @@ impl PoCo<Sending> {
             value,
             call: false,
             last: false,
+            data: false,
             arguments: &arguments,
             handles: &mut handles,
             deadline: self.deadline.or_else(|| default_deadline(&*self.link)),
@@ -339,6 +345,19 @@ impl PoCo<Receiving> {
         self.main()?.recv_data(writer).await
     }
 
+    /// Takes exactly so many bytes of raw data into a writer. On the text wire, where raw data has no
+    /// end of its own, this is how it is taken.
+    ///
+    /// # Errors
+    /// As [`Self::recv_obj`], when the writer fails, or when the data ends earlier.
+    pub async fn recv_data_exact(
+        &mut self,
+        writer: &mut (impl AsyncWrite + Unpin + ?Sized),
+        bytes: u64,
+    ) -> Result<()> {
+        self.main()?.recv_data_exact(writer, bytes).await
+    }
+
     /// Fills a buffer with raw data, exactly.
     ///
     /// # Errors
@@ -350,9 +369,9 @@ impl PoCo<Receiving> {
     /// The raw data that comes next as a stream, to its end.
     ///
     /// # Errors
-    /// When the conversation is over.
+    /// When the conversation is over, or on the text wire, where raw data has no end of its own.
     pub fn recv_stream(&mut self) -> Result<impl Stream<Item = Result<Bytes>> + Send + Unpin + '_> {
-        Ok(self.main()?.recv_stream())
+        self.main()?.recv_stream()
     }
 
     /// Waits until the peer has ended its side; what still comes before is dropped.

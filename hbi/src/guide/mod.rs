@@ -26,5 +26,11 @@ pub mod errors {}
 #[doc = include_str!("limits.md")]
 pub mod limits {}
 
+#[doc = include_str!("security.md")]
+pub mod security {}
+
 #[doc = include_str!("testing.md")]
 pub mod testing {}
+
+#[doc = include_str!("text_wire.md")]
+pub mod text_wire {}

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use crate::{
     Error, PostingEnd,
-    endpoint::{CoNumber, Request, default_deadline, now},
+    endpoint::{CoNumber, Encoding, Request, default_deadline, now},
     script::{StubText, Text, excerpt},
     value::Handles,
 };
@@ -23,6 +23,7 @@ pub struct StubMethod {
     pub(super) object_text: StubText,
     pub(super) name: &'static str,
     pub(super) parameters: usize,
+    pub(super) idempotent: bool,
 }
 
 impl StubMethod {
@@ -40,7 +41,14 @@ impl StubMethod {
             object_text: StubText::new(object_text, parameters + 1),
             name: last_segment(path),
             parameters,
+            idempotent: false,
         }
+    }
+
+    /// The same method, that may safely run twice.
+    pub const fn idempotent(mut self) -> Self {
+        self.idempotent = true;
+        self
     }
 }
 
@@ -113,12 +121,19 @@ impl PostText {
 /// How a request is posted.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Manner {
+    /// Data is expected behind the value, on a wire where that has to be known.
+    pub(super) data: bool,
     pub(super) value: bool,
     pub(super) call: bool,
     pub(super) last: bool,
 }
 
 impl Post {
+    /// Whether it goes over a text wire.
+    pub(super) fn is_text(&self) -> bool {
+        matches!(self.po.info().encoding, Encoding::Literal(_))
+    }
+
     pub(super) fn poll_open(
         &mut self,
         manner: Manner,
@@ -144,12 +159,18 @@ impl Post {
         if let Some(at) = within.and_then(|time| now().checked_add(time)) {
             deadline = Some(deadline.map_or(at, |other| other.min(at)));
         }
-        let Manner { value, call, last } = manner;
+        let Manner {
+            value,
+            call,
+            last,
+            data,
+        } = manner;
         let mut request = Request {
             text: Some(self.text.as_text()),
             value,
             call,
             last,
+            data,
             arguments: &self.arguments,
             handles: &mut self.handles,
             deadline,
