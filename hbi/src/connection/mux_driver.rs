@@ -711,7 +711,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     }
                     streams.push((number(id), outgoing));
                 }
-                Answer::End(id) => state.mux.end(id, 0),
+                Answer::End(id) => state.mux.end_unwatched(id),
                 Answer::Failed(id, failure) => state.mux.fail(id, 0, &failure),
             }
         }

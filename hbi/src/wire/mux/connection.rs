@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     fmt,
     task::{Context, Poll, Waker},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -119,6 +119,21 @@ fn is_read<P>(receiving: &Receiving<P>) -> bool {
     matches!(receiving.state, ReceiveState::Dropped)
 }
 
+/// Ends at the front of the output that nobody waits for: they go out with whatever is written next,
+/// or when there are many, or when it is time. A notification is answered by nothing else, and a
+/// write costs more than all the rest of it.
+#[derive(Debug, Default)]
+pub(super) struct Patient {
+    pub(super) bytes: usize,
+    count: u32,
+    /// When the first of them has waited long enough.
+    until: Option<Instant>,
+}
+
+/// How many ends wait at most, and how long.
+const PATIENT_ENDS: u32 = 16;
+const PATIENCE: Duration = Duration::from_millis(50);
+
 /// The mux wire's state machine for one connection.
 ///
 /// `P` is what the environment makes of a script's number, `U` what the driver keeps with a hosted
@@ -131,6 +146,7 @@ pub struct Connection<P, U> {
     pub(super) theirs: Numbers<Conversation<P, U>>,
     /// Frames to be written, in order.
     pub(super) out: Vec<u8>,
+    pub(super) patient: Patient,
     /// Channels with small messages to send, then those with bulk.
     pub(super) ready: VecDeque<(CoId, u16)>,
     pub(super) bulk: VecDeque<(CoId, u16)>,
@@ -185,6 +201,7 @@ impl<P, U> Connection<P, U> {
             ours: Numbers::new(),
             theirs: Numbers::new(),
             out,
+            patient: Patient::default(),
             ready: VecDeque::new(),
             bulk: VecDeque::new(),
             credit: 0,
@@ -233,7 +250,7 @@ impl<P, U> Connection<P, U> {
 
     /// Whether there is something to write.
     pub fn has_output(&self) -> bool {
-        !self.out.is_empty()
+        self.out.len() > self.patient.bytes
             || self.pong.is_some()
             || !self.ready.is_empty()
             || (!self.bulk.is_empty() && self.credit > frame::MESSAGE_COST)
@@ -594,9 +611,21 @@ impl<P, U> Connection<P, U> {
             self.own.keep_alive
         };
         let silence = self.heard.checked_add(wait);
-        match (silence, self.deadlines.next()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
+        let times = [silence, self.deadlines.next(), self.patient.until];
+        times.into_iter().flatten().min()
+    }
+
+    /// Ends a hosted conversation whose poster waits for nothing.
+    pub fn end_unwatched(&mut self, id: CoId) {
+        let before = self.out.len();
+        self.end(id, 0);
+        let few = PATIENT_ENDS.min(self.own.conversations / 8);
+        let leaving = self.leaving || self.peer_leaving.is_some();
+        if before == self.patient.bytes && self.patient.count < few && !leaving {
+            self.patient.bytes = self.out.len();
+            self.patient.count += 1;
+            let until = self.patient.until;
+            self.patient.until = until.or(self.heard.checked_add(PATIENCE));
         }
     }
 
@@ -622,6 +651,9 @@ impl<P, U> Connection<P, U> {
                     out.extend_from_slice(&[0; 8])
                 });
             }
+        }
+        if self.patient.until.is_some_and(|until| until <= now) {
+            self.patient = Patient::default();
         }
         let mut hosted = Vec::new();
         while let Some(id) = self.deadlines.pop(now) {

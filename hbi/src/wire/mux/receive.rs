@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use super::{
     ALLOWANCE, Arrival, CoId, Connection, HandleKind, Payload, Violation, WireHandle,
     channel::{Partial, ReceiveState, Receiving, SendState},
-    connection::{Answer, Conversation, bit},
+    connection::{Answer, Conversation, Patient, bit},
     frame::{self, Fields, HEAD, MESSAGE_COST, flag, kind},
     preface,
 };
@@ -282,6 +282,8 @@ impl<P, U> Connection<P, U> {
                 let last = fields.u64()?;
                 fields.end()?;
                 self.peer_leaving = Some(last);
+                // now somebody waits for all ends
+                self.patient = Patient::default();
                 for waker in std::mem::take(&mut self.waiting_for_room) {
                     self.wake(Some(waker));
                 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::{
     ALLOWANCE, CoId, Connection, HandleKind, Output, WireHandle,
     channel::{Chunk, ReceiveState, SendState, Sending},
-    connection::{Conversation, bit, over},
+    connection::{Conversation, Patient, bit, over},
     frame::{self, HEAD, MESSAGE_COST, flag, kind},
 };
 use crate::{Failure, Kind};
@@ -635,6 +635,7 @@ impl<P, U> Connection<P, U> {
         while let Some((id, channel)) = self.ready.pop_front() {
             self.write_queued(id, channel, usize::MAX, None);
         }
+        self.patient = Patient::default();
         output.swap(&mut self.out);
         let mut turn = BULK_TURN;
         let mut tries = self.bulk.len();
