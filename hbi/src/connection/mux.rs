@@ -18,7 +18,8 @@ use super::{
 use crate::{
     Error, Failure, Kind,
     endpoint::{
-        CoNumber, Current, Hosted, Link, LinkInfo, Message, Posted, Prepared, Received, Request,
+        CoNumber, Current, Hosted, Link, LinkInfo, Message, Object, Posted, Prepared, Received,
+        Request,
     },
     script::{Interner, Text},
     value::{Handles, Packed},
@@ -169,10 +170,11 @@ impl MuxLink {
         let mut wakers = Vec::new();
         state.mux.take_wakers(&mut wakers);
         let dropped = state.mux.take_dropped();
+        let lost = state.take_lost();
         wakers.extend(state.wake_driver());
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
-        drop(dropped);
+        drop((dropped, lost));
     }
 
     /// A conversation of this side has a span until its holder lets go of it.
@@ -359,6 +361,9 @@ impl Link for MuxLink {
                 "the peer takes no more conversations",
             )),
         };
+        if opened.is_err() {
+            outgoing.give_back(&mut state.objects);
+        }
         Self::done(state);
         if let Ok(co) = &opened {
             outgoing.start(this, *co);
@@ -449,6 +454,9 @@ impl Link for MuxLink {
                     })
             }
         };
+        if sent.is_err() {
+            outgoing.give_back(&mut state.objects);
+        }
         Self::done_waking(state);
         if sent.is_ok() {
             outgoing.start(this, co);
@@ -464,13 +472,9 @@ impl Link for MuxLink {
         let (bytes, mut handles) = answer.into_parts();
         let mut outgoing = Outgoing::default();
         let mut state = self.lock();
-        let taken = state.outgoing(&mut outgoing, this, Some(id(co)), &mut handles);
-        match &taken {
-            Ok(()) => state.mux.answer(id(co), &bytes, &outgoing.wire),
-            Err(failure) => state.mux.fail(id(co), 0, failure),
-        }
+        let sent = state.answer(&mut outgoing, this, id(co), &bytes, &mut handles);
         Self::done_waking(state);
-        if taken.is_ok() {
+        if sent {
             outgoing.start(this, co);
         }
     }
@@ -602,5 +606,37 @@ impl State {
         let limit = self.mux.settings().objects;
         let channel = id.map_or(1, |id| self.mux.next_channel(id));
         outgoing.take(this, handles, &mut self.objects, limit, channel)
+    }
+
+    /// Answers a conversation, or ends it with the reason why it cannot be; whether it was answered.
+    pub(super) fn answer(
+        &mut self,
+        outgoing: &mut Outgoing,
+        this: &Arc<dyn Link>,
+        id: CoId,
+        bytes: &[u8],
+        handles: &mut Handles,
+    ) -> bool {
+        let sent = match self.outgoing(outgoing, this, Some(id), handles) {
+            Ok(()) => self.mux.answer(id, bytes, &outgoing.wire),
+            Err(failure) => {
+                self.mux.fail(id, 0, &failure);
+                false
+            }
+        };
+        if !sent {
+            outgoing.give_back(&mut self.objects);
+        }
+        sent
+    }
+
+    /// Objects in messages that never left, which the peer holds no more; to be dropped without the
+    /// lock.
+    pub(super) fn take_lost(&mut self) -> Vec<Arc<dyn Object>> {
+        let lost = self.mux.take_lost();
+        let objects = lost.into_iter();
+        objects
+            .filter_map(|number| self.objects.take_back(number, 1).ok().flatten())
+            .collect()
     }
 }

@@ -1,9 +1,6 @@
 //! Receiving: from bytes to events, and into the channels of conversations.
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
@@ -872,7 +869,7 @@ impl<P, U> Connection<P, U> {
     fn side_ended(&mut self, id: CoId, failure: Option<Box<Failure>>) {
         let Some(co) = self.get_mut(id) else { return };
         co.bits |= bit::IN_ENDED;
-        let mut woken = Vec::new();
+        let (mut woken, mut partials) = (Vec::new(), Vec::new());
         if co.is(bit::CALL) && matches!(co.answer, Answer::Unwatched | Answer::Watched(_)) {
             let failure = failure.clone().unwrap_or_else(|| {
                 Box::new(Failure::new(
@@ -889,7 +886,7 @@ impl<P, U> Connection<P, U> {
         if let Some(channels) = &mut co.channels {
             for (channel, receiving) in channels.receiving.iter_mut().enumerate() {
                 woken.extend(receiving.waker.take());
-                receiving.partial = None;
+                partials.push(receiving.partial.take());
                 if !matches!(receiving.state, ReceiveState::Open) {
                     continue;
                 }
@@ -913,6 +910,9 @@ impl<P, U> Connection<P, U> {
         }
         for waker in woken {
             self.wake(Some(waker));
+        }
+        for partial in partials {
+            self.drop_partial(partial);
         }
         self.settle(id);
     }
@@ -948,11 +948,12 @@ impl<P, U> Connection<P, U> {
                 "an error on channel {channel}, not opened"
             )));
         };
-        receiving.partial = None;
+        let partial = receiving.partial.take();
         if matches!(receiving.state, ReceiveState::Open) {
             receiving.state = ReceiveState::Failed(failure);
         }
         let waker = receiving.waker.take();
+        self.drop_partial(partial);
         self.wake(waker);
         self.settle(id);
         Ok(None)
@@ -983,7 +984,7 @@ impl<P, U> Connection<P, U> {
             return (!co.is(bit::OUT_ENDED)).then_some(Event::Cancelled(id));
         }
         let mut waker = None;
-        let mut rest = VecDeque::new();
+        let mut lost = Vec::new();
         if let Some(sending) = co
             .channels
             .as_mut()
@@ -991,12 +992,11 @@ impl<P, U> Connection<P, U> {
         {
             if !sending.is_over() {
                 sending.state = SendState::Stopped;
-                rest = std::mem::take(&mut sending.queue);
-                sending.queued = 0;
+                lost = sending.clear();
             }
             waker = sending.waker.take();
         }
-        drop(rest);
+        self.lost.extend(lost);
         self.wake(waker);
         self.settle(id);
         None
