@@ -116,6 +116,9 @@ pub struct Failure {
     /// Where in the script.
     #[serde(default)]
     pub place: Option<Place>,
+    /// A method's own error as a literal, where it goes to the peer as that.
+    #[serde(skip)]
+    pub(crate) literal: Option<String>,
 }
 
 impl Failure {
@@ -127,6 +130,7 @@ impl Failure {
             origin: String::new(),
             payload: None,
             place: None,
+            literal: None,
         }
     }
 

@@ -80,6 +80,7 @@ pub use service::{Call, CallError, Exchange, Notify, Outbox, Policy, Reactor, Sc
 #[cfg(feature = "tls")]
 pub use transport::tls;
 pub use transport::{Address, Fingerprint, Scheme, Secured};
+pub use value::Dialect;
 pub use wire::mux::Settings;
 
 /// What most programs need.

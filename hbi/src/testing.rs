@@ -77,8 +77,8 @@ pub async fn pair_with(
     client: (&Options, HostingEnv),
 ) -> Result<Pair> {
     let (wire, near, far) = Wire::new();
-    let server = server.0.join(Stream::Mem(near), server.1);
-    let client = client.0.join(Stream::Mem(far), client.1);
+    let server = server.0.join(Stream::Mem(near), false, server.1);
+    let client = client.0.join(Stream::Mem(far), false, client.1);
     let (server, client) = tokio::try_join!(server, client)?;
     Ok(Pair {
         server,

@@ -74,7 +74,7 @@ async fn floods_do_not_fill_the_memory() {
         let generation = (n as u32 / 4096) << 23;
         [
             define(0, &name),
-            open(n as u32 % 4096 | generation, 3, 0, &[0x90]),
+            open((n as u32 % 4096) | generation, 3, 0, &[0x90]),
         ]
         .concat()
     };

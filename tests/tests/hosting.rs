@@ -374,7 +374,7 @@ async fn bounds_end_a_script_with_their_name_and_nothing_else() {
             "{source}: {error}"
         );
     }
-    assert!(peer.script::<i64>(deep).await.unwrap_err().is_script());
+    assert!(peer.script::<i64>(deep).await.unwrap_err().is_limit());
     for (source, text) in [
         ("eval(\"1\")", "eval"),
         ("let s = \"eval(s)\"; eval(s)", "eval"),

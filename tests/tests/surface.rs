@@ -533,3 +533,99 @@ async fn objects_of_answers_that_nobody_awaits_are_not_held() {
     }
     assert_eq!(stub.many(3).await.unwrap().len(), 3);
 }
+
+mod faults {
+    //! After every way in which a method can fail, the connection goes on.
+
+    use std::fmt;
+
+    use serde::{Deserialize, Serialize};
+
+    /// Panics wherever a user's code runs beside the method itself.
+    #[derive(Debug, Clone, Serialize)]
+    pub(super) struct Strict(u8);
+
+    impl<'de> Deserialize<'de> for Strict {
+        fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            let n = u8::deserialize(deserializer)?;
+            assert!(n < 10, "a strict type");
+            Ok(Self(n))
+        }
+    }
+
+    #[derive(Debug, Serialize, Deserialize)]
+    pub(super) struct Mute;
+
+    impl fmt::Display for Mute {
+        fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+            panic!("it cannot be shown")
+        }
+    }
+
+    #[hbi::service]
+    pub(super) trait Faults {
+        async fn strict(&self, n: Strict) -> u8;
+        async fn mute(&self) -> Result<u8, Mute>;
+        async fn mute_later(&self) -> Result<u8, Mute>;
+        async fn take(&self, data: hbi::Data) -> Result<u64, String>;
+        async fn take_items(&self, items: hbi::Items<u8>) -> Result<u64, String>;
+        async fn fine(&self) -> u8;
+    }
+
+    pub(super) struct MyFaults;
+
+    impl Faults for MyFaults {
+        async fn strict(&self, n: Strict) -> u8 {
+            n.0
+        }
+        async fn mute(&self) -> Result<u8, Mute> {
+            Err(Mute)
+        }
+        async fn mute_later(&self) -> Result<u8, Mute> {
+            tokio::task::yield_now().await;
+            Err(Mute)
+        }
+        async fn take(&self, mut data: hbi::Data) -> Result<u64, String> {
+            let _ = data.try_next().await;
+            drop(data);
+            Err("not wanted".to_owned())
+        }
+        async fn take_items(&self, items: hbi::Items<u8>) -> Result<u64, String> {
+            drop(items);
+            tokio::task::yield_now().await;
+            Err("not wanted".to_owned())
+        }
+        async fn fine(&self) -> u8 {
+            7
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_connection_goes_on_after_every_failure() {
+    use faults::*;
+    let env = HostingEnv::new().service(FaultsHost::new(MyFaults));
+    let pair = hbi::testing::pair(env, HostingEnv::new()).await.unwrap();
+    let stub = FaultsStub::new(&pair.client);
+    let wait = Duration::from_secs(20);
+    for _ in 0..3 {
+        let error = pair.client.script::<u8>("faults::strict(n)").bind("n", 11);
+        assert!(error.await.unwrap_err().is_panic());
+        let error = stub.mute().within(wait).await.unwrap_err();
+        assert!(error.to_string().contains("cannot be shown"), "{error}");
+        let error = stub.mute_later().within(wait).await.unwrap_err();
+        assert!(error.to_string().contains("cannot be shown"), "{error}");
+        for len in [0, 5, 1 << 20] {
+            let data = hbi::Data::from(vec![0; len]);
+            let error = stub.take(data).within(wait).await.unwrap_err();
+            assert!(error.to_string().contains("not wanted"), "{error}");
+            let items = hbi::Items::iter(std::iter::repeat_n(1, len));
+            let error = stub.take_items(items).within(wait).await.unwrap_err();
+            assert!(error.to_string().contains("not wanted"), "{error}");
+        }
+        assert_eq!(stub.fine().await.unwrap(), 7);
+    }
+    while pair.client.conversations() != (0, 0) {
+        assert_eq!(stub.fine().await.unwrap(), 7);
+    }
+}

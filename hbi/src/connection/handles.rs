@@ -56,7 +56,7 @@ impl Outgoing {
     ) -> Result<(), Failure> {
         for index in 0..handles.len() as u32 {
             let (kind, number) = match handles.take(index).and_then(Carried::from_handle) {
-                Some(Carried::Stream(messages)) => {
+                Some(Carried::Stream(messages, _)) => {
                     self.streams.push((channel, messages));
                     channel += 1;
                     (HandleKind::Stream, channel - 1)
@@ -124,7 +124,7 @@ pub(super) fn arrived(
         let carried = match handle.kind {
             HandleKind::Stream => {
                 let inlet = Inlet::new(Arc::clone(this), co, handle.number as u16);
-                Carried::Stream(Messages::Arrived(inlet))
+                Carried::Stream(Messages::Arrived(inlet), None)
             }
             HandleKind::Object => {
                 Carried::Remote(RemoteObject::new(Arc::clone(this), handle.number))

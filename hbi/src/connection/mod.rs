@@ -5,6 +5,8 @@ mod handles;
 mod mux;
 mod mux_driver;
 mod objects;
+mod text;
 
 pub(crate) use mux::MuxLink;
 pub(crate) use mux_driver::Driver;
+pub(crate) use text::{TextDriver, TextLink};

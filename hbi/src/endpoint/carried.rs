@@ -17,8 +17,8 @@ use crate::{Error, Failure, Kind, Result, value::Handle};
 /// What a handle in a value stands for.
 #[derive(Debug)]
 pub enum Carried {
-    /// A stream.
-    Stream(Messages),
+    /// A stream, and how many bytes come where it is data whose length is known.
+    Stream(Messages, Option<u64>),
     /// An object of this side.
     Object(Arc<dyn Object>),
     /// An object of a peer.
@@ -37,7 +37,7 @@ impl Handle for Carried {
             Carried::Object(object) => Carried::Object(Arc::clone(object)),
             Carried::Remote(object) => Carried::Remote(object.clone()),
             Carried::Missing(number) => Carried::Missing(*number),
-            Carried::Stream(_) => return None,
+            Carried::Stream(..) => return None,
         }))
     }
 }
@@ -111,6 +111,9 @@ impl Messages {
         }
     }
 }
+
+/// The channel of the raw data that stands behind a script of the text wire.
+pub(crate) const DATA_BEHIND: u16 = 1;
 
 /// The receiving half of a stream. Dropping it tells the sender to stop.
 pub struct Inlet {

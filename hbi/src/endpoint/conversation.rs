@@ -12,7 +12,9 @@ use futures_util::{Stream, stream};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use super::{Augmented, CoNumber, Current, Data, Hosted, Link, Message, Received, data::local_io};
+use super::{
+    Augmented, CoNumber, Current, Data, Encoding, Hosted, Link, Message, Received, data::local_io,
+};
 use crate::{Error, Kind, Result, value::Packed};
 
 /// The stage of a conversation in which it sends.
@@ -64,7 +66,11 @@ impl Main {
     }
 
     pub(super) async fn send_obj<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<()> {
-        self.send(Message::Item(Packed::pack(value)?)).await
+        let packed = match self.link.info().encoding {
+            Encoding::Bound => Packed::pack(value)?,
+            Encoding::Literal(dialect) => Packed::pack_literal(value, dialect)?,
+        };
+        self.send(Message::Item(packed)).await
     }
 
     pub(super) async fn send_data(&mut self, data: impl Into<Data>) -> Result<()> {
@@ -170,6 +176,7 @@ impl Main {
         &mut self,
         writer: &mut (impl AsyncWrite + Unpin + ?Sized),
     ) -> Result<u64> {
+        self.needs_framing()?;
         let mut total = 0;
         while let Some(piece) = self.piece().await? {
             writer.write_all(&piece).await.map_err(local_io)?;
@@ -179,16 +186,53 @@ impl Main {
         Ok(total)
     }
 
+    /// Raw data shows its end only where the wire has framing for it.
+    fn needs_framing(&self) -> Result<()> {
+        match self.link.info().encoding {
+            Encoding::Bound => Ok(()),
+            Encoding::Literal(_) => Err(Error::new(
+                Kind::Misuse,
+                "on the text wire raw data has no end of its own: take as much as is known to come, \
+                 with `recv_data_exact` or `recv_exact`",
+            )),
+        }
+    }
+
+    /// Takes exactly so many bytes of raw data into a writer.
+    pub(super) async fn recv_data_exact(
+        &mut self,
+        writer: &mut (impl AsyncWrite + Unpin + ?Sized),
+        mut bytes: u64,
+    ) -> Result<()> {
+        self.expect(bytes);
+        while bytes > 0 {
+            let Some(mut piece) = self.piece().await? else {
+                return Err(short(bytes));
+            };
+            let n = usize::try_from(bytes).map_or(piece.len(), |most| most.min(piece.len()));
+            writer
+                .write_all(&piece.split_to(n))
+                .await
+                .map_err(local_io)?;
+            bytes -= n as u64;
+            self.rest = piece;
+        }
+        writer.flush().await.map_err(local_io)
+    }
+
+    /// Tells the wire what comes, where it has no framing for it.
+    fn expect(&self, bytes: u64) {
+        let known = self.rest.len() as u64;
+        if bytes > known {
+            self.link.expect_data(self.co, 0, bytes - known);
+        }
+    }
+
     pub(super) async fn recv_exact(&mut self, mut buffer: &mut [u8]) -> Result<()> {
+        self.expect(buffer.len() as u64);
         while !buffer.is_empty() {
             let Some(mut piece) = self.piece().await? else {
-                return Err(Error::new(
-                    Kind::Value,
-                    format!(
-                        "the raw data ended {} bytes before the buffer was full",
-                        buffer.len()
-                    ),
-                ));
+                return Err(short(buffer.len() as u64));
             };
             let n = piece.len().min(buffer.len());
             let (now, later) = buffer.split_at_mut(n);
@@ -199,10 +243,13 @@ impl Main {
         Ok(())
     }
 
-    pub(super) fn recv_stream(&mut self) -> impl Stream<Item = Result<Bytes>> + Send + Unpin + '_ {
-        Box::pin(stream::try_unfold(self, |main| async move {
+    pub(super) fn recv_stream(
+        &mut self,
+    ) -> Result<impl Stream<Item = Result<Bytes>> + Send + Unpin + '_> {
+        self.needs_framing()?;
+        Ok(Box::pin(stream::try_unfold(self, |main| async move {
             Ok(main.piece().await?.map(|piece| (piece, main)))
-        }))
+        })))
     }
 
     /// Waits for the end of the peer's main sequence; what still comes before it is dropped.
@@ -211,4 +258,12 @@ impl Main {
         while self.next().await?.is_some() {}
         Ok(())
     }
+}
+
+/// The error of raw data that ended too early.
+fn short(missing: u64) -> Error {
+    Error::new(
+        Kind::Value,
+        format!("the raw data ended {missing} bytes before all that was asked for"),
+    )
 }

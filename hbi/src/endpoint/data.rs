@@ -234,14 +234,18 @@ impl Serialize for Data {
             let mut messages = messages;
             Messages::local(first.chain(stream::poll_fn(move |cx| messages.poll_next(cx))))
         };
-        serialize_handle(Box::new(Carried::Stream(messages)), serializer)
+        let len = self.len.filter(|_| self.rest.is_empty());
+        serialize_handle(Box::new(Carried::Stream(messages, len)), serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Data {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match Carried::from_handle(deserialize_handle(deserializer)?) {
-            Some(Carried::Stream(messages)) => Ok(Self::new(messages)),
+            Some(Carried::Stream(messages, len)) => Ok(Self {
+                len,
+                ..Self::new(messages)
+            }),
             _ => Err(de::Error::custom(no_stream())),
         }
     }

@@ -55,7 +55,7 @@ impl Hosted {
     }
 
     /// A back-script's.
-    pub(super) fn back(
+    pub(crate) fn back(
         link: Arc<dyn Link>,
         co: CoNumber,
         current: Current,
@@ -276,6 +276,19 @@ impl HoCo<Receiving> {
         self.main()?.recv_data(writer).await
     }
 
+    /// Takes exactly so many bytes of raw data into a writer. On the text wire, where raw data has no
+    /// end of its own, this is how it is taken.
+    ///
+    /// # Errors
+    /// As [`Self::recv_obj`], when the writer fails, or when the data ends earlier.
+    pub async fn recv_data_exact(
+        &mut self,
+        writer: &mut (impl AsyncWrite + Unpin + ?Sized),
+        bytes: u64,
+    ) -> Result<()> {
+        self.main()?.recv_data_exact(writer, bytes).await
+    }
+
     /// Fills a buffer with raw data, exactly.
     ///
     /// # Errors
@@ -287,9 +300,9 @@ impl HoCo<Receiving> {
     /// The raw data that comes next as a stream, to its end.
     ///
     /// # Errors
-    /// When the conversation is over.
+    /// When the conversation is over, or on the text wire, where raw data has no end of its own.
     pub fn recv_stream(&mut self) -> Result<impl Stream<Item = Result<Bytes>> + Send + Unpin + '_> {
-        Ok(self.main()?.recv_stream())
+        self.main()?.recv_stream()
     }
 
     /// Waits for the end of what the peer sends, for work that shall begin once all is there. What

@@ -225,14 +225,14 @@ impl<T: Serialize + Send + 'static> Serialize for Items<T> {
                 ));
             }
         };
-        serialize_handle(Box::new(Carried::Stream(messages)), serializer)
+        serialize_handle(Box::new(Carried::Stream(messages, None)), serializer)
     }
 }
 
 impl<'de, T> Deserialize<'de> for Items<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match Carried::from_handle(deserialize_handle(deserializer)?) {
-            Some(Carried::Stream(messages)) => Ok(Self(Mutex::new(Inner::Packed(messages)))),
+            Some(Carried::Stream(messages, _)) => Ok(Self(Mutex::new(Inner::Packed(messages)))),
             _ => Err(de::Error::custom(no_stream())),
         }
     }

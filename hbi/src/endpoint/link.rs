@@ -16,7 +16,7 @@ use super::{Hosted, Origin};
 use crate::{
     Error, Failure,
     script::Text,
-    value::{Handles, Packed},
+    value::{Dialect, Handles, Packed},
 };
 
 /// A boxed future that may move between threads.
@@ -32,8 +32,8 @@ pub struct CoNumber(pub u64);
 pub enum Encoding {
     /// Texts with bound parameters, values as MessagePack.
     Bound,
-    /// Source text with values as literals.
-    Literal,
+    /// Source text with values as literals: the text wire, where raw data has no framing.
+    Literal(Dialect),
 }
 
 /// Facts about a connection that do not change.
@@ -72,6 +72,9 @@ pub struct Request<'a> {
     pub call: bool,
     /// Whether nothing follows on the main sequence.
     pub last: bool,
+    /// Whether the value of a call ends in data. Only looked at on the text wire, where its length
+    /// stands in its place.
+    pub data: bool,
     /// Arguments, a MessagePack array.
     pub arguments: &'a [u8],
     /// The handles in them; taken when the conversation is opened.
@@ -194,6 +197,10 @@ pub trait Link: Send + Sync + fmt::Debug {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Received>, Error>>;
 
+    /// So many bytes of raw data are wanted next from a channel. Only a wire on which raw data has no
+    /// framing needs to be told.
+    fn expect_data(&self, _co: CoNumber, _channel: u16, _bytes: u64) {}
+
     /// Ready once nobody wants more of a channel this side sends on.
     fn poll_stopped(&self, co: CoNumber, channel: u16, cx: &mut Context<'_>) -> Poll<()>;
 
@@ -284,6 +291,33 @@ impl fmt::Debug for Landed {
     }
 }
 
+/// A script of the text wire, ready to land.
+pub struct Written {
+    /// The script. Where it answers nothing its value is an empty literal.
+    pub prepared: Arc<dyn Prepared>,
+    /// Whether what it calls may take more off the wire.
+    pub holds: Holds,
+}
+
+impl fmt::Debug for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Written")
+            .field("holds", &self.holds)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a script may take off the wire behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holds {
+    /// Nothing.
+    Nothing,
+    /// Raw data, so many times.
+    Data(u32),
+    /// Whatever the method likes that takes the conversation.
+    Conversation,
+}
+
 /// What a connection asks of the hosting environment behind it. Owned by the connection's task.
 pub trait Landing: Send {
     /// Whether a number has a text.
@@ -298,6 +332,19 @@ pub trait Landing: Send {
 
     /// Readies a script that came in an open conversation. Cheap, as [`Landing::define`].
     fn prepare(&mut self, number: u32) -> Arc<dyn Prepared>;
+
+    /// Reads a script of the text wire.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is over a bound.
+    fn read(&mut self, source: &str) -> Result<Written, Failure>;
+
+    /// Reads a script of the text wire of which only the value is wanted. Constructors that are not
+    /// exposed make lists of their arguments.
+    ///
+    /// # Errors
+    /// As [`Landing::read`].
+    fn read_value(&mut self, source: &str) -> Result<Arc<dyn Prepared>, Failure>;
 
     /// The connection is up: whatever is to happen before anything lands.
     fn connected(&mut self) -> Option<BoxFuture<()>>;

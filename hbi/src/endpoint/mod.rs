@@ -18,14 +18,15 @@ mod script;
 mod trace;
 
 pub use caller::{Caller, Carry, Current, Origin};
+pub(crate) use carried::DATA_BEHIND;
 pub use carried::{Carried, Inlet, Messages, Outlet};
 pub use conversation::{Receiving, Sending, Working};
 pub use data::Data;
 pub use hosting::{Augmented, Cancellation, HoCo, Hosted};
 pub use items::{Items, ItemsSender};
 pub use link::{
-    Arrived, BoxFuture, CoNumber, Encoding, Landed, Landing, Link, LinkInfo, Message, Prepared,
-    Received, Request,
+    Arrived, BoxFuture, CoNumber, Encoding, Holds, Landed, Landing, Link, LinkInfo, Message,
+    Prepared, Received, Request, Written,
 };
 pub use object::{Object, RemoteObject};
 pub use posting::{PoCo, PostingEnd};

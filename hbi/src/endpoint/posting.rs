@@ -244,6 +244,7 @@ impl PoCo<Sending> {
             value,
             call: false,
             last: false,
+            data: false,
             arguments: &arguments,
             handles: &mut handles,
             deadline: self.deadline.or_else(|| default_deadline(&*self.link)),
@@ -338,6 +339,19 @@ impl PoCo<Receiving> {
         self.main()?.recv_data(writer).await
     }
 
+    /// Takes exactly so many bytes of raw data into a writer. On the text wire, where raw data has no
+    /// end of its own, this is how it is taken.
+    ///
+    /// # Errors
+    /// As [`Self::recv_obj`], when the writer fails, or when the data ends earlier.
+    pub async fn recv_data_exact(
+        &mut self,
+        writer: &mut (impl AsyncWrite + Unpin + ?Sized),
+        bytes: u64,
+    ) -> Result<()> {
+        self.main()?.recv_data_exact(writer, bytes).await
+    }
+
     /// Fills a buffer with raw data, exactly.
     ///
     /// # Errors
@@ -349,9 +363,9 @@ impl PoCo<Receiving> {
     /// The raw data that comes next as a stream, to its end.
     ///
     /// # Errors
-    /// When the conversation is over.
+    /// When the conversation is over, or on the text wire, where raw data has no end of its own.
     pub fn recv_stream(&mut self) -> Result<impl Stream<Item = Result<Bytes>> + Send + Unpin + '_> {
-        Ok(self.main()?.recv_stream())
+        self.main()?.recv_stream()
     }
 
     /// Waits until the peer has ended its side; what still comes before is dropped.

@@ -25,12 +25,28 @@ pub struct Bounds {
     pub array: usize,
     /// Entries of one map. Default 500.
     pub map: usize,
-    /// Bytes that the values of a script may take in all. Default 8 MiB.
+    /// Bytes of one value in a script with all that is in it, as the interpreter holds it: 16 for
+    /// each element of an array, 96 for each entry of a map and at least 480 for a map, 48 for each
+    /// string, array and map, and the text. Default 64 KiB.
+    ///
+    /// An argument or answer beyond this, or beyond [`Self::string`], [`Self::array`] or
+    /// [`Self::map`], can be passed on and answered, but not looked into.
+    pub value: usize,
+    /// Bytes that the variables of a script may take in all. Default 8 MiB.
+    ///
+    /// What is in no variable yet, in argument lists, may take as much again: a script is refused
+    /// if its argument lists, in all functions that are under way, could hold more than this with
+    /// each value as large as [`Self::value`]. Values beyond the bounds, that are only passed on,
+    /// may also take as much, and so may what the peer keeps in `env` on one connection.
     pub memory: usize,
     /// Time from the start of a script to its end, waiting included. Default 30 s.
     pub wall_clock: Duration,
     /// Calls of exposed functions. Default 10,000.
     pub calls: u64,
+    /// Scripts of one connection that run or wait at once, beside those that land within another
+    /// conversation, of which there may be as many again. Default 256. More of them queue, in
+    /// order. In the whole process there are at most 16,384 and 4,096.
+    pub fibers: usize,
 }
 
 impl Default for Bounds {
@@ -44,9 +60,11 @@ impl Default for Bounds {
             string: 16 << 10,
             array: 1_000,
             map: 500,
+            value: 64 << 10,
             memory: 8 << 20,
             wall_clock: Duration::from_secs(30),
             calls: 10_000,
+            fibers: 256,
         }
     }
 }

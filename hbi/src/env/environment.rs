@@ -5,22 +5,20 @@
     allow(dead_code, reason = "only scripts keep values and print")
 )]
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::{Arc, Mutex},
-};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use bytes::Bytes;
 
+#[cfg(feature = "script")]
+use super::script::Room;
 use super::{
-    Bounds, Incoming, Outcome, Reactive, Service, describe, function::Exposed, incoming::full_name,
-    layer::Layers,
+    Bounds, Incoming, Kept, Outcome, Reactive, Service, describe, function::Exposed,
+    incoming::full_name, layer::Layers,
 };
 use crate::{
     Error, Failure, Kind, PostingEnd,
     endpoint::{BoxFuture, Carried, Hosted, Landed},
-    value::{Handles, Packed},
+    value::{Dialect, Handles, Packed},
 };
 
 /// What a name stands for.
@@ -54,16 +52,11 @@ pub(crate) struct Environment {
     layers: Option<Arc<Layers>>,
     error: Option<ErrorHook>,
     print: Option<PrintHook>,
-    kept: Mutex<Kept>,
+    pub(super) kept: Kept,
+    #[cfg(feature = "script")]
+    room: Arc<Room>,
     /// Of one conversation's environment: what stands before, and what behind it.
     over: Option<(Arc<Environment>, Arc<Environment>)>,
-}
-
-/// What the peer keeps in the environment.
-#[derive(Default)]
-struct Kept {
-    values: HashMap<String, Bytes>,
-    bytes: usize,
 }
 
 /// Where a name leads to a call.
@@ -94,11 +87,13 @@ impl Environment {
         Self {
             services,
             artifacts,
+            #[cfg(feature = "script")]
+            room: Arc::new(Room::new(bounds.fibers)),
             bounds,
             layers,
             error,
             print,
-            kept: Mutex::default(),
+            kept: Kept::default(),
             over: None,
         }
     }
@@ -110,6 +105,15 @@ impl Environment {
         let mut env = Self::new(Vec::new(), HashMap::new(), bounds, layers, error, print);
         env.over = Some((own, base));
         env
+    }
+
+    /// Where scripts that run or wait find room.
+    #[cfg(feature = "script")]
+    pub(super) fn room(&self) -> Arc<Room> {
+        match &self.over {
+            Some((_, base)) => base.room(),
+            None => Arc::clone(&self.room),
+        }
     }
 
     /// What a call of this name calls.
@@ -199,9 +203,7 @@ impl Environment {
         if let Some((_, base)) = &self.over {
             return base.get(name);
         }
-        let kept = self.kept.lock().unwrap_or_else(|e| e.into_inner());
-        let bytes = kept.values.get(name)?.clone();
-        Some(Packed::from_parts(bytes, Handles::new()))
+        self.kept.packed(name)
     }
 
     /// Keeps a value for the peer.
@@ -220,37 +222,13 @@ impl Environment {
                 format!("`{name}` is exposed by the host and cannot be overwritten"),
             ));
         }
-        if !value.handles().is_empty() {
-            return Err(Failure::new(
-                Kind::Value,
-                format!(
-                    "a stream or reactor cannot be kept (`env.{name}`): it belongs to its conversation"
-                ),
-            ));
-        }
-        let bytes = Bytes::copy_from_slice(value.bytes());
-        let mut kept = self.kept.lock().unwrap_or_else(|e| e.into_inner());
-        let old = kept
-            .values
-            .get(name)
-            .map_or(0, |old| old.len() + name.len());
-        let new = kept.bytes - old + bytes.len() + name.len();
-        if new > self.bounds.memory {
-            return Err(Failure::limit(
-                "memory",
-                format_args!("{} bytes kept in `env`", self.bounds.memory),
-                "keep less, or raise `Bounds::memory`",
-            ));
-        }
-        kept.bytes = new;
-        kept.values.insert(name.to_owned(), bytes);
-        Ok(())
+        self.kept.keep(name, value, self.bounds.memory)
     }
 
     /// Calls what a name stands for.
     pub(super) fn call(&self, name: &str, arguments: Packed, hosted: &Arc<Hosted>) -> Outcome {
         match self.resolve(name) {
-            Some(target) => self.call_target(&target, arguments, hosted),
+            Some(target) => self.call_target(&target, arguments, hosted, None),
             None => Outcome::Ready(Err(self.unknown(name))),
         }
     }
@@ -263,6 +241,14 @@ impl Environment {
         arguments: Packed,
         hosted: &Arc<Hosted>,
     ) -> Outcome {
+        match self.method_of(object, method) {
+            Ok(target) => self.call_target(&target, arguments, hosted, None),
+            Err(failure) => Outcome::Ready(Err(failure)),
+        }
+    }
+
+    /// A method of an object.
+    pub(super) fn method_of(&self, object: Packed, method: &str) -> Result<Target, Failure> {
         let reactive = match object.into_handle().map(Carried::from_handle) {
             Ok(Some(Carried::Object(object))) => object.into_any().downcast::<Reactive>().ok(),
             Ok(Some(Carried::Missing(number))) => {
@@ -294,8 +280,7 @@ impl Environment {
             );
             return refuse(Kind::Unknown, text);
         };
-        let target = Target::Method(Arc::clone(&reactive.service), place);
-        self.call_target(&target, arguments, hosted)
+        Ok(Target::Method(Arc::clone(&reactive.service), place))
     }
 
     pub(super) fn call_target(
@@ -303,12 +288,20 @@ impl Environment {
         target: &Target,
         arguments: Packed,
         hosted: &Arc<Hosted>,
+        literal: Option<Dialect>,
     ) -> Outcome {
         let (bytes, handles) = arguments.into_parts();
         let mut output = Vec::new();
         let origin = hosted.current().origin(hosted);
         let hosted = Some(Arc::clone(hosted));
-        let landed = target.land(self, &bytes, handles, &mut output, origin, hosted);
+        let landed = target.land(
+            self,
+            &bytes,
+            handles,
+            &mut output,
+            origin,
+            (hosted, literal),
+        );
         match landed {
             Landed::Done(handles) => Outcome::Ready(Ok(Packed::from_parts(output.into(), handles))),
             Landed::Effect => Outcome::Ready(Ok(Packed::nil())),
@@ -339,8 +332,8 @@ pub(super) fn unheard(hook: Option<&ErrorHook>, failure: Failure) {
     }
 }
 
-fn refuse(kind: Kind, text: String) -> Outcome {
-    Outcome::Ready(Err(Failure::new(kind, text)))
+fn refuse<T>(kind: Kind, text: String) -> Result<T, Failure> {
+    Err(Failure::new(kind, text))
 }
 
 impl Target {
@@ -352,14 +345,21 @@ impl Target {
         handles: Handles,
         output: &mut Vec<u8>,
         origin: crate::endpoint::Origin<'_>,
-        hosted: Option<Arc<Hosted>>,
+        (hosted, literal): (Option<Arc<Hosted>>, Option<Dialect>),
     ) -> Landed {
         let Some(layers) = &env.layers else {
-            return self.land_bare(env, arguments, handles, output, origin, hosted);
+            return self.land_bare(env, arguments, handles, output, origin, (hosted, literal));
         };
         let hosted = hosted.unwrap_or_else(|| origin.hosted());
         layers.around(self.name(), arguments.len(), Arc::clone(&hosted), || {
-            self.land_bare(env, arguments, handles, output, origin, Some(hosted))
+            self.land_bare(
+                env,
+                arguments,
+                handles,
+                output,
+                origin,
+                (Some(hosted), literal),
+            )
         })
     }
 
@@ -382,7 +382,7 @@ impl Target {
         handles: Handles,
         output: &mut Vec<u8>,
         origin: crate::endpoint::Origin<'_>,
-        hosted: Option<Arc<Hosted>>,
+        (hosted, literal): (Option<Arc<Hosted>>, Option<Dialect>),
     ) -> Landed {
         match self {
             Target::Method(service, place) => {
@@ -399,6 +399,7 @@ impl Target {
                     output,
                     origin,
                     hosted,
+                    literal,
                 };
                 service.land(*place, call)
             }
@@ -413,6 +414,7 @@ impl Target {
                 output,
                 origin,
                 hosted,
+                literal,
             }),
             Target::Describe => match Packed::pack(&describe::describe(env)) {
                 Ok(packed) => {

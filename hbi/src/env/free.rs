@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Artifacts, Environment, Outcome, script::Compiled};
+use super::{Environment, script::Compiled, within::Within};
 use crate::{
     Failure,
     endpoint::{BoxFuture, Hosted},
@@ -36,49 +36,15 @@ impl Free {
         };
         let nested = hosted.current().depth > 1;
         let printed = Arc::clone(env);
-        let artifacts = Arc::new(Landed {
+        let artifacts = Arc::new(Within {
             env: Arc::clone(env),
             hosted,
+            text: false,
+            literal: None,
         });
         let (code, bounds) = (Arc::clone(&self.0), env.bounds.clone());
         let print = Box::new(move |line: &str| printed.print(line));
-        Box::pin(code.run(arguments, artifacts, bounds, nested, print))
-    }
-}
-
-/// The artifacts of an environment, within one landing.
-struct Landed {
-    env: Arc<Environment>,
-    hosted: Arc<Hosted>,
-}
-
-impl Artifacts for Landed {
-    fn call(&self, name: &str, arguments: Vec<Packed>) -> Outcome {
-        self.env.call(name, Packed::array(arguments), &self.hosted)
-    }
-
-    fn call_method(&self, object: Packed, method: &str, arguments: Vec<Packed>) -> Outcome {
-        self.env
-            .call_method(object, method, Packed::array(arguments), &self.hosted)
-    }
-
-    fn has_function(&self, name: &str) -> bool {
-        self.env.resolve(name).is_some()
-    }
-
-    fn exposed(&self, name: &str) -> Option<Packed> {
-        self.env.exposed(name)
-    }
-
-    fn get(&self, name: &str) -> Option<Packed> {
-        self.env.get(name)
-    }
-
-    fn set(&self, name: &str, value: Packed) -> Result<(), Failure> {
-        self.env.set(name, value)
-    }
-
-    fn resembling(&self, name: &str) -> Vec<String> {
-        self.env.resembling(name)
+        let room = env.room();
+        Box::pin(code.run(arguments, artifacts, bounds, room, nested, print))
     }
 }

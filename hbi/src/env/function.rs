@@ -5,7 +5,7 @@ use std::{fmt, marker::PhantomData};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{Args, Constructor, Incoming, IntoFailure};
-use crate::{Failure, endpoint::Landed};
+use crate::{Data, Failure, endpoint::Landed};
 
 /// A function that can be exposed: `Fn(A, B, ...) -> T` with up to eight arguments.
 ///
@@ -74,6 +74,11 @@ function!(A, B, C, D, E, G, H, I);
 pub(super) trait Exposed: Send + Sync {
     /// Lands a call of it.
     fn land(&self, call: Incoming<'_>) -> Landed;
+
+    /// Whether its last argument is data.
+    fn takes_data(&self) -> bool {
+        false
+    }
 }
 
 impl fmt::Debug for dyn Exposed {
@@ -82,8 +87,14 @@ impl fmt::Debug for dyn Exposed {
     }
 }
 
-/// A function with the way it lands.
-pub(super) struct Landable<F, L>(F, L);
+/// A function with the way it lands, and whether its last argument is data.
+pub(super) struct Landable<F, L>(F, L, bool);
+
+/// Whether the last of a function's arguments is data.
+fn takes_data<A>() -> bool {
+    let arguments = std::any::type_name::<A>().trim_end_matches([')', ',']);
+    arguments.ends_with(std::any::type_name::<Data>())
+}
 
 impl<F, L> Exposed for Landable<F, L>
 where
@@ -93,15 +104,21 @@ where
     fn land(&self, call: Incoming<'_>) -> Landed {
         (self.1)(&self.0, call)
     }
+
+    fn takes_data(&self) -> bool {
+        self.2
+    }
 }
 
 pub(super) fn plain<A, F>(function: F) -> impl Exposed
 where
     F: Function<A, Output: Serialize + 'static>,
 {
-    Landable(function, |f: &F, call: Incoming<'_>| {
-        call.value_now(F::decode, |args| f.call(args))
-    })
+    Landable(
+        function,
+        |f: &F, call: Incoming<'_>| call.value_now(F::decode, |args| f.call(args)),
+        takes_data::<A>(),
+    )
 }
 
 pub(super) fn fallible<A, F, T, E>(function: F) -> impl Exposed
@@ -110,18 +127,22 @@ where
     T: Serialize + 'static,
     E: IntoFailure + 'static,
 {
-    Landable(function, |f: &F, call: Incoming<'_>| {
-        call.result_now(F::decode, |args| f.call(args))
-    })
+    Landable(
+        function,
+        |f: &F, call: Incoming<'_>| call.result_now(F::decode, |args| f.call(args)),
+        takes_data::<A>(),
+    )
 }
 
 pub(super) fn asynchronous<A, F>(function: F) -> impl Exposed
 where
     F: AsyncFunction<A, Answer: Serialize + Send + 'static>,
 {
-    Landable(function, |f: &F, call: Incoming<'_>| {
-        call.value(F::decode, |args| f.call(args))
-    })
+    Landable(
+        function,
+        |f: &F, call: Incoming<'_>| call.value(F::decode, |args| f.call(args)),
+        takes_data::<A>(),
+    )
 }
 
 pub(super) fn asynchronous_fallible<A, F, T, E>(function: F) -> impl Exposed
@@ -130,9 +151,11 @@ where
     T: Serialize + Send + 'static,
     E: IntoFailure + 'static,
 {
-    Landable(function, |f: &F, call: Incoming<'_>| {
-        call.result(F::decode, |args| f.call(args))
-    })
+    Landable(
+        function,
+        |f: &F, call: Incoming<'_>| call.result(F::decode, |args| f.call(args)),
+        takes_data::<A>(),
+    )
 }
 
 /// A constructor: it makes a value of its arguments, which travels on as that value.

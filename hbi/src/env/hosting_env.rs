@@ -10,7 +10,7 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    AsyncFunction, Bounds, Constructor, Environment, Function, IntoFailure, Layer, Reactive,
+    AsyncFunction, Bounds, Constructor, Environment, Function, IntoFailure, Kept, Layer, Reactive,
     Service,
     environment::{Artifact, Hooks},
     function::{self, Exposed},
@@ -45,6 +45,7 @@ pub struct HostingEnv {
     bounds: Bounds,
     layers: Vec<Arc<dyn Layer>>,
     withhold: bool,
+    kept: Kept,
     problem: Option<String>,
 }
 
@@ -206,6 +207,12 @@ impl HostingEnv {
         self
     }
 
+    /// The values that the peer keeps in this environment with `env.name = value`, for services that
+    /// look at them.
+    pub fn kept(&self) -> Kept {
+        self.kept.clone()
+    }
+
     fn claim(&mut self, name: &str) {
         if let Some(why) = refuse_name(name) {
             self.problem(why);
@@ -246,7 +253,7 @@ impl HostingEnv {
                 .or_insert(Artifact::Describe);
         }
         let (error, print) = (hooks.error.take(), hooks.print.take());
-        let env = Environment::new(
+        let mut env = Environment::new(
             self.services,
             artifacts,
             self.bounds,
@@ -254,6 +261,7 @@ impl HostingEnv {
             error,
             print,
         );
+        env.kept = self.kept;
         Ok((Arc::new(env), hooks))
     }
 }

@@ -2,7 +2,7 @@
 //! packing its answer.
 
 use std::{
-    any::Any,
+    any::{Any, TypeId},
     fmt,
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -18,7 +18,10 @@ use super::Param;
 use crate::{
     Error, Failure, Kind,
     endpoint::{Caller, Current, HoCo, Hosted, Landed, Origin, Receiving},
-    value::{Handles, Packed, array_parts, pack_into, unpack_from},
+    value::{
+        Dialect, Handles, Packed, ValueError, array_parts, is_constructed, literal, pack_into,
+        pack_literal_into, pack_written, unpack_from,
+    },
 };
 
 /// A call of a hosted method or function.
@@ -35,6 +38,8 @@ pub struct Incoming<'a> {
     pub(super) origin: Origin<'a>,
     /// The conversation, where the landing shares it already.
     pub(super) hosted: Option<Arc<Hosted>>,
+    /// The answer goes to the peer as a literal.
+    pub(super) literal: Option<Dialect>,
 }
 
 /// The arguments of a call, taken one by one.
@@ -130,6 +135,11 @@ fn wrong_count(given: usize, params: &[Param]) -> String {
 pub trait IntoFailure {
     /// The failure as it travels.
     fn into_failure(self) -> Failure;
+
+    /// The failure as a literal, where it has one that names its type.
+    fn to_literal(&self, _dialect: Dialect) -> Option<String> {
+        None
+    }
 }
 
 impl IntoFailure for Error {
@@ -152,6 +162,21 @@ impl<E: Serialize + fmt::Display> IntoFailure for E {
         }
         failure
     }
+
+    fn to_literal(&self, dialect: Dialect) -> Option<String> {
+        if !is_constructed(self) {
+            return None;
+        }
+        literal(self, dialect).ok()
+    }
+}
+
+/// A method's own error, on its way.
+fn own_error<E: IntoFailure>(error: E, dialect: Option<Dialect>) -> Failure {
+    let literal = dialect.and_then(|dialect| error.to_literal(dialect));
+    let mut failure = error.into_failure();
+    failure.literal = literal;
+    failure
 }
 
 impl<'a> Incoming<'a> {
@@ -165,7 +190,7 @@ impl<'a> Incoming<'a> {
         T: Serialize + Send + 'static,
         F: Future<Output = T> + Send + 'static,
     {
-        self.drive(decode, run, Ok)
+        self.drive(decode, run, |answer, _| Ok(answer))
     }
 
     /// A method that answers with its future's value, or its own error.
@@ -179,7 +204,9 @@ impl<'a> Incoming<'a> {
         E: IntoFailure + 'static,
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
-        self.drive(decode, run, |answer| answer.map_err(E::into_failure))
+        self.drive(decode, run, |answer, dialect| {
+            answer.map_err(|error| own_error(error, dialect))
+        })
     }
 
     /// A method that answers nothing.
@@ -191,7 +218,7 @@ impl<'a> Incoming<'a> {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.drive(decode, run, Ok)
+        self.drive(decode, run, |answer, _| Ok(answer))
     }
 
     /// A method that takes the conversation.
@@ -237,7 +264,7 @@ impl<'a> Incoming<'a> {
         decode: impl FnOnce(&mut Args<'_>) -> Result<A, Failure>,
         run: impl FnOnce(A) -> T,
     ) -> Landed {
-        self.now(decode, run, Ok)
+        self.now(decode, run, |answer, _| Ok(answer))
     }
 
     /// A method without a future, that answers with its value or its own error.
@@ -246,7 +273,9 @@ impl<'a> Incoming<'a> {
         decode: impl FnOnce(&mut Args<'_>) -> Result<A, Failure>,
         run: impl FnOnce(A) -> Result<T, E>,
     ) -> Landed {
-        self.now(decode, run, |answer| answer.map_err(E::into_failure))
+        self.now(decode, run, |answer, dialect| {
+            answer.map_err(|error| own_error(error, dialect))
+        })
     }
 
     /// A method without a future, that answers nothing.
@@ -255,7 +284,7 @@ impl<'a> Incoming<'a> {
         decode: impl FnOnce(&mut Args<'_>) -> Result<A, Failure>,
         run: impl FnOnce(A),
     ) -> Landed {
-        self.now(decode, run, Ok)
+        self.now(decode, run, |answer, _| Ok(answer))
     }
 
     /// Who calls, for a method that asks.
@@ -272,7 +301,7 @@ impl<'a> Incoming<'a> {
         decode: impl FnOnce(&mut Args<'_>) -> Result<A, Failure>,
     ) -> Result<A, Failure> {
         let mut args = Args::new(self.arguments, &mut self.handles, self.params)?;
-        decode(&mut args)
+        guarded(|| decode(&mut args))
             .and_then(|arguments| args.end().map(|()| arguments))
             .map_err(|failure| failure.at(&full_name(self.namespace, self.name)))
     }
@@ -289,7 +318,7 @@ impl<'a> Incoming<'a> {
         mut self,
         decode: impl FnOnce(&mut Args<'_>) -> Result<A, Failure>,
         run: impl FnOnce(A) -> F,
-        outcome: fn(R) -> Result<T, Failure>,
+        outcome: fn(R, Option<Dialect>) -> Result<T, Failure>,
     ) -> Landed
     where
         T: Serialize + Send + 'static,
@@ -300,7 +329,7 @@ impl<'a> Incoming<'a> {
             Ok(arguments) => arguments,
             Err(failure) => return failed(failure),
         };
-        let current = self.origin.current;
+        let (current, literal) = (self.origin.current, self.literal);
         let parallel = self.parallel;
         // the method is polled here first: most are ready at once, and need no task
         let begun = current.scope(|| {
@@ -317,12 +346,13 @@ impl<'a> Incoming<'a> {
             }))
         });
         match begun {
-            Ok(Ok(answer)) => self.done(outcome(answer)),
+            Ok(Ok(answer)) => self.done(guarded(|| outcome(answer, literal))),
             Ok(Err(future)) => {
                 let name = self.full_name();
                 let future = Box::pin(async move {
-                    let answer = Guarded(future).await.and_then(outcome);
-                    let packed = answer.and_then(|value| pack(&value));
+                    let answer = Guarded(future).await;
+                    let answer = answer.and_then(|answer| guarded(|| outcome(answer, literal)));
+                    let packed = answer.and_then(|value| pack(&value, literal));
                     packed.map_err(|failure| failure.at(&name))
                 });
                 Landed::Waiting {
@@ -339,15 +369,15 @@ impl<'a> Incoming<'a> {
         mut self,
         decode: impl FnOnce(&mut Args<'_>) -> Result<A, Failure>,
         run: impl FnOnce(A) -> R,
-        outcome: fn(R) -> Result<T, Failure>,
+        outcome: fn(R, Option<Dialect>) -> Result<T, Failure>,
     ) -> Landed {
         let arguments = match self.arguments(decode) {
             Ok(arguments) => arguments,
             Err(failure) => return failed(failure),
         };
-        let current = self.origin.current;
+        let (current, literal) = (self.origin.current, self.literal);
         match current.scope(|| catch_unwind(AssertUnwindSafe(|| run(arguments)))) {
-            Ok(answer) => self.done(outcome(answer)),
+            Ok(answer) => self.done(guarded(|| outcome(answer, literal))),
             Err(panic) => failed(self.named(panicked(&*panic))),
         }
     }
@@ -362,7 +392,7 @@ impl<'a> Incoming<'a> {
         let mut handles = Handles::new();
         // a user's `Serialize` may panic, too
         let packed = catch_unwind(AssertUnwindSafe(|| {
-            pack_into(self.output, &mut handles, &value)
+            pack_answer(self.output, &mut handles, &value, self.literal)
         }));
         match packed {
             Ok(Ok(())) => Landed::Done(handles),
@@ -387,10 +417,24 @@ pub(super) fn full_name(namespace: &str, name: &str) -> String {
     }
 }
 
-fn pack<T: Serialize + 'static>(value: &T) -> Result<Packed, Failure> {
+/// Packs what a method answers. What answers nothing at all is an empty literal.
+fn pack_answer<T: Serialize + 'static>(
+    out: &mut Vec<u8>,
+    handles: &mut Handles,
+    value: &T,
+    literal: Option<Dialect>,
+) -> Result<(), ValueError> {
+    match literal {
+        None => pack_into(out, handles, value),
+        Some(_) if TypeId::of::<T>() == TypeId::of::<()>() => pack_written(out, ""),
+        Some(dialect) => pack_literal_into(out, handles, value, dialect),
+    }
+}
+
+fn pack<T: Serialize + 'static>(value: &T, literal: Option<Dialect>) -> Result<Packed, Failure> {
     let (mut bytes, mut handles) = (Vec::new(), Handles::new());
     let packed = catch_unwind(AssertUnwindSafe(|| {
-        pack_into(&mut bytes, &mut handles, value)
+        pack_answer(&mut bytes, &mut handles, value, literal)
     }));
     packed.map_err(|panic| panicked(&*panic))??;
     Ok(Packed::from_parts(bytes.into(), handles))
@@ -398,6 +442,11 @@ fn pack<T: Serialize + 'static>(value: &T) -> Result<Packed, Failure> {
 
 pub(super) fn failed(failure: Failure) -> Landed {
     Landed::Failed(Box::new(failure))
+}
+
+/// Runs code of a user's type, its `Deserialize` or `Display`, which may panic.
+fn guarded<T>(run: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(panicked(&*panic)))
 }
 
 /// A future whose panics become failures.

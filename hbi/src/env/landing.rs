@@ -10,15 +10,19 @@ use std::{
 
 use tokio::task::coop;
 
+#[cfg(feature = "script")]
+use super::script::is_built_in;
 use super::{
     Environment,
     environment::{Hooks, Target},
     incoming::{failed, panicked},
-    straight,
+    straight, written,
 };
+#[cfg(feature = "script")]
+use crate::script::Callee;
 use crate::{
     Error, Failure, Kind, PostingEnd,
-    endpoint::{Arrived, BoxFuture, Hosted, Landed, Landing, Link, Prepared},
+    endpoint::{Arrived, BoxFuture, Hosted, Landed, Landing, Link, Prepared, Written},
     script::Straight,
     value::Packed,
 };
@@ -102,19 +106,21 @@ impl Script {
             parameters,
             ..
         } = self;
-        match Straight::recognise(source, parameters) {
+        let straight = Straight::recognise(source, parameters);
+        #[cfg(feature = "script")]
+        let straight = straight.filter(|straight| !needs_interpreter(straight, env));
+        match straight {
             Some(straight) => match straight
                 .as_call(parameters.len())
                 .map(|name| env.resolve(name))
             {
                 Some(Some(target)) => Way::Call(target),
+                #[cfg(feature = "script")]
+                _ if prints(&straight, env) => self.interpreted(),
                 _ => Way::Straight(Arc::new(straight)),
             },
             #[cfg(feature = "script")]
-            None => match super::free::Free::compile(env, parameters, source) {
-                Ok(free) => Way::Free(free),
-                Err(failure) => Way::Never(failure),
-            },
+            None => self.interpreted(),
             #[cfg(not(feature = "script"))]
             None => Way::Never(Failure::new(
                 Kind::Script,
@@ -124,10 +130,18 @@ impl Script {
         }
     }
 
+    #[cfg(feature = "script")]
+    fn interpreted(&self) -> Way {
+        match super::free::Free::compile(&self.env, &self.parameters, &self.source) {
+            Ok(free) => Way::Free(free),
+            Err(failure) => Way::Never(failure),
+        }
+    }
+
     /// Lands it as a future.
     fn start(&self, arguments: Packed, hosted: Arc<Hosted>) -> BoxFuture<Result<Packed, Failure>> {
         match self.way() {
-            Way::Call(target) => match self.env.call_target(target, arguments, &hosted) {
+            Way::Call(target) => match self.env.call_target(target, arguments, &hosted, None) {
                 super::Outcome::Ready(answer) => Box::pin(std::future::ready(answer)),
                 super::Outcome::Waiting(future) => future,
             },
@@ -143,6 +157,16 @@ impl Script {
             Way::Never(failure) => Box::pin(std::future::ready(Err(failure.clone()))),
         }
     }
+}
+
+/// Whether a straight line calls what only the interpreter has.
+#[cfg(feature = "script")]
+fn prints(straight: &Straight, env: &Environment) -> bool {
+    use crate::script::Callee;
+    straight.steps.iter().any(|step| match &step.callee {
+        Callee::Path(name) => matches!(&**name, "print" | "debug") && env.resolve(name).is_none(),
+        Callee::Method(_) => false,
+    })
 }
 
 fn too_long(len: usize, limit: usize) -> Failure {
@@ -223,7 +247,9 @@ impl Landing for EnvLanding {
             tracing::Span::current().record("call", target.name());
         }
         let landed = match script.way() {
-            Way::Call(target) => target.land(&self.env, arguments, handles, output, origin, None),
+            Way::Call(target) => {
+                target.land(&self.env, arguments, handles, output, origin, (None, None))
+            }
             Way::Never(failure) => failed(failure.clone()),
             _ => {
                 let arguments =
@@ -278,6 +304,14 @@ impl Landing for EnvLanding {
         }
     }
 
+    fn read(&mut self, source: &str) -> Result<Written, Failure> {
+        written::read(&self.env, source)
+    }
+
+    fn read_value(&mut self, source: &str) -> Result<Arc<dyn Prepared>, Failure> {
+        written::read_value(&self.env, source)
+    }
+
     fn connected(&mut self) -> Option<BoxFuture<()>> {
         let hook = self.hooks.connect.take()?;
         let po = self.po.clone();
@@ -298,6 +332,15 @@ impl Landing for EnvLanding {
             self.env.unheard(panicked(&*panic).at("on_disconnect"));
         }
     }
+}
+
+/// Whether a straight line calls something that the interpreter brings along.
+#[cfg(feature = "script")]
+fn needs_interpreter(straight: &Straight, env: &Environment) -> bool {
+    straight.steps.iter().any(|step| match &step.callee {
+        Callee::Path(name) => is_built_in(name) && env.resolve(name).is_none(),
+        Callee::Method(name) => is_built_in(name),
+    })
 }
 
 fn undefined(number: u32) -> Failure {

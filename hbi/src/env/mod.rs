@@ -10,13 +10,17 @@ mod free;
 mod function;
 mod hosting_env;
 mod incoming;
+mod kept;
 mod landing;
 mod layer;
+mod python;
 mod reactive;
 #[cfg(feature = "script")]
 mod script;
 mod service;
 mod straight;
+mod within;
+mod written;
 
 pub use artifacts::{Artifacts, Outcome};
 pub use bounds::Bounds;
@@ -25,6 +29,7 @@ pub(crate) use environment::{Environment, Hooks};
 pub use function::{AsyncFunction, Function};
 pub use hosting_env::HostingEnv;
 pub use incoming::{Args, Incoming, IntoFailure};
+pub use kept::Kept;
 pub(crate) use landing::EnvLanding;
 pub use layer::{HostedCall, Layer};
 pub(crate) use reactive::Reactive;

@@ -30,12 +30,16 @@ pub(super) async fn run(
         env: &env,
         arguments,
         answers: Vec::with_capacity(straight.steps.len()),
+        bytes: 0,
     };
     for step in &straight.steps {
         let place = |failure: Failure| failure.in_script(step.place);
+        let kept = values.bytes;
         let mut operands = Vec::with_capacity(step.operands.len());
         for operand in &step.operands {
-            operands.push(values.get(operand).map_err(place)?);
+            let operand = values.get(operand).map_err(place)?;
+            values.takes(&operand).map_err(place)?;
+            operands.push(operand);
         }
         let outcome = match &step.callee {
             Callee::Path(name) => env.call(name, Packed::array(operands), &hosted),
@@ -48,7 +52,10 @@ pub(super) async fn run(
             Outcome::Ready(answer) => answer,
             Outcome::Waiting(future) => future.await,
         };
-        values.answers.push(answer.map_err(place)?);
+        let answer = answer.map_err(place)?;
+        values.bytes = kept;
+        values.takes(&answer).map_err(place)?;
+        values.answers.push(answer);
     }
     match &straight.value {
         Some(value) => values.get(value),
@@ -61,9 +68,21 @@ struct Values<'a> {
     env: &'a Environment,
     arguments: Vec<Packed>,
     answers: Vec<Packed>,
+    /// Bytes of the answers, and of what is being made of them.
+    bytes: usize,
 }
 
 impl Values<'_> {
+    fn takes(&mut self, value: &Packed) -> Result<(), Failure> {
+        self.bytes += value.bytes().len();
+        let most = self.env.bounds.memory;
+        if self.bytes > most {
+            let raise = "raise `Bounds::memory` at the host";
+            return Err(Failure::limit("memory", most, raise));
+        }
+        Ok(())
+    }
+
     fn get(&mut self, operand: &Operand) -> Result<Packed, Failure> {
         match operand {
             Operand::Parameter(index) => Ok(self.arguments[*index].take()?),
@@ -71,9 +90,13 @@ impl Values<'_> {
             Operand::Literal(bytes) => Ok(Packed::from_parts(bytes.clone().into(), Handles::new())),
             Operand::Name(name) => self.env.get(name).ok_or_else(|| self.env.unknown(name)),
             Operand::List(operands) => {
-                let values: Result<Vec<_>, _> =
-                    operands.iter().map(|operand| self.get(operand)).collect();
-                Ok(Packed::array(values?))
+                let mut values = Vec::with_capacity(operands.len());
+                for operand in operands {
+                    let value = self.get(operand)?;
+                    self.takes(&value)?;
+                    values.push(value);
+                }
+                Ok(Packed::array(values))
             }
             Operand::Field(of, name) => match &**of {
                 // a field of a parameter or an answer leaves the rest of it where it is

@@ -28,3 +28,6 @@ pub mod limits {}
 
 #[doc = include_str!("testing.md")]
 pub mod testing {}
+
+#[doc = include_str!("text_wire.md")]
+pub mod text_wire {}

@@ -10,9 +10,9 @@ use tokio::{io::AsyncReadExt, task::JoinSet};
 
 use super::{
     Options,
-    connection::start,
     defences::Entered,
     identity::{Credentials, Identity, Token},
+    wire::{Introduction, start},
 };
 use crate::{
     Kind,
@@ -42,9 +42,10 @@ struct Rejected {
 pub(super) async fn admit(
     options: &Options,
     arrived: Arrived,
+    text: bool,
     entered: &Entered,
 ) -> Option<Admitted> {
-    match introduced(options, arrived).await {
+    match introduced(options, arrived, text).await {
         Ok(admitted) => Some(admitted),
         Err(rejected) => {
             if rejected.guessed {
@@ -52,7 +53,7 @@ pub(super) async fn admit(
             }
             tracing::info!(target: "hbi", reason = %rejected.reason, "a peer was not let in");
             if let Some(stream) = rejected.stream {
-                refuse(options, stream, rejected.kind, &rejected.reason).await;
+                refuse(options, stream, text, rejected.kind, &rejected.reason).await;
             }
             None
         }
@@ -60,24 +61,28 @@ pub(super) async fn admit(
 }
 
 /// Tells one that is not heard at all why; over TLS that would be work, and it is left out.
-pub(super) async fn turn_away(options: &Options, arrived: Arrived, reason: &str) {
+pub(super) async fn turn_away(options: &Options, arrived: Arrived, text: bool, reason: &str) {
     tracing::info!(target: "hbi", %reason, "a peer was turned away");
     match arrived {
-        Arrived::Ready(stream) => refuse(options, stream, Kind::Refused, reason).await,
+        Arrived::Ready(stream) => refuse(options, stream, text, Kind::Refused, reason).await,
         Arrived::Plain(..) => {}
     }
 }
 
-async fn refuse(options: &Options, stream: Stream, kind: Kind, reason: &str) {
-    let started = start(options, stream, &[], None, BytesMut::new());
+async fn refuse(options: &Options, stream: Stream, text: bool, kind: Kind, reason: &str) {
+    let started = start(options, stream, text, Introduction::default());
     started.driver.refuse(kind, reason).await;
 }
 
-async fn introduced(options: &Options, arrived: Arrived) -> Result<Admitted, Rejected> {
+async fn introduced(options: &Options, arrived: Arrived, text: bool) -> Result<Admitted, Rejected> {
     let within = options.defences.handshake;
     let most = options.defences.unauthenticated_bytes;
     let introduction = async {
         let mut stream = secured(arrived).await?;
+        if text {
+            // peers of the text wire never introduce themselves
+            return Ok((stream, BytesMut::new(), Bytes::new()));
+        }
         match introduce(&mut stream, most).await {
             Ok((input, token)) => Ok((stream, input, token)),
             Err((kind, reason)) => Err(Rejected {

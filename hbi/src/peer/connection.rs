@@ -2,16 +2,8 @@
 
 use std::{fmt, future::poll_fn, ops::Deref, sync::Arc, time::Duration};
 
-use super::{Options, identity::Identity};
-use crate::{
-    Error, Kind, PostingEnd, Result,
-    connection::{Driver, MuxLink},
-    endpoint::{Encoding, Link, LinkInfo},
-    env::{EnvLanding, Environment, Hooks},
-    transport::Stream,
-};
-use bytes::BytesMut;
-use tokio::io::AsyncReadExt;
+use super::wire::Wire;
+use crate::{Error, Kind, PostingEnd, Result, endpoint::Link};
 
 /// How long a dropped connection may take to finish what is under way.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -45,7 +37,7 @@ impl Peer {
         &self.po.info().peer_address
     }
 
-    /// Who the peer is, as [`Options::authenticate`] found; without such a check it is the
+    /// Who the peer is, as [`Options::authenticate`](crate::Options::authenticate) found; without such a check it is the
     /// certificate (`hbi::tls::Certificate`) that the peer has shown. `None` where nothing is known,
     /// and where it is of another type.
     pub fn identity<I: 'static>(&self) -> Option<&I> {
@@ -75,7 +67,7 @@ impl Deref for Peer {
 /// A connection, and its owner: dropping it says goodbye to the peer.
 pub struct Connection {
     peer: Peer,
-    link: Arc<MuxLink>,
+    wire: Wire,
 }
 
 impl fmt::Debug for Connection {
@@ -85,16 +77,16 @@ impl fmt::Debug for Connection {
 }
 
 impl Connection {
-    pub(super) fn new(link: Arc<MuxLink>) -> Self {
+    pub(super) fn new(wire: Wire) -> Self {
         Self {
-            peer: Peer::new(Arc::clone(&link) as Arc<dyn Link>),
-            link,
+            peer: Peer::new(wire.link()),
+            wire,
         }
     }
 
     /// Waits until both sides know each other.
     pub(super) async fn ready(&self, within: Duration) -> Result<()> {
-        let ready = poll_fn(|cx| self.link.poll_ready(cx));
+        let ready = poll_fn(|cx| self.wire.poll_ready(cx));
         match tokio::time::timeout(within, ready).await {
             Ok(ready) => ready,
             Err(_) => {
@@ -111,12 +103,12 @@ impl Connection {
 
     /// How many conversations are open: those of this side, those of the peer.
     pub fn conversations(&self) -> (usize, usize) {
-        self.link.conversations()
+        self.wire.conversations()
     }
 
     /// How many objects of this side the peer holds by reference.
     pub fn objects(&self) -> usize {
-        self.link.objects()
+        self.wire.objects()
     }
 
     /// Says goodbye, and waits until what is under way has come to its end, at most this long.
@@ -124,9 +116,9 @@ impl Connection {
     /// # Errors
     /// The reason, where the connection ended otherwise than by a goodbye.
     pub async fn close(self, within: Duration) -> Result<()> {
-        self.link.goodbye(within);
+        self.wire.link().goodbye(within);
         let reason = self.po.wait_closed().await;
-        if self.link.ended_well() {
+        if self.wire.ended_well() {
             Ok(())
         } else {
             Err(reason)
@@ -150,81 +142,6 @@ impl AsRef<PostingEnd> for Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.link.goodbye(GOODBYE);
-    }
-}
-
-/// A connection whose driver does not run yet.
-pub(super) struct Started {
-    pub(super) link: Arc<MuxLink>,
-    pub(super) driver: Starter,
-}
-
-/// Bytes that are read of a peer before its environment is there.
-const EARLY: usize = 64 << 10;
-
-/// What is needed to run the driver.
-pub(super) struct Starter {
-    pub(super) link: Arc<MuxLink>,
-    pub(super) stream: Stream,
-    input: BytesMut,
-}
-
-/// Makes the two ends of a connection over a stream.
-pub(super) fn start(
-    options: &Options,
-    stream: Stream,
-    token: &[u8],
-    identity: Option<Identity>,
-    input: BytesMut,
-) -> Started {
-    let (peer_address, local_address) = stream.addresses();
-    let info = LinkInfo {
-        peer_address,
-        local_address,
-        encoding: Encoding::Bound,
-        deadline: options.deadline,
-        trace: options.trace,
-        identity,
-    };
-    let link = Arc::new(MuxLink::new(info, options.settings.clone(), token));
-    Started {
-        driver: Starter {
-            link: Arc::clone(&link),
-            stream,
-            input,
-        },
-        link,
-    }
-}
-
-impl Starter {
-    /// Runs the driver in a task of its own.
-    pub(super) fn spawn(self, env: Arc<Environment>, hooks: Hooks) {
-        tokio::spawn(self.run(env, hooks));
-    }
-
-    /// Runs the driver.
-    pub(super) async fn run(self, env: Arc<Environment>, hooks: Hooks) {
-        let link = Arc::clone(&self.link) as Arc<dyn Link>;
-        let landing = Box::new(EnvLanding::new(env, hooks, &link));
-        let driver = Driver::new(self.link, self.stream, landing);
-        driver.with_input(self.input).run().await;
-    }
-
-    /// Waits until the peer has hung up, and keeps what it sends meanwhile, up to a bound.
-    pub(super) async fn gone(&mut self) {
-        while self.input.len() < EARLY {
-            match self.stream.read_buf(&mut self.input).await {
-                Ok(0) | Err(_) => return,
-                Ok(_) => {}
-            }
-        }
-        std::future::pending().await
-    }
-
-    /// Tells the peer why it is refused, and hangs up.
-    pub(super) async fn refuse(self, kind: Kind, reason: &str) {
-        Driver::<Stream>::refuse(self.link, self.stream, kind, reason).await;
+        self.wire.link().goodbye(GOODBYE);
     }
 }

@@ -6,6 +6,7 @@ mod defences;
 mod identity;
 mod options;
 mod server;
+mod wire;
 
 pub use connection::{Connection, Peer};
 pub use defences::Defences;

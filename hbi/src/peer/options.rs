@@ -2,16 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::{
     Connection, Credentials, Defences, Peer, Server,
-    connection::{Started, start},
     identity::{Authenticate, Token},
+    wire::{Introduction, Started, start},
 };
 use crate::{
     Address, Error, HostingEnv, Result,
     transport::{ByteStream, Listener, Stream, TlsOptions, dial},
+    value::Dialect,
     wire::mux::{MAX_TOKEN, Settings},
 };
 
@@ -58,6 +59,7 @@ pub struct Options {
     pub(super) deadline: Option<Duration>,
     pub(super) trace: bool,
     pub(super) handshake: Duration,
+    pub(super) dialect: Dialect,
     pub(super) defences: Defences,
     pub(super) token: Token,
     pub(super) authenticate: Option<Authenticate>,
@@ -71,6 +73,7 @@ impl Default for Options {
             deadline: None,
             trace: false,
             handshake: Duration::from_secs(10),
+            dialect: Dialect::Python,
             defences: Defences::default(),
             token: Token::default(),
             authenticate: None,
@@ -186,6 +189,13 @@ impl Options {
         self
     }
 
+    /// How values are spelt for peers of the text wire. By default [`Dialect::Python`], which Go peers
+    /// read, too, where they expose the names that the two have in common.
+    pub fn dialect(mut self, dialect: Dialect) -> Self {
+        self.dialect = dialect;
+        self
+    }
+
     /// Connects to a peer; see [`connect`].
     ///
     /// # Errors
@@ -203,7 +213,7 @@ impl Options {
                     ),
                 )
             })??;
-        self.join(stream, env).await
+        self.join(stream, address.is_text(), env).await
     }
 
     /// Talks over a stream that is connected already.
@@ -215,22 +225,37 @@ impl Options {
         stream: impl ByteStream + 'static,
         env: HostingEnv,
     ) -> Result<Connection> {
-        self.join(Stream::Other(Box::new(stream)), env).await
+        let stream = Stream::Other(Box::new(stream));
+        self.join(stream, false, env).await
     }
 
     /// Talks over a stream of a known kind.
-    pub(crate) async fn join(&self, stream: Stream, env: HostingEnv) -> Result<Connection> {
-        if self.token.0.len() > MAX_TOKEN {
+    pub(crate) async fn join(
+        &self,
+        stream: Stream,
+        text: bool,
+        env: HostingEnv,
+    ) -> Result<Connection> {
+        let token = &self.token.0;
+        if token.len() > MAX_TOKEN {
             let text = format!(
                 "a token of {} bytes, at most {MAX_TOKEN} travel",
-                self.token.0.len()
+                token.len()
             );
             return Err(Error::new(crate::Kind::Misuse, text));
         }
+        if text && !token.is_empty() {
+            let text = "the text wire carries no token; connect without one, or over another wire";
+            return Err(Error::new(crate::Kind::Misuse, text));
+        }
         let (env, hooks) = env.build()?;
-        let Started { link, driver } = start(self, stream, &self.token.0, None, BytesMut::new());
+        let introduction = Introduction {
+            token,
+            ..Introduction::default()
+        };
+        let Started { wire, driver } = start(self, stream, text, introduction);
         driver.spawn(env, hooks);
-        let connection = Connection::new(link);
+        let connection = Connection::new(wire);
         connection.ready(self.handshake).await?;
         Ok(connection)
     }

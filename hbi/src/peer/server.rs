@@ -14,12 +14,10 @@ use tokio::{
 use super::{
     Options, Peer,
     admission::{Admitted, admit, turn_away},
-    connection::{Started, start},
     defences::Door,
+    wire::{Introduction, Started, Wire, start},
 };
-use crate::{
-    Address, HostingEnv, Kind, Result, connection::MuxLink, endpoint::Link, transport::Listener,
-};
+use crate::{Address, HostingEnv, Kind, Result, endpoint::Link, transport::Listener};
 
 /// How long a dropped server's connections may take to finish what is under way.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -35,7 +33,7 @@ pub struct Server {
 }
 
 struct Shared {
-    links: Mutex<Vec<Weak<MuxLink>>>,
+    links: Mutex<Vec<Weak<dyn Link>>>,
     connections: watch::Sender<usize>,
     /// Peers that are not let in yet are not let in any more.
     closing: watch::Sender<bool>,
@@ -63,7 +61,9 @@ impl Server {
             connections: watch::Sender::new(0),
             closing: watch::Sender::new(false),
         });
-        let accepting = tokio::spawn(accept(options, listener, factory, Arc::clone(&shared)));
+        let (listener, text) = (listener, address.is_text());
+        let accepting = accept(options, (listener, text), factory, Arc::clone(&shared));
+        let accepting = tokio::spawn(accepting);
         Self {
             address,
             shared,
@@ -106,7 +106,7 @@ impl Drop for Server {
 }
 
 impl Shared {
-    fn links(&self) -> std::sync::MutexGuard<'_, Vec<Weak<MuxLink>>> {
+    fn links(&self) -> std::sync::MutexGuard<'_, Vec<Weak<dyn Link>>> {
         self.links.lock().unwrap_or_else(|e| e.into_inner())
     }
 }
@@ -115,10 +115,10 @@ impl Shared {
 struct Counted(Arc<Shared>);
 
 impl Counted {
-    fn new(shared: &Arc<Shared>, link: &Arc<MuxLink>) -> Self {
+    fn new(shared: &Arc<Shared>, wire: &Wire) -> Self {
         let mut links = shared.links();
         links.retain(|link| link.strong_count() > 0);
-        links.push(Arc::downgrade(link));
+        links.push(Arc::downgrade(&wire.link()));
         drop(links);
         shared.connections.send_modify(|count| *count += 1);
         Self(Arc::clone(shared))
@@ -133,7 +133,7 @@ impl Drop for Counted {
 
 async fn accept<F, R>(
     options: Options,
-    mut listener: Listener,
+    (mut listener, text): (Listener, bool),
     factory: Arc<F>,
     shared: Arc<Shared>,
 ) where
@@ -169,9 +169,9 @@ async fn accept<F, R>(
             };
             let admitted = async {
                 match &entered {
-                    Ok(entered) => admit(&options, arrived, entered).await,
+                    Ok(entered) => admit(&options, arrived, text, entered).await,
                     Err(reason) => {
-                        turn_away(&options, arrived, reason).await;
+                        turn_away(&options, arrived, text, reason).await;
                         None
                     }
                 }
@@ -181,7 +181,7 @@ async fn accept<F, R>(
                 () = closed => None,
             };
             if let Some(admitted) = admitted {
-                host(&options, admitted, factory, &shared).await;
+                host(&options, admitted, text, factory, &shared).await;
             }
             drop((entered, place));
         });
@@ -198,19 +198,24 @@ fn is_connections_own(error: &io::Error) -> bool {
 }
 
 /// Hosts one peer to its end.
-async fn host<F, R>(options: &Options, admitted: Admitted, factory: Arc<F>, shared: &Arc<Shared>)
-where
+async fn host<F, R>(
+    options: &Options,
+    admitted: Admitted,
+    text: bool,
+    factory: Arc<F>,
+    shared: &Arc<Shared>,
+) where
     F: Fn(Peer) -> R + Send + Sync + 'static,
     R: Future<Output = Result<HostingEnv>> + Send + 'static,
 {
-    let Admitted {
-        stream,
-        input,
-        identity,
-    } = admitted;
-    let Started { link, mut driver } = start(options, stream, &[], identity, input);
-    let _counted = Counted::new(shared, &link);
-    let peer = Peer::new(Arc::clone(&link) as Arc<dyn Link>);
+    let introduction = Introduction {
+        token: &[],
+        identity: admitted.identity,
+        input: admitted.input,
+    };
+    let Started { wire, mut driver } = start(options, admitted.stream, text, introduction);
+    let _counted = Counted::new(shared, &wire);
+    let peer = Peer::new(wire.link());
     // in a task of its own, so that a panic in it is told to the peer, too
     let mut making = JoinSet::new();
     making.spawn(async move { factory(peer).await });

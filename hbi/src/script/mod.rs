@@ -3,6 +3,7 @@
 
 mod excerpt;
 mod interner;
+pub mod python;
 mod straight;
 mod text;
 mod words;

@@ -71,6 +71,7 @@ impl Straight {
             names,
             steps: Vec::new(),
             depth: 0,
+            made: 0,
         };
         let value = parser.script()?;
         Some(Self {
@@ -117,6 +118,23 @@ struct Parser<'a> {
     names: HashMap<&'a str, Operand>,
     steps: Vec<Step>,
     depth: usize,
+    /// Operands made so far.
+    made: usize,
+}
+
+/// Operands of one script, at most.
+const MOST_OPERANDS: usize = 10_000;
+
+impl Operand {
+    /// The operands that it consists of, and those that its bytes weigh.
+    fn size(&self) -> usize {
+        match self {
+            Operand::List(operands) => 1 + operands.iter().map(Operand::size).sum::<usize>(),
+            Operand::Field(operand, name) => 1 + operand.size() + name.len() / 64,
+            Operand::Literal(bytes) => 1 + bytes.len() / 64,
+            _ => 1,
+        }
+    }
 }
 
 impl<'a> Parser<'a> {
@@ -151,6 +169,8 @@ impl<'a> Parser<'a> {
         if self.depth > MAX_DEPTH {
             return None;
         }
+        self.makes(1)?;
+        let mut members = 0;
         self.blank();
         let mut operand = match self.peek()? {
             '"' => Operand::Literal(self.string()?),
@@ -167,6 +187,10 @@ impl<'a> Parser<'a> {
                 break;
             }
             self.at += 1;
+            members += 1;
+            if members > MAX_DEPTH {
+                return None;
+            }
             let place = self.place(self.at);
             let name = self
                 .name()
@@ -209,11 +233,23 @@ impl<'a> Parser<'a> {
             _ if path.len() != first.len() => None,
             "true" => Some(Operand::Literal(vec![0xc3])),
             "false" => Some(Operand::Literal(vec![0xc2])),
-            _ => Some(match self.names.get(first) {
-                Some(operand) => operand.clone(),
-                None => Operand::Name(path),
-            }),
+            _ => {
+                let Some(operand) = self.names.get(first) else {
+                    return Some(Operand::Name(path));
+                };
+                let size = operand.size();
+                let operand = operand.clone();
+                self.makes(size)?;
+                Some(operand)
+            }
         }
+    }
+
+    /// A list of lists of lists by name would become as large as one likes: that is for the
+    /// interpreter, which has bounds.
+    fn makes(&mut self, operands: usize) -> Option<()> {
+        self.made += operands;
+        (self.made <= MOST_OPERANDS).then_some(())
     }
 
     fn step(&mut self, callee: Callee, operands: Vec<Operand>, place: Place) -> Operand {
@@ -418,5 +454,9 @@ mod tests {
             assert!(recognise(source).is_none(), "{source}");
         }
         assert!(recognise(&"f(".repeat(10_000)).is_none());
+        assert!(recognise(&format!("a{}", ".a".repeat(10_000))).is_none());
+        assert!(recognise(&format!("let a = b; {}a", "let a = a.b;".repeat(1_000))).is_none());
+        let lists = "let a = [a, a, a, a, a, a, a, a, a, a];".repeat(20);
+        assert!(recognise(&format!("let a = f(); {lists} a")).is_none());
     }
 }

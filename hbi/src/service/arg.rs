@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use super::{Call, Opened, Reactor, Stub, compose::Node, post::Packing};
 use crate::{
-    Data, Error, Items,
-    value::{Handles, Packed, pack_bytes, pack_into},
+    Data, Error, Items, PostingEnd,
+    endpoint::Encoding,
+    value::{Dialect, Handles, Packed, pack_bytes, pack_into, pack_literal_into},
 };
 
 /// The arguments of a call, as its stub collects them.
@@ -19,6 +20,8 @@ pub struct Arguments {
     /// Once one of them is pending: all of them, apart.
     pub(super) parts: Option<Vec<Arg>>,
     pub(super) error: Option<Error>,
+    /// How values are written, where the connection takes literals.
+    literal: Option<Dialect>,
 }
 
 /// One argument.
@@ -27,7 +30,7 @@ pub struct Arg(pub(super) Arc<Node>);
 
 impl Arguments {
     /// No arguments yet, of so many.
-    pub(super) fn new(count: usize) -> Self {
+    pub(super) fn new(count: usize, po: &PostingEnd) -> Self {
         let mut bytes = Packing::new();
         match count {
             0..=15 => bytes.push(0x90 | count as u8),
@@ -41,6 +44,10 @@ impl Arguments {
             handles: Handles::new(),
             parts: None,
             error: None,
+            literal: match po.info().encoding {
+                Encoding::Literal(dialect) => Some(dialect),
+                Encoding::Bound => None,
+            },
         }
     }
 
@@ -51,7 +58,12 @@ impl Arguments {
 
     /// Adds a value.
     pub(super) fn value<T: Serialize + 'static>(&mut self, value: &T) {
-        self.packed(|bytes, handles| pack_into(bytes, handles, value));
+        match self.literal {
+            None => self.packed(|bytes, handles| pack_into(bytes, handles, value)),
+            Some(dialect) => {
+                self.packed(|bytes, handles| pack_literal_into(bytes, handles, value, dialect));
+            }
+        }
     }
 
     fn packed(

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 use super::{
@@ -18,9 +19,9 @@ use super::{
     post::{Manner, Post, PostText, StubMethod},
 };
 use crate::{
-    Error, Kind, PostingEnd,
-    endpoint::CoNumber,
-    value::{Handles, ValueError, unpack_from},
+    Data, Error, Kind, PostingEnd,
+    endpoint::{CoNumber, Encoding},
+    value::{Handles, Packed, ValueError, unpack_from},
 };
 
 /// A call of a peer's method, which answers a `T` or fails with an `E`.
@@ -72,6 +73,7 @@ impl<T, E> Call<T, E> {
             handles,
             parts,
             error,
+            ..
         } = arguments;
         if let (Some(arguments), None) = (parts, &error) {
             let sent = std::sync::atomic::AtomicBool::new(false);
@@ -205,12 +207,13 @@ impl<T, E> Call<T, E> {
         let State::Ready(post) = state else {
             return Poll::Ready(Ok(()));
         };
-        const CALL: Manner = Manner {
+        let manner = Manner {
             value: true,
             call: true,
             last: true,
+            data: post.is_text() && ends_in_data::<T>(),
         };
-        let opened = ready!(post.poll_open(CALL, self.within, cx));
+        let opened = ready!(post.poll_open(manner, self.within, cx));
         let po = post.po.clone();
         match opened {
             Ok(co) => {
@@ -255,9 +258,24 @@ where
             return Poll::Ready(Err(E::outcome(error, root)));
         };
         let link = po.link();
+        let text_wire = matches!(link.info().encoding, Encoding::Literal(_));
         let mut answer: Option<Result<T, ValueError>> = None;
-        let mut read = |bytes: &[u8], handles: &mut Handles| answer = Some(unpack(bytes, handles));
+        let mut other = None;
+        let mut read = |bytes: &[u8], handles: &mut Handles| {
+            let unpacked = unpack(bytes, handles);
+            if unpacked.is_err() && text_wire {
+                other = Some(Packed::from_parts(
+                    Bytes::copy_from_slice(bytes),
+                    Handles::new(),
+                ));
+            }
+            answer = Some(unpacked);
+        };
         let polled = ready!(link.poll_reply(link, *co, cx, &mut read));
+        if let Some(own) = other.and_then(E::own) {
+            *state = State::Over(po.clone());
+            return Poll::Ready(Err(own));
+        }
         let result = match (polled, answer) {
             (Ok(()), Some(Ok(value))) => Ok(value),
             (Ok(()), Some(Err(error))) => Err(unfit::<T>(error, root)),
@@ -270,6 +288,12 @@ where
         *state = State::Over(po.clone());
         Poll::Ready(result.map_err(|error| E::outcome(error, root)))
     }
+}
+
+/// Whether a type is data, or has it at its end.
+fn ends_in_data<T>() -> bool {
+    let name = std::any::type_name::<T>().trim_end_matches([')', ',']);
+    name.ends_with(std::any::type_name::<Data>())
 }
 
 #[cold]

@@ -375,7 +375,7 @@ macro_rules! arithmetic {
 
             fn $method(self, right: R) -> Call<T> {
                 let po = self.po().clone();
-                let mut arguments = super::Arguments::new(1);
+                let mut arguments = super::Arguments::new(1, &po);
                 arguments.add(right);
                 let right = arguments.apart().pop();
                 let error = arguments.error.take();

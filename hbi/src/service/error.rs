@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::de::DeserializeOwned;
 
-use crate::{Error, Kind};
+use crate::{Error, Kind, value::Packed};
 
 /// Why a call of a method with an error type of its own failed.
 #[derive(Clone)]
@@ -67,6 +67,12 @@ pub trait Outcome {
 
     /// The error, of a call whose last step is the method `root`.
     fn outcome(error: Error, root: &str) -> Self::Error;
+
+    /// The method's own error, where the value that was answered is that: the text wire has no other
+    /// place for it.
+    fn own(_value: Packed) -> Option<Self::Error> {
+        None
+    }
 }
 
 impl Outcome for Error {
@@ -88,5 +94,9 @@ impl<E: DeserializeOwned + 'static> Outcome for E {
             return CallError::App(own);
         }
         CallError::Hbi(error)
+    }
+
+    fn own(value: Packed) -> Option<CallError<E>> {
+        value.unpack().ok().map(CallError::App)
     }
 }

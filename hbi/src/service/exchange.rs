@@ -60,6 +60,7 @@ impl Exchange {
             Err(arg) => compose::compile(&po, &arg),
         };
         const EXCHANGE: Manner = Manner {
+            data: false,
             value: false,
             call: false,
             last: false,

@@ -67,6 +67,7 @@ impl Notify {
 
 fn poll(post: &mut Post, cx: &mut Context<'_>) -> Poll<Result<()>> {
     const NOTIFY: Manner = Manner {
+        data: false,
         value: false,
         call: false,
         last: true,

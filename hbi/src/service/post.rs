@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use crate::{
     Error, PostingEnd,
-    endpoint::{CoNumber, Request, default_deadline, now},
+    endpoint::{CoNumber, Encoding, Request, default_deadline, now},
     script::{StubText, Text, excerpt},
     value::Handles,
 };
@@ -113,12 +113,19 @@ impl PostText {
 /// How a request is posted.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Manner {
+    /// Data is expected behind the value, on a wire where that has to be known.
+    pub(super) data: bool,
     pub(super) value: bool,
     pub(super) call: bool,
     pub(super) last: bool,
 }
 
 impl Post {
+    /// Whether it goes over a text wire.
+    pub(super) fn is_text(&self) -> bool {
+        matches!(self.po.info().encoding, Encoding::Literal(_))
+    }
+
     pub(super) fn poll_open(
         &mut self,
         manner: Manner,
@@ -133,12 +140,18 @@ impl Post {
         if let Some(at) = within.and_then(|time| now().checked_add(time)) {
             deadline = Some(deadline.map_or(at, |other| other.min(at)));
         }
-        let Manner { value, call, last } = manner;
+        let Manner {
+            value,
+            call,
+            last,
+            data,
+        } = manner;
         let mut request = Request {
             text: Some(self.text.as_text()),
             value,
             call,
             last,
+            data,
             arguments: &self.arguments,
             handles: &mut self.handles,
             deadline,

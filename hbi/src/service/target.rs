@@ -118,18 +118,18 @@ impl Target {
     ) -> (&PostingEnd, Callee, Arguments) {
         match &self.0 {
             Kinds::Peer(po) => {
-                let mut arguments = Arguments::new(method.parameters);
+                let mut arguments = Arguments::new(method.parameters, po);
                 fill(&mut arguments);
                 (po, Callee::Path(method), arguments)
             }
             Kinds::Object(po, object) => {
-                let mut arguments = Arguments::new(method.parameters + 1);
+                let mut arguments = Arguments::new(method.parameters + 1, po);
                 arguments.add(ObjectItself(object));
                 fill(&mut arguments);
                 (po, Callee::Method(method), arguments)
             }
             Kinds::Pending(po, arg) => {
-                let mut arguments = Arguments::new(method.parameters + 1);
+                let mut arguments = Arguments::new(method.parameters + 1, po);
                 arguments.pending(arg.clone());
                 fill(&mut arguments);
                 (po, Callee::Method(method), arguments)

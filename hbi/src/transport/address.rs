@@ -10,11 +10,15 @@ use crate::{Error, Kind};
 /// ```
 /// let address: hbi::Address = "tcp://[::1]:3232".parse()?;
 /// assert_eq!(address.to_string(), "tcp://[::1]:3232");
+/// assert!("text+tcp://localhost:3232".parse::<hbi::Address>()?.is_text());
 /// assert!("http://example".parse::<hbi::Address>().is_err());
 /// # Ok::<(), hbi::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Address(pub(crate) Scheme);
+pub struct Address {
+    scheme: Scheme,
+    text: bool,
+}
 
 /// What an address says, by its scheme.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -40,12 +44,27 @@ pub struct Secured {
 }
 
 /// What an address can look like, for errors.
-const FORMS: &str = "tcp://host:port, tls://host:port, unix:///path, mem://name";
+const FORMS: &str = "tcp://host:port, tls://host:port, unix:///path, mem://name, and for the text \
+                     wire text+tcp://host:port, text+unix:///path, text+mem://name";
 
 impl Address {
-    /// What it says.
+    /// Where the peer is.
     pub fn scheme(&self) -> &Scheme {
-        &self.0
+        &self.scheme
+    }
+
+    /// Whether the text wire is spoken there (`text+tcp://`, `text+unix://`), as the existing Python
+    /// and Go peers do.
+    pub fn is_text(&self) -> bool {
+        self.text
+    }
+
+    /// The same wire at another place.
+    pub(super) fn at(&self, scheme: Scheme) -> Address {
+        Address {
+            scheme,
+            text: self.text,
+        }
     }
 }
 
@@ -62,17 +81,23 @@ impl FromStr for Address {
         let Some((scheme, rest)) = text.split_once("://") else {
             return Err(bad("it has no scheme"));
         };
-        match scheme {
-            "tcp" => Ok(Address(Scheme::Tcp(host_and_port(rest).map_err(bad)?))),
-            "tls" => Ok(Address(Scheme::Tls(secured(rest).map_err(|e| bad(&e))?))),
+        let (text, scheme) = match scheme.strip_prefix("text+") {
+            Some(carrier) => (true, carrier),
+            None => (false, scheme),
+        };
+        let scheme = match scheme {
+            "tcp" => Scheme::Tcp(host_and_port(rest).map_err(bad)?),
+            "tls" if text => return Err(bad("the existing peers know no TLS")),
+            "tls" => Scheme::Tls(secured(rest).map_err(|e| bad(&e))?),
             "unix" if !rest.starts_with('/') => {
-                Err(bad("the path of a Unix socket is absolute: three slashes"))
+                return Err(bad("the path of a Unix socket is absolute: three slashes"));
             }
-            "unix" => Ok(Address(Scheme::Unix(rest.into()))),
-            "mem" if rest.is_empty() => Err(bad("it has no name")),
-            "mem" => Ok(Address(Scheme::Mem(rest.to_owned()))),
-            _ => Err(bad("its scheme is not known")),
-        }
+            "unix" => Scheme::Unix(rest.into()),
+            "mem" if rest.is_empty() => return Err(bad("it has no name")),
+            "mem" => Scheme::Mem(rest.to_owned()),
+            _ => return Err(bad("its scheme is not known")),
+        };
+        Ok(Address { scheme, text })
     }
 }
 
@@ -107,7 +132,10 @@ fn host_and_port(text: &str) -> Result<String, &'static str> {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
+        if self.text {
+            f.write_str("text+")?;
+        }
+        match &self.scheme {
             Scheme::Tcp(host) => write!(f, "tcp://{host}"),
             Scheme::Tls(secured) => write!(f, "tls://{secured}"),
             Scheme::Unix(path) => write!(f, "unix://{}", path.display()),

@@ -15,7 +15,7 @@ const ATTEMPT: Duration = Duration::from_millis(250);
 pub(crate) async fn dial(address: &Address, tls: &TlsOptions) -> Result<Stream, Error> {
     let unreachable =
         |error: io::Error| Error::new(Kind::Address, format!("cannot reach {address}: {error}"));
-    match &address.0 {
+    match address.scheme() {
         Scheme::Tcp(host) => {
             let stream = tcp(host).await.map_err(unreachable)?;
             Stream::tcp(stream).map_err(unreachable)

@@ -43,13 +43,13 @@ impl Listener {
                 format!("cannot listen at {address}: {error}"),
             )
         };
-        match &address.0 {
+        match address.scheme() {
             Scheme::Tcp(host) => {
                 let listener = TcpListener::bind(host).await.map_err(failed)?;
                 let bound = listener.local_addr().map_err(failed)?;
                 Ok((
                     Listener::Tcp(listener),
-                    Address(Scheme::Tcp(bound.to_string())),
+                    address.at(Scheme::Tcp(bound.to_string())),
                 ))
             }
             Scheme::Tls(secured) => {
@@ -59,7 +59,7 @@ impl Listener {
                 let pin = tls.pin();
                 Ok((
                     Listener::Tls(listener, config),
-                    Address(Scheme::Tls(Secured { host, pin })),
+                    address.at(Scheme::Tls(Secured { host, pin })),
                 ))
             }
             #[cfg(unix)]

@@ -8,9 +8,14 @@ mod literal;
 mod packed;
 mod scan;
 mod take;
+mod tree;
 
 pub use handle::{Handle, Handles, deserialize_handle, serialize_handle, take_placeholder};
-pub use literal::write_literal;
+pub use literal::{Dialect, literal, write_literal};
+pub(crate) use literal::{HANDLE_MARK, is_constructed, pack_literal_into, pack_written, transcode};
 pub use packed::{Packed, ValueError, pack_bytes, pack_into, unpack_from};
+#[cfg(feature = "script")]
+pub(crate) use scan::{Content, content};
 pub use scan::{MAX_DEPTH, skip};
 pub use take::{array_head, array_parts};
+pub use tree::Value;

@@ -88,6 +88,46 @@ pub(super) fn head(input: &[u8]) -> Option<(usize, usize, u64)> {
     })
 }
 
+/// What is in a value.
+#[derive(Debug, Default, Clone, Copy)]
+#[cfg(feature = "script")]
+pub(crate) struct Content {
+    /// Bytes of strings.
+    pub(crate) text: usize,
+    /// Elements of arrays, and bytes of binaries.
+    pub(crate) elements: usize,
+    /// Entries of maps.
+    pub(crate) entries: usize,
+    /// Maps.
+    pub(crate) maps: usize,
+    /// Strings, arrays and maps.
+    pub(crate) compound: usize,
+}
+
+/// Counts what is in a value, without decoding it. One that is cut short has what there is of it.
+#[cfg(feature = "script")]
+pub(crate) fn content(mut value: &[u8]) -> Content {
+    let mut content = Content::default();
+    while let Some((head, body, inner)) = head(value) {
+        match value[0] {
+            0x80..=0x8f | 0xde | 0xdf => {
+                content.entries += inner as usize / 2;
+                content.maps += 1;
+            }
+            0x90..=0x9f | 0xdc | 0xdd => content.elements += inner as usize,
+            0xc4..=0xc6 => content.elements += body,
+            _ if body > 8 || matches!(value[0], 0xa0..=0xbf | 0xd9..=0xdb) => content.text += body,
+            _ => {
+                value = value.get(head + body..).unwrap_or_default();
+                continue;
+            }
+        }
+        content.compound += 1;
+        value = value.get(head.saturating_add(body)..).unwrap_or_default();
+    }
+    content
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

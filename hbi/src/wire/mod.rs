@@ -1,3 +1,4 @@
 //! Framings: how messages of conversations stand in a stream of bytes. Pure: no I/O, no clock.
 
 pub mod mux;
+pub mod text;

@@ -3,15 +3,15 @@
 use std::{
     cell::RefCell,
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Instant,
 };
 
-use rhai::{Dynamic, EvalAltResult, NativeCallContext, Position};
+use rhai::{Dynamic, EvalAltResult, NativeCallContext, Position, Scope};
 
-use super::{convert, fiber};
+use super::{account::Account, convert, fiber};
 use crate::{
     Failure, Kind, Place,
     env::{Artifacts, Bounds, Outcome},
@@ -21,10 +21,122 @@ use crate::{
 pub(super) struct Landing {
     pub(super) artifacts: Arc<dyn Artifacts>,
     pub(super) bounds: Bounds,
-    pub(super) operations: AtomicU64,
-    pub(super) calls: AtomicU64,
-    pub(super) until: Option<Instant>,
-    pub(super) print: Box<dyn Fn(&str) + Send + Sync>,
+    operations: AtomicU64,
+    calls: AtomicU64,
+    until: Option<Instant>,
+    print: Box<dyn Fn(&str) + Send + Sync>,
+    /// Values that the text's argument lists could hold at once.
+    pending: usize,
+    account: Mutex<Account>,
+    /// Bytes of values that are beyond the bounds, and only passed on.
+    pub(super) passed_on: Arc<AtomicUsize>,
+    /// The bound that the first of them is beyond.
+    beyond: Mutex<Option<Failure>>,
+    began: Instant,
+    /// When the script got the thread last, in microseconds since it began.
+    resumed: AtomicU64,
+}
+
+impl Landing {
+    pub(super) fn new(
+        artifacts: Arc<dyn Artifacts>,
+        bounds: Bounds,
+        pending: usize,
+        print: Box<dyn Fn(&str) + Send + Sync>,
+    ) -> Self {
+        let began = Instant::now();
+        Self {
+            artifacts,
+            operations: AtomicU64::new(0),
+            calls: AtomicU64::new(0),
+            until: began.checked_add(bounds.wall_clock),
+            bounds,
+            print,
+            pending,
+            account: Mutex::default(),
+            passed_on: Arc::default(),
+            beyond: Mutex::default(),
+            began,
+            resumed: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn print(&self, line: &str) {
+        (self.print)(line);
+    }
+
+    /// See [`Account::touch`].
+    pub(super) fn touch(
+        &self,
+        name: &str,
+        back: usize,
+        scope: &Scope<'_>,
+        level: usize,
+    ) -> Result<(), Box<EvalAltResult>> {
+        let mut account = self.account();
+        account.touch(name, back, scope, level, self.pending, &self.bounds)
+    }
+
+    /// See [`Account::define`].
+    pub(super) fn define(&self, scope: &Scope<'_>, level: usize) -> Result<(), Box<EvalAltResult>> {
+        let mut account = self.account();
+        account.define(scope, level, self.pending, &self.bounds)
+    }
+
+    fn account(&self) -> MutexGuard<'_, Account> {
+        self.account.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// A value beyond a bound is not looked into.
+    pub(super) fn passes_on(&self, bound: Failure) {
+        let mut beyond = self.beyond.lock().unwrap_or_else(|e| e.into_inner());
+        beyond.get_or_insert(bound);
+    }
+
+    /// The bound that a value is beyond.
+    pub(super) fn beyond(&self) -> Option<Failure> {
+        let beyond = self.beyond.lock().unwrap_or_else(|e| e.into_inner());
+        beyond.clone()
+    }
+
+    /// The operations that there may be, if there were more.
+    pub(super) fn exceeded_operations(&self) -> Option<Failure> {
+        let most = self.bounds.operations;
+        (self.operations.load(Ordering::Relaxed) > most).then(|| {
+            let raise = "raise `Bounds::operations` at the host";
+            Failure::limit("operations", most, raise)
+        })
+    }
+
+    fn has_thread(&self) {
+        let now = self.began.elapsed().as_micros() as u64;
+        self.resumed.store(now, Ordering::Relaxed);
+    }
+}
+
+/// How long a script may have the thread before it lets others have it, in microseconds; and how
+/// long if many do, together with which everybody has a turn.
+const TURN: u64 = 500;
+const SHORT_TURN: u64 = 20;
+
+/// Operations between two looks at the clock: a thousand of the costliest take a few milliseconds.
+const GLANCE: u64 = 16;
+
+/// Scripts that wait for their next turn.
+static IN_LINE: AtomicU64 = AtomicU64::new(0);
+
+/// Lets others have the thread, if this script had it long enough. False where it is to stop.
+fn take_turns(landing: &Landing, now: Instant) -> bool {
+    let had = (now - landing.began).as_micros() as u64 - landing.resumed.load(Ordering::Relaxed);
+    let others = IN_LINE.load(Ordering::Relaxed);
+    if had < SHORT_TURN.max(TURN / (1 + others)) {
+        return true;
+    }
+    IN_LINE.fetch_add(1, Ordering::Relaxed);
+    let goes_on = fiber::breathe().is_ok();
+    IN_LINE.fetch_sub(1, Ordering::Relaxed);
+    landing.has_thread();
+    goes_on
 }
 
 thread_local! {
@@ -38,8 +150,20 @@ pub(super) fn current() -> Option<Arc<Landing>> {
 }
 
 #[inline(never)]
-pub(super) fn set_current(landing: Option<Arc<Landing>>) -> Option<Arc<Landing>> {
+fn set_current(landing: Option<Arc<Landing>>) -> Option<Arc<Landing>> {
     CURRENT.replace(landing)
+}
+
+/// Runs a step of a landing: the thread is in the middle of it meanwhile.
+pub(super) fn within<T>(landing: &Arc<Landing>, step: impl FnOnce() -> T) -> T {
+    struct Outer(Option<Arc<Landing>>);
+    impl Drop for Outer {
+        fn drop(&mut self) {
+            set_current(self.0.take());
+        }
+    }
+    let _outer = Outer(set_current(Some(Arc::clone(landing))));
+    step()
 }
 
 /// A failure on its way through the interpreter: scripts can catch it, and look at it.
@@ -66,7 +190,18 @@ pub(super) fn thrown(failure: Failure, position: Position) -> Box<EvalAltResult>
 }
 
 pub(super) fn ended(failure: Failure) -> Box<EvalAltResult> {
-    EvalAltResult::ErrorTerminated(Dynamic::from(Ended(failure)), Position::NONE).into()
+    EvalAltResult::ErrorTerminated(end(failure), Position::NONE).into()
+}
+
+/// A failure that a script can catch, unless it is one of those that end it.
+pub(super) fn raised(failure: Failure, position: Position) -> Box<EvalAltResult> {
+    match failure.kind {
+        Kind::Cancelled | Kind::Timeout | Kind::Limit => ended(match place(position) {
+            Some(place) => failure.in_script(place),
+            None => failure,
+        }),
+        _ => thrown(failure, position),
+    }
 }
 
 pub(super) fn cancelled() -> Failure {
@@ -124,21 +259,13 @@ fn invoke(position: Position, start: impl FnOnce(&Landing) -> Result<Outcome, Fa
     let answer = match outcome {
         Outcome::Ready(answer) => answer,
         Outcome::Waiting(future) => {
-            // the thread goes on with something else meanwhile
-            set_current(None);
             let answer = fiber::wait(future);
-            set_current(Some(Arc::clone(&landing)));
+            landing.has_thread();
             answer.map_err(|fiber::Stopped| ended(cancelled()))?
         }
     };
-    let packed = answer.map_err(|failure| match failure.kind {
-        Kind::Cancelled | Kind::Timeout | Kind::Limit => ended(match place(position) {
-            Some(place) => failure.in_script(place),
-            None => failure,
-        }),
-        _ => thrown(failure, position),
-    })?;
-    convert::to_dynamic(packed).map_err(|error| thrown(error.into(), position))
+    let packed = answer.map_err(|failure| raised(failure, position))?;
+    convert::to_dynamic(packed, &landing).map_err(|failure| raised(failure, position))
 }
 
 /// Counts operations, and looks at the time; what it returns ends the script.
@@ -146,27 +273,23 @@ pub(super) fn progress(_: u64) -> Option<Dynamic> {
     let landing = current()?;
     let operations = landing.operations.fetch_add(1, Ordering::Relaxed);
     if operations >= landing.bounds.operations {
-        let limit = landing.bounds.operations;
-        let failure = Failure::limit(
-            "operations",
-            limit,
-            "raise `Bounds::operations` at the host",
-        );
-        return Some(Dynamic::from(Ended(failure)));
+        return landing.exceeded_operations().map(end);
     }
-    if operations % 256 == 255 && landing.until.is_some_and(|until| Instant::now() > until) {
-        return Some(Dynamic::from(Ended(out_of_time(&landing.bounds))));
+    if operations % GLANCE != GLANCE - 1 {
+        return None;
     }
-    if operations % 10_000 == 9_999 {
-        // a long script lets others have the thread
-        set_current(None);
-        let stopped = fiber::breathe().is_err();
-        set_current(Some(landing));
-        if stopped {
-            return Some(Dynamic::from(Ended(cancelled())));
-        }
+    let now = Instant::now();
+    if landing.until.is_some_and(|until| now > until) {
+        return Some(end(out_of_time(&landing.bounds)));
+    }
+    if !take_turns(&landing, now) {
+        return Some(end(cancelled()));
     }
     None
+}
+
+fn end(failure: Failure) -> Dynamic {
+    Dynamic::from(Ended(failure))
 }
 
 pub(super) fn out_of_time(bounds: &Bounds) -> Failure {

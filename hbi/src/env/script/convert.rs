@@ -2,9 +2,13 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
+use bytes::Bytes;
 use rhai::{Array, Blob, Dynamic, ImmutableString, Map};
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
@@ -12,7 +16,11 @@ use serde::{
     ser,
 };
 
-use crate::value::{Handle, Packed, ValueError, serialize_handle, take_placeholder};
+use super::{account, calls::Landing};
+use crate::{
+    Failure,
+    value::{Handle, Handles, Packed, ValueError, serialize_handle, take_placeholder},
+};
 
 /// A stream or an object by reference, as a script holds it: it can be passed on, and methods of an
 /// object can be called.
@@ -35,14 +43,75 @@ impl Held {
     }
 }
 
+/// A value beyond the bounds: a script can pass it on as a whole, but not look into it.
+#[derive(Clone)]
+pub(super) struct Opaque(Arc<Whole>);
+
+struct Whole {
+    packed: Mutex<Option<Packed>>,
+    size: usize,
+    counted: Arc<AtomicUsize>,
+}
+
+impl fmt::Debug for Opaque {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value beyond the bounds")
+    }
+}
+
+impl Drop for Whole {
+    fn drop(&mut self) {
+        self.counted.fetch_sub(self.size, Ordering::Relaxed);
+    }
+}
+
+impl Opaque {
+    fn new(packed: Packed, landing: &Landing) -> Result<Self, Failure> {
+        let size = packed.bytes().len();
+        let counted = Arc::clone(&landing.passed_on);
+        let before = counted.fetch_add(size, Ordering::Relaxed);
+        let whole = Whole {
+            packed: Mutex::new(Some(packed)),
+            size,
+            counted,
+        };
+        if before + size > landing.bounds.memory {
+            return Err(account::exceeded_memory(&landing.bounds));
+        }
+        Ok(Self(Arc::new(whole)))
+    }
+
+    fn packed(&self) -> Option<Packed> {
+        let mut whole = self.0.packed.lock().unwrap_or_else(|e| e.into_inner());
+        let packed = whole.as_ref()?;
+        if packed.handles().is_empty() {
+            let bytes = Bytes::copy_from_slice(packed.bytes());
+            return Some(Packed::from_parts(bytes, Handles::new()));
+        }
+        whole.take()
+    }
+}
+
 /// The value as the interpreter has it.
-pub(super) fn to_dynamic(packed: Packed) -> Result<Dynamic, ValueError> {
+pub(super) fn to_dynamic(packed: Packed, landing: &Landing) -> Result<Dynamic, Failure> {
+    let exceeded = account::check_packed(packed.bytes(), &landing.bounds);
+    if let Err(bound) = exceeded {
+        landing.passes_on(bound);
+        return Ok(Dynamic::from(Opaque::new(packed, landing)?));
+    }
     Ok(packed.unpack::<Value>()?.0)
 }
 
 /// The interpreter's value, packed.
 pub(super) fn to_packed(value: &Dynamic) -> Result<Packed, ValueError> {
+    if let Some(opaque) = value.read_lock::<Opaque>() {
+        return opaque.packed().ok_or_else(taken);
+    }
     Packed::pack(&Borrowed(value))
+}
+
+fn taken() -> ValueError {
+    ValueError::new("this stream was taken before: each can be taken once".to_owned())
 }
 
 struct Value(Dynamic);
@@ -150,10 +219,13 @@ impl Serialize for Borrowed<'_> {
             return serializer.serialize_bytes(&v);
         }
         if let Some(v) = value.read_lock::<Held>() {
-            let handle = v.take().ok_or_else(|| {
-                ser::Error::custom("this stream was taken before: each can be taken once")
-            })?;
+            let handle = v.take().ok_or_else(|| ser::Error::custom(taken()))?;
             return serialize_handle(handle, serializer);
+        }
+        if value.read_lock::<Opaque>().is_some() {
+            return Err(ser::Error::custom(
+                "a value beyond the bounds of this script can be passed on as a whole only",
+            ));
         }
         Err(ser::Error::custom(format_args!(
             "a `{}` of a script cannot travel",

@@ -3,14 +3,14 @@
 use std::{any::TypeId, sync::LazyLock};
 
 use rhai::{
-    Dynamic, Engine, EvalAltResult, FuncRegistration, ImmutableString, Module, NativeCallContext,
-    Position, Shared,
+    Dynamic, Engine, FuncRegistration, Module, NativeCallContext, Shared,
     packages::{Package, StandardPackage},
 };
 
 use super::{
-    calls::{self, Thrown},
-    convert::{self, Held},
+    calls,
+    convert::Held,
+    library::{self, LIBRARY},
     names::Names,
 };
 use crate::env::Bounds;
@@ -22,26 +22,27 @@ static STANDARD: LazyLock<Shared<Module>> =
 /// Arguments that a function can be called with from a script.
 const MOST_ARGUMENTS: usize = 12;
 
-/// `env` in scripts: values that the peer keeps.
-#[derive(Debug, Clone)]
-pub(super) struct Kept;
+/// Variables of one function, and functions of one script.
+pub(super) const VARIABLES: usize = 256;
+pub(super) const FUNCTIONS: usize = 64;
 
 /// An engine for a script that uses these names; `exposed` tells which of them are the host's.
 pub(super) fn engine(names: &Names, exposed: impl Fn(&str) -> bool, bounds: &Bounds) -> Engine {
     let mut engine = Engine::new_raw();
     engine.register_global_module(STANDARD.clone());
+    engine.register_global_module(LIBRARY.clone());
     engine
         .set_max_expr_depths(bounds.expression_depth, bounds.expression_depth)
         .set_max_call_levels(bounds.call_depth)
         .set_max_string_size(bounds.string)
         .set_max_array_size(bounds.array)
         .set_max_map_size(bounds.map)
-        .set_max_variables(256)
-        .set_max_functions(64)
+        .set_max_variables(VARIABLES)
+        .set_max_functions(FUNCTIONS)
         .set_max_modules(0)
         // the interner would have threads wait for each other
         .set_max_strings_interned(0)
-        // no closures, no pointers to functions: both get around the bounds
+        // no closures, no pointers to functions, no `this`: they get around the bounds
         .set_allow_anonymous_fn(false)
         .set_optimization_level(rhai::OptimizationLevel::None);
     for symbol in [
@@ -52,77 +53,46 @@ pub(super) fn engine(names: &Names, exposed: impl Fn(&str) -> bool, bounds: &Bou
         "call",
         "curry",
         "is_shared",
+        "this",
     ] {
         engine.disable_symbol(symbol);
     }
     engine.on_progress(calls::progress);
+    watch_variables(&mut engine);
     engine.on_print(|line| {
         if let Some(landing) = calls::current() {
-            (landing.print)(line);
+            landing.print(line);
         }
     });
     engine.on_debug(|line, _, _| {
         if let Some(landing) = calls::current() {
-            (landing.print)(line);
+            landing.print(line);
         }
     });
-    // a script that sleeps would hold the thread, and the clock is none of its business
-    engine.register_raw_fn("sleep", [TypeId::of::<rhai::INT>()], refused);
-    engine.register_raw_fn("sleep", [TypeId::of::<rhai::FLOAT>()], refused);
-    engine.register_raw_fn("timestamp", [], refused);
-    register_thrown(&mut engine);
-    register_kept(&mut engine);
+    library::name_types(&mut engine);
     register_names(&mut engine, names, exposed);
     engine
 }
 
-fn refused(
-    context: NativeCallContext<'_>,
-    _: &mut [&mut Dynamic],
-) -> Result<Dynamic, Box<EvalAltResult>> {
-    let name = context.fn_name().to_owned();
-    Err(EvalAltResult::ErrorFunctionNotFound(name, context.call_position()).into())
-}
-
-/// What a caught failure shows: `message`, `origin`, `kind`, `payload`.
-fn register_thrown(engine: &mut Engine) {
-    engine.register_type_with_name::<Thrown>("Error");
-    engine.register_get("message", |thrown: &mut Thrown| thrown.0.message.clone());
-    engine.register_get("origin", |thrown: &mut Thrown| thrown.0.origin.clone());
-    engine.register_get("kind", |thrown: &mut Thrown| format!("{:?}", thrown.0.kind));
-    engine.register_get("payload", |thrown: &mut Thrown| {
-        let bytes = thrown.0.payload.clone();
-        bytes.map_or(Dynamic::UNIT, |bytes| {
-            let packed = crate::value::Packed::from_parts(bytes, Default::default());
-            convert::to_dynamic(packed).unwrap_or(Dynamic::UNIT)
-        })
-    });
-    engine.register_fn("to_string", |thrown: &mut Thrown| thrown.0.to_string());
-    engine.register_fn("to_debug", |thrown: &mut Thrown| thrown.0.to_string());
-}
-
-/// `env.name` and `env.name = value`.
-fn register_kept(engine: &mut Engine) {
-    engine.register_type_with_name::<Kept>("env");
-    engine.register_indexer_get(|_: &mut Kept, name: ImmutableString| {
-        let Some(landing) = calls::current() else {
-            return Ok(Dynamic::UNIT);
-        };
-        match landing.artifacts.get(&name) {
-            Some(packed) => convert::to_dynamic(packed)
-                .map_err(|error| calls::thrown(error.into(), Position::NONE)),
-            None => Ok(Dynamic::UNIT),
+/// Has variables measured when they are read, and when there is one more.
+#[allow(
+    deprecated,
+    reason = "the interpreter calls these volatile, not deprecated"
+)]
+fn watch_variables(engine: &mut Engine) {
+    engine.on_var(|name, back, context| match calls::current() {
+        Some(landing) => {
+            let touched = landing.touch(name, back, context.scope(), context.call_level());
+            touched.map(|()| None)
         }
+        None => Ok(None),
     });
-    engine.register_indexer_set(|_: &mut Kept, name: ImmutableString, value: Dynamic| {
-        let Some(landing) = calls::current() else {
-            return Ok(());
-        };
-        let packed = convert::to_packed(&value);
-        packed
-            .map_err(Into::into)
-            .and_then(|packed| landing.artifacts.set(&name, packed))
-            .map_err(|failure| calls::thrown(failure, Position::NONE))
+    engine.on_def_var(|runs, _, context| match calls::current() {
+        Some(landing) if runs => {
+            let defined = landing.define(context.scope(), context.call_level());
+            defined.map(|()| true)
+        }
+        _ => Ok(true),
     });
 }
 
@@ -154,26 +124,28 @@ fn register_path(module: &mut Module, path: &str, function: &str) {
     with!(a b c d e f g h i j k l);
 }
 
-/// The types of arguments that an exposed function is registered with: any, and those of the
-/// interpreter's own functions, which would be found before one that takes any (`max`, `sleep`).
-fn signatures() -> impl Iterator<Item = Vec<TypeId>> {
-    let types = [
-        TypeId::of::<rhai::INT>(),
-        TypeId::of::<rhai::FLOAT>(),
-        TypeId::of::<bool>(),
-        TypeId::of::<char>(),
-        TypeId::of::<ImmutableString>(),
-        TypeId::of::<rhai::Array>(),
-        TypeId::of::<rhai::Blob>(),
-        TypeId::of::<rhai::Map>(),
-        TypeId::of::<()>(),
-    ];
-    let any = (0..=MOST_ARGUMENTS).map(|count| vec![TypeId::of::<Dynamic>(); count]);
-    let one = types.into_iter().map(|one| vec![one]);
-    let two = types
-        .into_iter()
-        .flat_map(move |one| types.into_iter().map(move |two| vec![one, two]));
-    any.chain(one).chain(two)
+/// The types of arguments that an exposed function is registered with: any, and where the
+/// interpreter has a function of that name, those that this may have. Its own would be found before
+/// one that takes any.
+fn signatures(name: &str) -> Vec<Vec<TypeId>> {
+    let mut signatures: Vec<_> = (0..=MOST_ARGUMENTS)
+        .map(|count| vec![TypeId::of::<Dynamic>(); count])
+        .collect();
+    if library::is_built_in(name) {
+        let types = library::told_apart();
+        for one in types {
+            signatures.push(vec![one]);
+            for two in types {
+                signatures.push(vec![one, two]);
+                signatures.extend(types.map(|three| vec![one, two, three]));
+            }
+        }
+        let number = TypeId::of::<rhai::INT>();
+        for first in types {
+            signatures.extend(types.map(|last| vec![first, number, number, last]));
+        }
+    }
+    signatures
 }
 
 fn register_names(engine: &mut Engine, names: &Names, exposed: impl Fn(&str) -> bool) {
@@ -190,7 +162,7 @@ fn register_names(engine: &mut Engine, names: &Names, exposed: impl Fn(&str) -> 
                 register_path(&mut modules[at].1, name, function);
             }
             None if exposed(name) => {
-                for types in signatures() {
+                for types in signatures(name) {
                     let path = name.clone();
                     engine.register_raw_fn(
                         name,

@@ -4,12 +4,15 @@
 //! found in its text, so each compiled script has an engine of its own that knows these and no
 //! others; what all engines share costs nothing to add.
 
+mod account;
 mod calls;
 mod convert;
 mod engine;
 #[allow(unsafe_code)]
 mod fiber;
+mod library;
 mod names;
 mod run;
 
-pub(super) use run::Compiled;
+pub(super) use library::is_built_in;
+pub(super) use run::{Compiled, Room};

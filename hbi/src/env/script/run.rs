@@ -2,21 +2,21 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc, LazyLock,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Instant,
+    pin::Pin,
+    sync::{Arc, LazyLock},
+    task::{Context, Poll},
 };
 
-use rhai::{AST, Dynamic, Engine, EvalAltResult, Scope};
-use tokio::sync::Semaphore;
+use rhai::{AST, Dynamic, Engine, EvalAltResult, LexError, ParseErrorType, Scope};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{
+    account,
     calls::{self, Ended, Landing, Thrown},
     convert,
-    engine::{Kept, engine},
+    engine::{FUNCTIONS, engine},
     fiber::Fiber,
+    library::Kept,
     names::Names,
 };
 use crate::{
@@ -25,14 +25,40 @@ use crate::{
     value::Packed,
 };
 
-/// Scripts that run or wait at once in this process; more of them queue, in order.
-const FIBERS: usize = 4096;
+/// Scripts that run or wait at once in this process, and as many more that others wait for: they
+/// would wait for each other otherwise. Each has a stack, which takes two of the some 65,000
+/// mappings that Linux gives a process by default.
+const FIBERS: usize = 16_384;
+const NESTED_FIBERS: usize = 4_096;
 
-/// As many more for scripts that others wait for: they would wait for each other otherwise.
-const NESTED_FIBERS: usize = 1024;
+static FIBERS_OF_ALL: LazyLock<Room> = LazyLock::new(|| Room {
+    fibers: Semaphore::new(FIBERS),
+    nested: Semaphore::new(NESTED_FIBERS),
+});
 
-static ROOM: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(FIBERS));
-static NESTED_ROOM: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(NESTED_FIBERS));
+/// Room for scripts that run or wait at once; more of them queue, in order.
+#[derive(Debug)]
+pub(in crate::env) struct Room {
+    fibers: Semaphore,
+    nested: Semaphore,
+}
+
+impl Room {
+    /// Room for so many, and as many that others wait for.
+    pub(in crate::env) fn new(fibers: usize) -> Self {
+        let fibers = fibers.clamp(1, FIBERS);
+        Self {
+            fibers: Semaphore::new(fibers),
+            nested: Semaphore::new(fibers.min(NESTED_FIBERS)),
+        }
+    }
+
+    async fn place(&self, nested: bool) -> Result<SemaphorePermit<'_>, Failure> {
+        let room = if nested { &self.nested } else { &self.fibers };
+        // it is never closed
+        room.acquire().await.map_err(|_| calls::cancelled())
+    }
+}
 
 /// A script that can run.
 pub(in crate::env) struct Compiled {
@@ -51,9 +77,13 @@ impl Compiled {
         bounds: &Bounds,
     ) -> Result<Self, Failure> {
         let names = Names::of(source);
+        if names.chain > bounds.expression_depth {
+            return Err(limit("expression_depth", bounds.expression_depth));
+        }
+        account::check_pending(names.pending, bounds)?;
         let engine = engine(&names, exposed, bounds);
         let ast = engine.compile(source).map_err(|error| {
-            let failure = Failure::new(Kind::Script, error.err_type().to_string());
+            let failure = not_parsed(error.err_type(), bounds);
             match calls::place(error.position()) {
                 Some(place) => failure.in_script(place),
                 // at the end of the text
@@ -74,28 +104,17 @@ impl Compiled {
         arguments: Vec<Packed>,
         artifacts: Arc<dyn Artifacts>,
         bounds: Bounds,
+        room: Arc<Room>,
         nested: bool,
         print: Box<dyn Fn(&str) + Send + Sync>,
     ) -> Result<Packed, Failure> {
-        let room = if nested { &NESTED_ROOM } else { &ROOM };
-        // it is never closed
-        let _place = room.acquire().await.map_err(|_| calls::cancelled())?;
-        let until = Instant::now().checked_add(bounds.wall_clock);
+        let _place = room.place(nested).await?;
+        let _place_of_all = FIBERS_OF_ALL.place(nested).await?;
         let wall_clock = bounds.wall_clock;
-        let landing = Arc::new(Landing {
-            artifacts,
-            bounds,
-            operations: AtomicU64::new(0),
-            calls: AtomicU64::new(0),
-            until,
-            print,
-        });
+        let landing = Arc::new(Landing::new(artifacts, bounds, self.names.pending, print));
         let (code, own) = (Arc::clone(&self), Arc::clone(&landing));
         let fiber = Fiber::new(move || {
-            // the thread is another's again whenever the fiber is suspended
-            let outer = calls::set_current(Some(Arc::clone(&own)));
             let result = catch_unwind(AssertUnwindSafe(|| code.evaluate(arguments, &own)));
-            calls::set_current(outer);
             result.unwrap_or_else(|panic| Err(crate::env::incoming::panicked(&*panic)))
         });
         let fiber = fiber.map_err(|error| {
@@ -104,7 +123,11 @@ impl Compiled {
                 format!("no memory for another script: {error}"),
             )
         })?;
-        match tokio::time::timeout(wall_clock, fiber).await {
+        let running = Running {
+            fiber: Some(fiber),
+            landing: Arc::clone(&landing),
+        };
+        match tokio::time::timeout(wall_clock, running).await {
             Ok(result) => result,
             Err(_) => Err(calls::out_of_time(&landing.bounds)),
         }
@@ -123,28 +146,48 @@ impl Compiled {
         scope.push("env", Kept);
         for name in &self.names.mentioned {
             if let Some(value) = landing.artifacts.exposed(name) {
-                scope.push_constant_dynamic(name.as_str(), convert::to_dynamic(value)?);
+                scope.push_constant_dynamic(name.as_str(), convert::to_dynamic(value, landing)?);
             }
         }
         for (name, value) in self.parameters.iter().zip(arguments) {
-            scope.push_dynamic(&**name, convert::to_dynamic(value)?);
+            scope.push_dynamic(&**name, convert::to_dynamic(value, landing)?);
         }
         let result = self
             .engine
             .eval_ast_with_scope::<Dynamic>(&mut scope, &self.ast);
-        let limit = landing.bounds.operations;
-        if landing.operations.load(Ordering::Relaxed) > limit {
+        if let Some(failure) = landing.exceeded_operations() {
             // whatever the script made of it
-            return Err(Failure::limit(
-                "operations",
-                limit,
-                "raise `Bounds::operations` at the host",
-            ));
+            return Err(failure);
         }
         match result {
             Ok(value) => Ok(convert::to_packed(&value)?),
             Err(error) => Err(failure(*error, landing)),
         }
+    }
+}
+
+/// A script under way. Its thread knows which one it is, from one suspension to the next.
+struct Running {
+    fiber: Option<Fiber<Result<Packed, Failure>>>,
+    landing: Arc<Landing>,
+}
+
+impl Future for Running {
+    type Output = Result<Packed, Failure>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Running { fiber, landing } = self.get_mut();
+        match fiber {
+            Some(fiber) => calls::within(landing, || Pin::new(fiber).poll(cx)),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // its last steps, on the way out
+        calls::within(&self.landing, || drop(self.fiber.take()));
     }
 }
 
@@ -157,17 +200,64 @@ fn end_of(source: &str) -> Place {
     }
 }
 
+fn limit(name: &str, value: usize) -> Failure {
+    Failure::limit(name, value, &format!("raise `Bounds::{name}` at the host"))
+}
+
+/// Why a text is no script.
+fn not_parsed(error: &ParseErrorType, bounds: &Bounds) -> Failure {
+    match error {
+        ParseErrorType::ExprTooDeep => limit("expression_depth", bounds.expression_depth),
+        ParseErrorType::TooManyFunctions => {
+            Failure::limit("functions", FUNCTIONS, "make it several scripts")
+        }
+        ParseErrorType::LiteralTooLarge(what, _) => too_large(what, bounds),
+        ParseErrorType::BadInput(LexError::StringTooLong(_)) => limit("string", bounds.string),
+        other => Failure::new(Kind::Script, shortened(&other.to_string())),
+    }
+}
+
+fn too_large(what: &str, bounds: &Bounds) -> Failure {
+    let (name, value) = match what.to_ascii_lowercase() {
+        what if what.contains("string") => ("string", bounds.string),
+        what if what.contains("map") => ("map", bounds.map),
+        _ => ("array", bounds.array),
+    };
+    limit(name, value)
+}
+
+/// As much of a text as an error shall repeat.
+fn shortened(text: &str) -> String {
+    const MOST: usize = 200;
+    match text.char_indices().nth(MOST) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
+}
+
 /// The interpreter's error as it travels.
 fn failure(error: EvalAltResult, landing: &Landing) -> Failure {
+    let failed = failure_of(error, landing);
+    match landing.beyond() {
+        // it may have looked into what it could only pass on
+        Some(bound) if matches!(failed.kind, Kind::Script | Kind::Unknown) => Failure {
+            message: format!(
+                "{}; a value was beyond a bound: {}",
+                failed.message, bound.message
+            ),
+            ..failed
+        },
+        _ => failed,
+    }
+}
+
+fn failure_of(error: EvalAltResult, landing: &Landing) -> Failure {
     let position = error.position();
     let at = |failure: Failure| match calls::place(position) {
         Some(place) => failure.in_script(place),
         None => failure,
     };
     let bounds = &landing.bounds;
-    let limit = |name: &str, value: usize| {
-        Failure::limit(name, value, &format!("raise `Bounds::{name}` at the host"))
-    };
     match error {
         EvalAltResult::ErrorInFunctionCall(_, _, inner, _) => at(failure(*inner, landing)),
         EvalAltResult::ErrorInModule(_, inner, _) => at(failure(*inner, landing)),
@@ -183,14 +273,8 @@ fn failure(error: EvalAltResult, landing: &Landing) -> Failure {
             )),
         },
         EvalAltResult::ErrorStackOverflow(_) => at(limit("call_depth", bounds.call_depth)),
-        EvalAltResult::ErrorDataTooLarge(what, _) => {
-            let (name, value) = match what.to_ascii_lowercase() {
-                what if what.contains("string") => ("string", bounds.string),
-                what if what.contains("map") => ("map", bounds.map),
-                _ => ("array", bounds.array),
-            };
-            at(limit(name, value))
-        }
+        EvalAltResult::ErrorDataTooLarge(what, _) => at(too_large(&what, bounds)),
+        EvalAltResult::ErrorTooManyVariables(_) => at(account::too_many_variables()),
         EvalAltResult::ErrorFunctionNotFound(signature, _) => {
             let name = signature.split([' ', '(']).next().unwrap_or(&signature);
             let similar = landing.artifacts.resembling(name);
@@ -201,7 +285,7 @@ fn failure(error: EvalAltResult, landing: &Landing) -> Failure {
             };
             at(Failure::new(
                 Kind::Unknown,
-                format!("there is no function `{signature}`{hint}"),
+                format!("there is no function `{}`{hint}", shortened(&signature)),
             ))
         }
         EvalAltResult::ErrorVariableNotFound(name, _) => at(Failure::new(
@@ -218,5 +302,153 @@ fn without_place(error: &EvalAltResult) -> String {
     match text.rfind(" (line ") {
         Some(at) => text[..at].to_owned(),
         None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, task::Waker};
+
+    use super::*;
+    use crate::env::Outcome;
+
+    /// Exposes `later`, which is there when it is polled the second time.
+    struct Later;
+
+    impl Artifacts for Later {
+        fn call(&self, name: &str, mut arguments: Vec<Packed>) -> Outcome {
+            assert_eq!(name, "later");
+            let answer = arguments.remove(0);
+            Outcome::Waiting(Box::pin(async move {
+                tokio::task::yield_now().await;
+                Ok(answer)
+            }))
+        }
+
+        fn call_method(&self, _: Packed, name: &str, _: Vec<Packed>) -> Outcome {
+            unreachable!("no script calls `.{name}`")
+        }
+
+        fn has_function(&self, name: &str) -> bool {
+            name == "later"
+        }
+
+        fn exposed(&self, _: &str) -> Option<Packed> {
+            None
+        }
+
+        fn get(&self, _: &str) -> Option<Packed> {
+            None
+        }
+
+        fn set(&self, _: &str, _: Packed) -> Result<(), Failure> {
+            Ok(())
+        }
+
+        fn resembling(&self, _: &str) -> Vec<String> {
+            Vec::new()
+        }
+    }
+
+    type Script = Pin<Box<dyn Future<Output = Result<Packed, Failure>> + Send>>;
+
+    const SOURCE: &str = r#"
+        fn deep(n, k) {
+            if n == 0 { later(k) } else { try { deep(n - 1, k) } catch { 0 } }
+        }
+        let all = [];
+        for i in 0..20 {
+            let item = #{ n: later(i) + deep(3, k), text: `${later("x")}${i}` };
+            all.push(item);
+        }
+        let sum = 0;
+        for item in all { sum += item.n + item.text.len(); }
+        sum
+    "#;
+
+    fn script(k: i64) -> Script {
+        let (bounds, parameters) = (Bounds::default(), ["k".into()]);
+        let code = Compiled::new(SOURCE, &parameters, |name| name == "later", &bounds);
+        let code = Arc::new(code.expect("it parses"));
+        let arguments = vec![Packed::pack(&k).expect("a number packs")];
+        let room = Arc::new(Room::new(1));
+        let print = Box::new(|_: &str| {});
+        Box::pin(code.run(arguments, Arc::new(Later), bounds, room, false, print))
+    }
+
+    fn expected(k: i64) -> i64 {
+        (0..20).map(|i| i + k + if i < 10 { 2 } else { 3 }).sum()
+    }
+
+    /// Polls scripts in turn on four threads that pass them on to each other, each until it is done;
+    /// tells the answers and how often one went on on another thread.
+    fn passed_around(scripts: Vec<Script>, polls: usize) -> (Vec<i64>, usize) {
+        const THREADS: usize = 4;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .expect("a runtime can be had");
+        let total = scripts.len();
+        let (done, answers) = mpsc::channel();
+        let (ways, inboxes): (Vec<_>, Vec<_>) = (0..THREADS)
+            .map(|_| mpsc::channel::<Option<(usize, usize, Script)>>())
+            .unzip();
+        for (n, script) in scripts.into_iter().enumerate() {
+            ways[n % THREADS]
+                .send(Some((n, 0, script)))
+                .expect("it listens");
+        }
+        std::thread::scope(|scope| {
+            for (thread, inbox) in inboxes.into_iter().enumerate() {
+                let next = ways[(thread + 1) % THREADS].clone();
+                let (done, handle) = (done.clone(), runtime.handle().clone());
+                scope.spawn(move || {
+                    let _entered = handle.enter();
+                    let mut cx = Context::from_waker(Waker::noop());
+                    while let Ok(Some((n, polled, mut script))) = inbox.recv() {
+                        match script.as_mut().poll(&mut cx) {
+                            Poll::Ready(answer) => {
+                                let _ = done.send((n, polled, Some(answer)));
+                            }
+                            Poll::Pending if polled == polls => {
+                                drop(script);
+                                let _ = done.send((n, polled, None));
+                            }
+                            Poll::Pending => {
+                                let _ = next.send(Some((n, polled + 1, script)));
+                            }
+                        }
+                    }
+                });
+            }
+            let mut ended: Vec<_> = answers.iter().take(total).collect();
+            ways.iter()
+                .for_each(|way| way.send(None).expect("it listens"));
+            ended.sort_by_key(|(n, ..)| *n);
+            let moved = ended.iter().map(|(_, polled, _)| polled).sum();
+            let answers = ended.into_iter().filter_map(|(.., answer)| {
+                let packed = answer?.expect("it has an answer");
+                Some(packed.unpack().expect("a number"))
+            });
+            (answers.collect(), moved)
+        })
+    }
+
+    #[test]
+    fn scripts_go_on_on_other_threads() {
+        let scripts = (0..100).map(script).collect();
+        let (answers, moved) = passed_around(scripts, usize::MAX);
+        assert_eq!(answers, (0..100).map(expected).collect::<Vec<_>>());
+        assert!(moved >= 6_000, "{moved}");
+    }
+
+    #[test]
+    fn scripts_end_on_other_threads() {
+        // each is dropped somewhere in the middle, wherever it is by then
+        for polls in [1, 2, 17, 18, 19] {
+            let scripts = (0..40).map(script).collect();
+            let (answers, moved) = passed_around(scripts, polls);
+            assert_eq!((answers, moved), (Vec::new(), 40 * polls));
+        }
     }
 }

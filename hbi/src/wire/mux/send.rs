@@ -573,8 +573,10 @@ impl<P, U> Connection<P, U> {
             if id.is_hosted() {
                 // the number is the peer's again as soon as both sides have ended
                 for receiving in channels.receiving.iter_mut().skip(1) {
-                    receiving.state =
-                        super::channel::ReceiveState::Failed(Box::new(failure.clone()));
+                    if matches!(receiving.state, ReceiveState::Dropped) {
+                        continue;
+                    }
+                    receiving.state = ReceiveState::Failed(Box::new(failure.clone()));
                     receiving.queue.clear();
                     wakers.extend(receiving.waker.take());
                 }

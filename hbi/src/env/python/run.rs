@@ -1,0 +1,591 @@
+//! Running the steps of a script, within its bounds.
+
+use std::sync::Arc;
+
+use super::{
+    builtin,
+    compile::{Code, Step},
+    operate::{self, copy, fail, holds, kind_of, weight},
+};
+use crate::{
+    Failure, Kind, Place,
+    env::{Artifacts, Bounds, Outcome},
+    script::python::Operator,
+    value::{Packed, Value},
+};
+
+/// Steps between chances for others to run.
+const STEPS_PER_TURN: u64 = 4096;
+
+/// What a call of a name means that nothing stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unknown {
+    /// An error.
+    Refuse,
+    /// A constructor that the host does not expose: the list of its arguments, which reads as a
+    /// struct.
+    Construct,
+}
+
+/// Hears what a script prints.
+pub(crate) type Print = Box<dyn Fn(&str) + Send + Sync>;
+
+impl Code {
+    /// Runs the script to its value: that of its last statement, and nothing for an assignment. Where
+    /// that is a call, it goes to `last`, if there is one.
+    ///
+    /// # Errors
+    /// Those of its calls, its own, and the bound it hit, by name.
+    pub(crate) async fn run(
+        self: Arc<Self>,
+        artifacts: Arc<dyn Artifacts>,
+        last: Option<Arc<dyn Artifacts>>,
+        bounds: Bounds,
+        unknown: Unknown,
+        print: Print,
+    ) -> Result<Packed, Failure> {
+        let wall_clock = bounds.wall_clock;
+        let mut run = Run {
+            artifacts,
+            last,
+            bounds,
+            unknown,
+            print,
+            stack: Vec::new(),
+            loops: Vec::new(),
+            operations: 0,
+            calls: 0,
+            memory: 0,
+            result: Value::Nil,
+        };
+        let running = async {
+            run.steps(&self).await?;
+            let result = std::mem::replace(&mut run.result, Value::Nil);
+            Ok(result.pack()?)
+        };
+        // a script without calls, or whose calls are ready, never looks at the clock
+        tokio::pin!(running);
+        if let std::task::Poll::Ready(done) = futures_util::poll!(&mut running) {
+            return done;
+        }
+        match tokio::time::timeout(wall_clock, running).await {
+            Ok(done) => done,
+            Err(_) => Err(limit(
+                "wall_clock",
+                format_args!("{wall_clock:?}"),
+                "Bounds::wall_clock",
+            )),
+        }
+    }
+}
+
+fn limit(name: &str, value: impl std::fmt::Display, raise: &str) -> Failure {
+    Failure::limit(
+        name,
+        value,
+        &format!("do less, or raise `{raise}` at the host"),
+    )
+}
+
+/// A script while it runs.
+struct Run {
+    artifacts: Arc<dyn Artifacts>,
+    /// What the call goes to that makes the script's value.
+    last: Option<Arc<dyn Artifacts>>,
+    bounds: Bounds,
+    unknown: Unknown,
+    print: Print,
+    stack: Vec<Value>,
+    loops: Vec<Each>,
+    operations: u64,
+    calls: u64,
+    memory: usize,
+    result: Value,
+}
+
+/// A value that a name of the script holds: nested no deeper than what travels, and copied at the
+/// price of its length.
+fn closed(value: Value) -> Result<Value, Failure> {
+    Ok(match value {
+        Value::List(_) | Value::Map(_) => Value::Packed(value.pack()?),
+        plain => plain,
+    })
+}
+
+/// A loop while it runs.
+struct Each {
+    name: Box<str>,
+    rest: std::vec::IntoIter<Value>,
+    current: Value,
+}
+
+impl Run {
+    async fn steps(&mut self, code: &Code) -> Result<(), Failure> {
+        let mut at = 0;
+        while let Some((step, place)) = code.steps.get(at) {
+            at += 1;
+            if code.last_call.is_some() && at + 1 == code.steps.len() {
+                // the call that makes the script's value: nothing but that comes behind it
+                if let Some(last) = self.last.take() {
+                    self.artifacts = last;
+                }
+            }
+            self.spend(1)?;
+            if self.operations.is_multiple_of(STEPS_PER_TURN) {
+                tokio::task::yield_now().await;
+            }
+            match step {
+                Step::Call {
+                    path,
+                    count,
+                    spread,
+                } => {
+                    let called = self.call(path, *count, *spread);
+                    self.answer(called, *place).await?;
+                }
+                Step::Method {
+                    name,
+                    count,
+                    spread,
+                } => {
+                    let called = self.method(name, *count, *spread);
+                    self.answer(called, *place).await?;
+                }
+                Step::Return => return Ok(()),
+                step => {
+                    let next = self.step(step, at);
+                    at = next.map_err(|failure| failure.in_script(*place))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn spend(&mut self, operations: u64) -> Result<(), Failure> {
+        self.operations += operations;
+        if self.operations > self.bounds.operations {
+            return Err(limit(
+                "operations",
+                self.bounds.operations,
+                "Bounds::operations",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Puts a new value on the stack, counted.
+    fn push(&mut self, value: Value) -> Result<(), Failure> {
+        let bytes = match &value {
+            Value::Text(text) => {
+                if text.len() > self.bounds.string {
+                    let most = self.bounds.string;
+                    return Err(limit(
+                        "string",
+                        format_args!("{most} bytes"),
+                        "Bounds::string",
+                    ));
+                }
+                text.len()
+            }
+            Value::Bytes(bytes) => bytes.len(),
+            Value::List(items) => {
+                if items.len() > self.bounds.array {
+                    let most = self.bounds.array;
+                    return Err(limit(
+                        "array",
+                        format_args!("{most} elements"),
+                        "Bounds::array",
+                    ));
+                }
+                items.len() * size_of::<Value>()
+            }
+            Value::Map(entries) => {
+                if entries.len() > self.bounds.map {
+                    let most = self.bounds.map;
+                    return Err(limit("map", format_args!("{most} entries"), "Bounds::map"));
+                }
+                entries.len() * 2 * size_of::<Value>()
+            }
+            Value::Packed(packed) => packed.bytes().len(),
+            _ => 0,
+        };
+        self.charge(bytes)?;
+        // larger values cost more to make
+        self.spend(bytes as u64 / 256)?;
+        self.stack.push(value);
+        Ok(())
+    }
+
+    fn charge(&mut self, bytes: usize) -> Result<(), Failure> {
+        self.memory = self.memory.saturating_add(bytes);
+        if self.memory > self.bounds.memory {
+            let most = self.bounds.memory;
+            return Err(limit(
+                "memory",
+                format_args!("{most} bytes"),
+                "Bounds::memory",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The topmost value, as it is.
+    fn pop(&mut self) -> Value {
+        // the compiler leaves a value for each step that takes one
+        self.stack.pop().unwrap_or(Value::Nil)
+    }
+
+    /// The topmost value, to be looked into.
+    fn look(&mut self) -> Result<Value, Failure> {
+        match self.pop() {
+            Value::Packed(packed) => {
+                // taken apart it is several times as large
+                self.charge(packed.bytes().len().saturating_mul(8))?;
+                Ok(Value::unpack(packed)?)
+            }
+            value => Ok(value),
+        }
+    }
+
+    fn step(&mut self, step: &Step, at: usize) -> Result<usize, Failure> {
+        match step {
+            Step::Nil => self.stack.push(Value::Nil),
+            Step::Bool(b) => self.stack.push(Value::Bool(*b)),
+            Step::Int(n) => self.stack.push(Value::Int(*n)),
+            Step::Float(x) => self.stack.push(Value::Float(*x)),
+            Step::Text(text) => self.push(Value::Text(text.to_string()))?,
+            Step::Bytes(bytes) => self.push(Value::Bytes(bytes.to_vec()))?,
+            Step::Name(name) => {
+                let value = self.name(name)?;
+                self.push(value)?;
+            }
+            Step::Field(name) => {
+                let value = match self.look()? {
+                    of @ Value::Map(_) => operate::element(of, &Value::Text(name.to_string()))?,
+                    other => {
+                        let of = kind_of(&other);
+                        return Err(fail(format!("{of} has no field `{name}`")));
+                    }
+                };
+                self.push(value)?;
+            }
+            Step::List(count) => {
+                let items = self.stack.split_off(self.stack.len() - count);
+                self.push(Value::List(items))?;
+            }
+            Step::Map(count) => self.map(*count)?,
+            Step::Element => {
+                let key = self.look()?;
+                let of = self.look()?;
+                let value = operate::element(of, &key)?;
+                self.push(value)?;
+            }
+            Step::Slice { from, to } => {
+                let to = if *to { Some(self.look()?) } else { None };
+                let from = if *from { Some(self.look()?) } else { None };
+                let of = self.look()?;
+                let value = operate::slice(of, from, to)?;
+                self.push(value)?;
+            }
+            Step::Minus | Step::Plus => {
+                let value = self.look()?;
+                self.stack
+                    .push(operate::sign(value, matches!(step, Step::Minus))?);
+            }
+            Step::Not => {
+                let value = self.look()?;
+                self.stack.push(Value::Bool(!holds(&value)));
+            }
+            Step::Operate(operator) => {
+                let right = self.look()?;
+                let left = self.look()?;
+                let value = self.operate(*operator, left, right)?;
+                self.push(value)?;
+            }
+            Step::Compare(operators) => {
+                let mut operands = Vec::with_capacity(operators.len() + 1);
+                for _ in 0..=operators.len() {
+                    operands.push(self.look()?);
+                }
+                let mut right = self.drop_last(&mut operands);
+                let mut all = true;
+                for operator in operators {
+                    let left = right;
+                    right = self.drop_last(&mut operands);
+                    all = all && holds(&operate::operate(*operator, left, copy(&right)?)?);
+                }
+                self.stack.push(Value::Bool(all));
+            }
+            Step::Join(count) => {
+                let mut text = String::new();
+                let parts = self.stack.split_off(self.stack.len() - count);
+                for part in parts {
+                    self.stack.push(part);
+                    operate::shown(&operate::open(self.look()?)?, &mut text);
+                }
+                self.push(Value::Text(text))?;
+            }
+            Step::Jump(to) => return Ok(*to),
+            Step::JumpUnless(to) => {
+                if !holds(&self.look()?) {
+                    return Ok(*to);
+                }
+            }
+            Step::JumpKeeping(when, to) => {
+                let value = self.look()?;
+                if holds(&value) == *when {
+                    self.stack.push(value);
+                    return Ok(*to);
+                }
+            }
+            Step::Copy => {
+                let value = self.look()?;
+                self.charge(weight(&value))?;
+                let copied = copy(&value)?;
+                self.stack.push(value);
+                self.push(copied)?;
+            }
+            Step::Store(name) => {
+                let value = self.pop();
+                self.store(name, value)?;
+            }
+            Step::StoreElement(name, count) => self.store_element(name, *count)?,
+            Step::Spill(count) => {
+                let items = match self.look()? {
+                    Value::List(items) => items,
+                    other => {
+                        let text = format!("{} is no list of {count} values", kind_of(&other));
+                        return Err(fail(text));
+                    }
+                };
+                if items.len() != *count {
+                    let text = format!("{} values for {count} names", items.len());
+                    return Err(fail(text));
+                }
+                self.stack.extend(items.into_iter().rev());
+            }
+            Step::Result => self.result = self.pop(),
+            Step::NoResult => self.result = Value::Nil,
+            Step::Begin(name) => {
+                let items = match self.look()? {
+                    Value::List(items) => items,
+                    Value::Map(entries) => entries.into_iter().map(|(key, _)| key).collect(),
+                    other => {
+                        let text = format!("{} has no elements to go through", kind_of(&other));
+                        return Err(fail(text));
+                    }
+                };
+                self.loops.push(Each {
+                    name: name.clone(),
+                    rest: items.into_iter(),
+                    current: Value::Nil,
+                });
+            }
+            Step::Next(out) => {
+                let next = self.loops.last_mut().and_then(|each| each.rest.next());
+                match (self.loops.last_mut(), next) {
+                    (Some(each), Some(next)) => each.current = closed(next)?,
+                    _ => return Ok(*out),
+                }
+            }
+            Step::End => drop(self.loops.pop()),
+            Step::Call { .. } | Step::Method { .. } | Step::Return => {}
+        }
+        Ok(at)
+    }
+
+    fn drop_last(&self, values: &mut Vec<Value>) -> Value {
+        values.pop().unwrap_or(Value::Nil)
+    }
+
+    fn operate(&mut self, operator: Operator, left: Value, right: Value) -> Result<Value, Failure> {
+        let size = operate::size_of_result(operator, &left, &right);
+        let text = matches!(left, Value::Text(_)) || matches!(right, Value::Text(_));
+        let (most, name, unit, raise) = if text {
+            (self.bounds.string, "string", "bytes", "Bounds::string")
+        } else {
+            (self.bounds.array, "array", "elements", "Bounds::array")
+        };
+        if size > most {
+            return Err(limit(name, format_args!("{most} {unit}"), raise));
+        }
+        // elements are copied, and looked at, with all that is in them
+        match (&left, &right) {
+            (Value::List(_), Value::Int(n)) | (Value::Int(n), Value::List(_)) => {
+                let once = weight(&left).max(weight(&right));
+                self.charge(once.saturating_mul(usize::try_from(*n).unwrap_or(0)))?;
+            }
+            _ => self.spend(operate::effort(operator, &left, &right))?,
+        }
+        operate::operate(operator, left, right)
+    }
+
+    fn map(&mut self, count: usize) -> Result<(), Failure> {
+        let mut flat = self
+            .stack
+            .split_off(self.stack.len() - 2 * count)
+            .into_iter();
+        let mut entries: Vec<(Value, Value)> = Vec::with_capacity(count);
+        while let (Some(key), Some(value)) = (flat.next(), flat.next()) {
+            if matches!(key, Value::List(_) | Value::Map(_) | Value::Packed(_)) {
+                return Err(fail(format!("{} cannot be a key", kind_of(&key))));
+            }
+            self.spend(entries.len() as u64 / 16)?;
+            // the last of equal keys counts
+            match entries.iter_mut().find(|(other, _)| *other == key) {
+                Some(entry) => entry.1 = value,
+                None => entries.push((key, value)),
+            }
+        }
+        self.push(Value::Map(entries))
+    }
+
+    /// What a name holds.
+    fn name(&self, name: &str) -> Result<Value, Failure> {
+        if let Some(each) = self.loops.iter().rev().find(|each| *each.name == *name) {
+            return copy(&each.current);
+        }
+        match self.artifacts.get(name) {
+            Some(packed) => Ok(Value::Packed(packed)),
+            None => Err(self.missing(name)),
+        }
+    }
+
+    fn missing(&self, name: &str) -> Failure {
+        let similar = self.artifacts.resembling(name);
+        let hint = if similar.is_empty() {
+            "nothing of that kind is exposed".to_owned()
+        } else {
+            format!("exposed there: {}", similar.join(", "))
+        };
+        Failure::new(
+            Kind::Unknown,
+            format!("`{name}` is not exposed by the peer; {hint}"),
+        )
+    }
+
+    fn store(&mut self, name: &str, value: Value) -> Result<(), Failure> {
+        if let Some(each) = self.loops.iter_mut().rev().find(|each| *each.name == *name) {
+            each.current = closed(value)?;
+            return Ok(());
+        }
+        self.artifacts.set(name, value.pack()?)
+    }
+
+    fn store_element(&mut self, name: &str, count: usize) -> Result<(), Failure> {
+        let mut keys = Vec::with_capacity(count);
+        for _ in 0..count {
+            keys.push(self.look()?);
+        }
+        let value = self.pop();
+        let found = self.name(name)?;
+        self.push(found)?;
+        let mut whole = self.look()?;
+        let mut part = &mut whole;
+        while let Some(key) = keys.pop() {
+            part = operate::element_mut(part, key, keys.is_empty())?;
+        }
+        *part = value;
+        // checked as a whole
+        self.push(whole)?;
+        let whole = self.pop();
+        self.store(name, whole)
+    }
+
+    /// The topmost values as arguments.
+    fn arguments(&mut self, count: usize, spread: bool) -> Result<Vec<Value>, Failure> {
+        let last = if spread { Some(self.look()?) } else { None };
+        let count = count - usize::from(spread);
+        let mut arguments = self.stack.split_off(self.stack.len() - count);
+        match last {
+            Some(Value::List(items)) => arguments.extend(items),
+            Some(other) => {
+                let text = format!("{} is no list of arguments", kind_of(&other));
+                return Err(fail(text));
+            }
+            None => {}
+        }
+        self.calls += 1;
+        if self.calls > self.bounds.calls {
+            return Err(limit("calls", self.bounds.calls, "Bounds::calls"));
+        }
+        Ok(arguments)
+    }
+
+    fn call(&mut self, path: &[Box<str>], count: usize, spread: bool) -> Result<Called, Failure> {
+        let mut arguments = self.arguments(count, spread)?;
+        let name = path.join("::");
+        if self.artifacts.has_function(&name) {
+            return Ok(Called::Outcome(
+                self.artifacts.call(&name, packed(arguments)?),
+            ));
+        }
+        if let [fields @ .., method] = path {
+            if let [first, fields @ ..] = fields {
+                // a method of what a name holds
+                if let Ok(value) = self.name(first) {
+                    self.stack.push(value);
+                    for field in fields {
+                        self.step(&Step::Field(field.clone()), 0)?;
+                    }
+                    let object = self.pop().pack()?;
+                    let arguments = packed(arguments)?;
+                    return Ok(Called::Outcome(
+                        self.artifacts.call_method(object, method, arguments),
+                    ));
+                }
+            } else {
+                let mut looked = Vec::with_capacity(arguments.len());
+                for argument in arguments {
+                    self.stack.push(argument);
+                    looked.push(operate::open(self.look()?)?);
+                }
+                let called = builtin::call(method, &mut looked, self.bounds.array, &*self.print);
+                if let Some(value) = called {
+                    return value.map(Called::Value);
+                }
+                arguments = looked;
+            }
+        }
+        match self.unknown {
+            Unknown::Refuse => Err(self.missing(&name)),
+            Unknown::Construct => Ok(Called::Value(Value::List(arguments))),
+        }
+    }
+
+    fn method(&mut self, name: &str, count: usize, spread: bool) -> Result<Called, Failure> {
+        let arguments = packed(self.arguments(count, spread)?)?;
+        let object = self.pop().pack()?;
+        Ok(Called::Outcome(
+            self.artifacts.call_method(object, name, arguments),
+        ))
+    }
+
+    /// Waits for what a call answers, and puts it on the stack.
+    async fn answer(
+        &mut self,
+        called: Result<Called, Failure>,
+        place: Place,
+    ) -> Result<(), Failure> {
+        let answer = match called {
+            Ok(Called::Value(value)) => Ok(value),
+            Ok(Called::Outcome(Outcome::Ready(answer))) => answer.map(Value::Packed),
+            Ok(Called::Outcome(Outcome::Waiting(future))) => future.await.map(Value::Packed),
+            Err(failure) => Err(failure),
+        };
+        answer
+            .and_then(|value| self.push(value))
+            .map_err(|failure| failure.in_script(place))
+    }
+}
+
+/// How far a call came.
+enum Called {
+    Value(Value),
+    Outcome(Outcome),
+}
+
+fn packed(arguments: Vec<Value>) -> Result<Vec<Packed>, Failure> {
+    let packed: Result<Vec<_>, _> = arguments.into_iter().map(Value::pack).collect();
+    Ok(packed?)
+}

@@ -1,0 +1,276 @@
+//! Scripts of the text wire in an environment: what they may take off the wire, and what they answer.
+
+use std::sync::Arc;
+
+use super::{
+    Artifacts, Environment, Outcome, Shape,
+    environment::{Artifact, Target},
+    python::{Code, Print, Unknown},
+    within::Within,
+};
+use crate::{
+    Failure, Kind,
+    endpoint::{BoxFuture, Encoding, Holds, Hosted, Link, Prepared, Written},
+    script::python,
+    value::{Dialect, MAX_DEPTH, Packed},
+};
+
+/// A script that lands, and answers the value of its last call.
+struct Script {
+    env: Arc<Environment>,
+    code: Arc<Code>,
+    answer: Answer,
+}
+
+/// What a script answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// Nothing.
+    Nothing,
+    /// Its value, whatever it is.
+    Value,
+    /// What its last call answers, which may be nothing.
+    OfCall,
+}
+
+/// Reads a script.
+pub(super) fn read(env: &Arc<Environment>, source: &str) -> Result<Written, Failure> {
+    let code = Code::new(source, &env.bounds)?;
+    let mut holds = Holds::Nothing;
+    let mut calls_something = false;
+    for (name, _) in code.calls() {
+        let callee = callee(env, name);
+        calls_something |= callee != Callee::Other;
+        holds = match (callee, holds) {
+            (Callee::Converses, _) | (_, Holds::Conversation) => Holds::Conversation,
+            (Callee::TakesData, Holds::Data(times)) => Holds::Data(times + 1),
+            (Callee::TakesData, Holds::Nothing) => Holds::Data(1),
+            (_, holds) => holds,
+        };
+    }
+    let answer = match code.last_call() {
+        Some(name) if callee(env, name) != Callee::Other => Answer::OfCall,
+        Some(_) => Answer::Nothing,
+        None if code.ends_in_value() && calls_something => Answer::Value,
+        None => Answer::Nothing,
+    };
+    let prepared = Arc::new(Script {
+        env: Arc::clone(env),
+        code: Arc::new(code),
+        answer,
+    });
+    Ok(Written { prepared, holds })
+}
+
+/// What a name that is called stands for, as far as the wire has to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Callee {
+    /// A method or a function.
+    Plain,
+    /// One whose last argument is data.
+    TakesData,
+    /// One that takes the conversation.
+    Converses,
+    /// A constructor, what is always there, or nothing.
+    Other,
+}
+
+fn callee(env: &Environment, name: &str) -> Callee {
+    if let Some(Artifact::Constructor(..)) = env.artifacts.get(name) {
+        return Callee::Other;
+    }
+    let target = env.resolve(name).or_else(|| {
+        // a method of an exposed object
+        let (object, method) = name.split_once("::")?;
+        let Some(Artifact::Object(object)) = env.artifacts.get(object) else {
+            return None;
+        };
+        let place = object.service.table().find(method)?;
+        Some(Target::Method(Arc::clone(&object.service), place))
+    });
+    match target {
+        None => Callee::Other,
+        Some(Target::Describe) => Callee::Plain,
+        Some(target) if target.takes_data() => Callee::TakesData,
+        Some(Target::Function(..)) => Callee::Plain,
+        Some(Target::Method(service, place)) => match service.table().methods[place].shape {
+            Shape::Converse => Callee::Converses,
+            _ => Callee::Plain,
+        },
+    }
+}
+
+impl Target {
+    /// Whether the last argument is data.
+    pub(super) fn takes_data(&self) -> bool {
+        match self {
+            Target::Describe => false,
+            Target::Function(_, exposed) => exposed.takes_data(),
+            Target::Method(service, place) => {
+                let last = service.table().methods[*place].params.last();
+                last.is_some_and(|param| param.ty.rsplit("::").next() == Some("Data"))
+            }
+        }
+    }
+}
+
+fn dialect(link: &Arc<dyn Link>) -> Dialect {
+    match link.info().encoding {
+        Encoding::Literal(dialect) => dialect,
+        Encoding::Bound => Dialect::default(),
+    }
+}
+
+fn print(env: &Arc<Environment>) -> Print {
+    let env = Arc::clone(env);
+    Box::new(move |line| env.print(line))
+}
+
+impl Prepared for Script {
+    /// An empty literal stands for no answer.
+    fn land(
+        self: Arc<Self>,
+        _arguments: Packed,
+        hosted: Arc<Hosted>,
+    ) -> BoxFuture<Result<Packed, Failure>> {
+        let dialect = dialect(hosted.link());
+        let within = |literal| -> Arc<dyn Artifacts> {
+            Arc::new(Within {
+                env: Arc::clone(&self.env),
+                hosted: Arc::clone(&hosted),
+                text: true,
+                literal,
+            })
+        };
+        let last = (self.answer == Answer::OfCall).then(|| within(Some(dialect)));
+        let (artifacts, bounds, print) = (within(None), self.env.bounds.clone(), print(&self.env));
+        let (code, answer) = (Arc::clone(&self.code), self.answer);
+        Box::pin(async move {
+            let run = code.run(artifacts, last, bounds, Unknown::Refuse, print);
+            match run.await {
+                Ok(_) if answer == Answer::Nothing => Packed::written(""),
+                Ok(value) => Ok(value),
+                // the method's own error, which the peer reads as a value
+                Err(Failure {
+                    literal: Some(text),
+                    ..
+                }) => Packed::written(&text),
+                Err(failure) => Err(failure),
+            }
+        })
+    }
+}
+
+/// A script of which only the value is wanted.
+enum Wanted {
+    Code(Arc<Environment>, Arc<Code>, usize),
+    Value(bytes::Bytes),
+}
+
+/// Reads a script of which only the value is wanted.
+pub(super) fn read_value(
+    env: &Arc<Environment>,
+    source: &str,
+) -> Result<Arc<dyn Prepared>, Failure> {
+    if !source.contains('(') {
+        let (bytes, _) = python::read_value(source)?.into_parts();
+        return Ok(Arc::new(Wanted::Value(bytes)));
+    }
+    let bounds = bounds(env, source.len());
+    let code = Code::new(source, &bounds)?;
+    let called = code.calls().iter();
+    if called.clone().all(|(name, _)| env.resolve(name).is_none())
+        && let Ok(value) = python::read_value(source)
+    {
+        return Ok(Arc::new(Wanted::Value(value.into_parts().0)));
+    }
+    let env = Arc::clone(env);
+    Ok(Arc::new(Wanted::Code(env, Arc::new(code), source.len())))
+}
+
+/// The bounds of a value that was written down: what its length allows.
+fn bounds(env: &Environment, len: usize) -> super::Bounds {
+    let mut bounds = env.bounds.clone();
+    bounds.source = usize::MAX;
+    bounds.expression_depth = MAX_DEPTH;
+    for bound in [&mut bounds.string, &mut bounds.array, &mut bounds.map] {
+        *bound = (*bound).max(len);
+    }
+    bounds.memory = bounds.memory.max(len.saturating_mul(128));
+    bounds.operations = bounds.operations.max(8 * len as u64);
+    bounds.calls = bounds.calls.max(len as u64);
+    bounds
+}
+
+impl Prepared for Wanted {
+    fn land(
+        self: Arc<Self>,
+        _arguments: Packed,
+        hosted: Arc<Hosted>,
+    ) -> BoxFuture<Result<Packed, Failure>> {
+        let (env, code, len) = match &*self {
+            Wanted::Value(bytes) => {
+                let packed = Packed::from_parts(bytes.clone(), Default::default());
+                return Box::pin(std::future::ready(Ok(packed)));
+            }
+            Wanted::Code(env, code, len) => (env, Arc::clone(code), *len),
+        };
+        let artifacts = Arc::new(Within {
+            env: Arc::clone(env),
+            hosted,
+            text: true,
+            literal: None,
+        });
+        let (bounds, print) = (bounds(env, len), print(env));
+        Box::pin(async move {
+            let run = code.run(artifacts, None, bounds, Unknown::Construct, print);
+            run.await
+        })
+    }
+}
+
+/// What a call of something that takes data is to be given in place of its length: the data that
+/// stands behind the script.
+pub(super) fn data_behind(hosted: &Hosted, length: Packed) -> Result<Packed, Failure> {
+    use crate::endpoint::{Carried, DATA_BEHIND, Inlet, Messages};
+    let bytes: u64 = length.unpack().map_err(|_| {
+        Failure::new(
+            Kind::Arguments,
+            "the last argument is the number of bytes that follow as raw data",
+        )
+    })?;
+    let (link, co) = (hosted.link(), hosted.number());
+    link.expect_data(co, DATA_BEHIND, bytes);
+    let inlet = Inlet::new(Arc::clone(link), co, DATA_BEHIND);
+    let stream = Carried::Stream(Messages::Arrived(inlet), Some(bytes));
+    Ok(Packed::of_handle(Box::new(stream)))
+}
+
+impl Within {
+    /// The arguments of a call on the text wire: where the last is data, its length stands for it.
+    pub(super) fn on_text(
+        &self,
+        target: &Target,
+        mut arguments: Vec<Packed>,
+    ) -> Result<Vec<Packed>, Failure> {
+        if self.text
+            && target.takes_data()
+            && let Some(length) = arguments.pop_if(|last| last.handles().is_empty())
+        {
+            arguments.push(data_behind(&self.hosted, length)?);
+        }
+        Ok(arguments)
+    }
+
+    /// Calls on the text wire what a name stands for.
+    pub(super) fn call_target(&self, target: &Target, arguments: Vec<Packed>) -> Outcome {
+        match self.on_text(target, arguments) {
+            Ok(arguments) => {
+                let arguments = Packed::array(arguments);
+                self.env
+                    .call_target(target, arguments, &self.hosted, self.literal)
+            }
+            Err(failure) => Outcome::Ready(Err(failure)),
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The two wires that a connection may speak, as the ends of a connection see them.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::BytesMut;
+use tokio::io::AsyncReadExt;
+
+use super::{Options, identity::Identity};
+use crate::{
+    Kind, Result,
+    connection::{Driver, MuxLink, TextDriver, TextLink},
+    endpoint::{Encoding, Link, LinkInfo},
+    env::{EnvLanding, Environment, Hooks},
+    transport::Stream,
+};
+
+/// A link of either wire.
+#[derive(Clone)]
+pub(super) enum Wire {
+    Mux(Arc<MuxLink>),
+    Text(Arc<TextLink>),
+}
+
+impl Wire {
+    pub(super) fn link(&self) -> Arc<dyn Link> {
+        match self {
+            Wire::Mux(link) => Arc::clone(link) as Arc<dyn Link>,
+            Wire::Text(link) => Arc::clone(link) as Arc<dyn Link>,
+        }
+    }
+
+    /// Ready once both sides know each other. Peers of the text wire never introduce themselves.
+    pub(super) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        match self {
+            Wire::Mux(link) => link.poll_ready(cx),
+            Wire::Text(link) => link.poll_ready(cx),
+        }
+    }
+
+    pub(super) fn conversations(&self) -> (usize, usize) {
+        match self {
+            Wire::Mux(link) => link.conversations(),
+            Wire::Text(link) => link.conversations(),
+        }
+    }
+
+    /// How many objects of this side the peer holds; the text wire carries none.
+    pub(super) fn objects(&self) -> usize {
+        match self {
+            Wire::Mux(link) => link.objects(),
+            Wire::Text(_) => 0,
+        }
+    }
+
+    pub(super) fn ended_well(&self) -> bool {
+        match self {
+            Wire::Mux(link) => link.ended_well(),
+            Wire::Text(link) => link.ended_well(),
+        }
+    }
+}
+
+/// A connection whose driver does not run yet.
+pub(super) struct Started {
+    pub(super) wire: Wire,
+    pub(super) driver: Starter,
+}
+
+/// Bytes that are read of a peer before its environment is there.
+const EARLY: usize = 64 << 10;
+
+/// What is needed to run the driver.
+pub(super) struct Starter {
+    wire: Wire,
+    stream: Stream,
+    /// What was read of the peer so far.
+    input: BytesMut,
+    /// The largest packet of a text wire, and how long it may take.
+    packet: (usize, Duration),
+}
+
+/// What the two sides show of themselves.
+#[derive(Default)]
+pub(super) struct Introduction<'a> {
+    /// By what this side is known; the text wire carries none.
+    pub(super) token: &'a [u8],
+    /// Who the peer is.
+    pub(super) identity: Option<Identity>,
+    /// What was read of the peer so far.
+    pub(super) input: BytesMut,
+}
+
+/// Makes the two ends of a connection over a stream.
+pub(super) fn start(
+    options: &Options,
+    stream: Stream,
+    text: bool,
+    introduction: Introduction<'_>,
+) -> Started {
+    let (peer_address, local_address) = stream.addresses();
+    let info = LinkInfo {
+        peer_address,
+        local_address,
+        encoding: match text {
+            false => Encoding::Bound,
+            true => Encoding::Literal(options.dialect),
+        },
+        deadline: options.deadline,
+        trace: options.trace,
+        identity: introduction.identity,
+    };
+    let settings = &options.settings;
+    let wire = match text {
+        false => Wire::Mux(Arc::new(MuxLink::new(
+            info,
+            settings.clone(),
+            introduction.token,
+        ))),
+        true => {
+            let limit = settings.conversations as usize;
+            Wire::Text(Arc::new(TextLink::new(info, options.dialect, limit)))
+        }
+    };
+    Started {
+        driver: Starter {
+            wire: wire.clone(),
+            stream,
+            input: introduction.input,
+            packet: (settings.message as usize, settings.idle_timeout),
+        },
+        wire,
+    }
+}
+
+impl Starter {
+    /// Runs the driver in a task of its own.
+    pub(super) fn spawn(self, env: Arc<Environment>, hooks: Hooks) {
+        tokio::spawn(self.run(env, hooks));
+    }
+
+    /// Runs the driver.
+    pub(super) async fn run(self, env: Arc<Environment>, hooks: Hooks) {
+        let landing = Box::new(EnvLanding::new(env, hooks, &self.wire.link()));
+        match self.wire {
+            Wire::Mux(link) => {
+                let driver = Driver::new(link, self.stream, landing);
+                driver.with_input(self.input).run().await;
+            }
+            Wire::Text(link) => {
+                let (most, patience) = self.packet;
+                TextDriver::new(link, self.stream, landing, most, patience)
+                    .run()
+                    .await;
+            }
+        }
+    }
+
+    /// Waits until the peer has hung up, and keeps what it sends meanwhile, up to a bound.
+    pub(super) async fn gone(&mut self) {
+        // what peers of the text wire sent before they hung up lands all the same
+        if let Wire::Mux(_) = self.wire {
+            while self.input.len() < EARLY {
+                match self.stream.read_buf(&mut self.input).await {
+                    Ok(0) | Err(_) => return,
+                    Ok(_) => {}
+                }
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Tells the peer why it is refused, and hangs up.
+    pub(super) async fn refuse(self, kind: Kind, reason: &str) {
+        match self.wire {
+            Wire::Mux(link) => Driver::<Stream>::refuse(link, self.stream, kind, reason).await,
+            Wire::Text(link) => TextDriver::refuse(link, self.stream, kind, reason).await,
+        }
+    }
+}

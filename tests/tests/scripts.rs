@@ -1,0 +1,239 @@
+//! How scripts share the thread and the room they are given.
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::{FutureExt, poll};
+use hbi::{HostingEnv, PostingEnd, env::Bounds, testing};
+use tokio::sync::{Semaphore, mpsc};
+
+fn bounds(set: impl FnOnce(&mut Bounds)) -> Bounds {
+    let mut bounds = Bounds::default();
+    set(&mut bounds);
+    bounds
+}
+
+#[tokio::test]
+async fn scripts_beyond_the_cap_queue_in_order() {
+    let (started, mut starts) = mpsc::unbounded_channel();
+    let gate = Arc::new(Semaphore::new(0));
+    let opened = Arc::clone(&gate);
+    let env = HostingEnv::new()
+        .bounds(bounds(|bounds| bounds.fibers = 2))
+        .function("double", |n: i64| n * 2)
+        .async_function("wait", move |n: i64| {
+            let (started, gate) = (started.clone(), Arc::clone(&gate));
+            async move {
+                started.send(n).expect("the test listens");
+                gate.acquire().await.expect("never closed").forget();
+                n
+            }
+        });
+    let pair = testing::pair(env, HostingEnv::new()).await.unwrap();
+    let peer = &pair.client;
+    let scripts: Vec<_> = (0..6_i64)
+        .map(|n| {
+            peer.script::<i64>("if true { wait(n) }")
+                .bind("n", n)
+                .send()
+        })
+        .collect();
+    for n in 0..2 {
+        assert_eq!(starts.recv().await, Some(n));
+    }
+    // what needs no interpreter queues for nothing
+    let four: i64 = peer.script("double(n)").bind("n", 2).await.unwrap();
+    assert_eq!(four, 4);
+    for next in 2..6 {
+        assert!(starts.try_recv().is_err());
+        opened.add_permits(1);
+        assert_eq!(starts.recv().await, Some(next));
+    }
+    opened.add_permits(2);
+    for (n, script) in scripts.into_iter().enumerate() {
+        assert_eq!(script.await.unwrap(), n as i64);
+    }
+}
+
+#[tokio::test]
+async fn a_script_given_up_in_the_queue_leaves_its_place() {
+    let env = HostingEnv::new()
+        .bounds(bounds(|bounds| bounds.fibers = 1))
+        .async_function("never", std::future::pending::<()>);
+    let pair = testing::pair(env, HostingEnv::new()).await.unwrap();
+    let script = |text: &'static str| pair.client.script::<i64>(text).send();
+    let first = script("if true { never() } 1");
+    let second = script("if true { never() } 2");
+    let third = script("if true { 3 }");
+    drop((second, first));
+    assert_eq!(third.await.unwrap(), 3);
+}
+
+#[tokio::test]
+async fn scripts_within_a_conversation_have_room_of_their_own() {
+    fn bouncing(text: &'static str) -> HostingEnv {
+        let po = Arc::new(OnceLock::<PostingEnd>::new());
+        let known = Arc::clone(&po);
+        HostingEnv::new()
+            .bounds(bounds(|bounds| bounds.fibers = 1))
+            .async_function("bounce", move || {
+                let po = Arc::clone(&po);
+                async move {
+                    let po = po.get().expect("connected");
+                    po.script::<i64>(text).await.map_err(|e| e.to_string())
+                }
+            })
+            .on_connect(move |po| {
+                let _ = known.set(po);
+                async {}
+            })
+    }
+    let server = bouncing("let answer = bounce(); if \"Ok\" in answer { answer.Ok + 1 }");
+    let client = bouncing("if true { 40 + 1 }");
+    let pair = testing::pair(server, client).await.unwrap();
+    let answer: Result<i64, String> = pair.client.script("if true { bounce() }").await.unwrap();
+    assert_eq!(answer, Ok(42));
+}
+
+fn endless(counts: &Arc<AtomicU64>) -> HostingEnv {
+    let counts = Arc::clone(counts);
+    HostingEnv::new()
+        .bounds(bounds(|bounds| {
+            bounds.operations = u64::MAX;
+            bounds.calls = u64::MAX;
+            bounds.wall_clock = Duration::from_secs(600);
+        }))
+        .function("double", |n: i64| n * 2)
+        .function("count", move || {
+            counts.fetch_add(1, Ordering::SeqCst);
+        })
+}
+
+/// On one thread, which the script never leaves on its own.
+#[tokio::test]
+async fn a_long_script_lets_others_have_the_thread() {
+    let counts = Arc::default();
+    let pair = testing::pair(endless(&counts), HostingEnv::new())
+        .await
+        .unwrap();
+    let other = testing::pair(endless(&counts), HostingEnv::new())
+        .await
+        .unwrap();
+    let texts = [
+        "loop { }",
+        "let n = 0; while true { n += 1; }",
+        "let s = \"x\"; for i in 0..13 { s += s; } loop { let t = s.to_upper(); }",
+        "let a = []; for i in 0..900 { a.push(i); } loop { let b = a; b.reverse(); }",
+        "loop { count(); }",
+    ];
+    let mut long: Vec<_> = texts
+        .iter()
+        .map(|text| pair.client.script::<()>(*text).send())
+        .collect();
+    for n in 0..20_i64 {
+        for peer in [&pair.client, &other.client] {
+            let doubled: i64 = peer.script("double(n)").bind("n", n).await.unwrap();
+            assert_eq!(doubled, 2 * n);
+        }
+    }
+    for script in &mut long {
+        assert!(poll!(script).is_pending());
+    }
+}
+
+#[tokio::test]
+async fn a_long_script_that_is_given_up_ends() {
+    let counts = Arc::default();
+    let pair = testing::pair(endless(&counts), HostingEnv::new())
+        .await
+        .unwrap();
+    let double = async || -> i64 { pair.client.script("double(1)").await.unwrap() };
+    for text in [
+        "loop { count(); }",
+        "loop { try { loop { count(); } } catch { } }",
+        "fn f() { try { loop { count(); } } catch { f() } } f()",
+    ] {
+        let before = counts.load(Ordering::SeqCst);
+        let long = pair.client.script::<()>(text).send();
+        while counts.load(Ordering::SeqCst) < before + 100 {
+            double().await;
+        }
+        assert!(long.now_or_never().is_none());
+        // its end is under way before these
+        double().await;
+        double().await;
+        let ended = counts.load(Ordering::SeqCst);
+        for _ in 0..10 {
+            double().await;
+        }
+        assert_eq!(counts.load(Ordering::SeqCst), ended, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn an_exposed_name_comes_before_the_interpreters_own() {
+    let env = HostingEnv::new()
+        .function("max", |a: i64, b: i64| format!("{a} and {b}"))
+        .function("range", |a: i64, b: i64, c: i64| format!("{a}, {b}, {c}"))
+        .function("set_bits", |a: i64, b: i64, c: i64, d: i64| a + b + c + d)
+        .function("sub_string", |a: String, b: i64, c: i64| {
+            format!("{a}{b}{c}")
+        })
+        .function("index_of", |a: String, b: String, c: i64| {
+            format!("{a}{b}{c}")
+        });
+    let pair = testing::pair(env, HostingEnv::new()).await.unwrap();
+    for (text, expected) in [
+        ("if true { max(1, 2) }", "1 and 2"),
+        ("if true { range(1, 5, 2) }", "1, 5, 2"),
+        ("if true { `${set_bits(1, 2, 3, 4)}` }", "10"),
+        ("if true { sub_string(\"a\", 1, 2) }", "a12"),
+        ("if true { index_of(\"a\", \"b\", 2) }", "ab2"),
+        // not exposed: the interpreter's own, in a straight line too
+        ("let m = min(1, 2); `${m}`", "1"),
+        ("let s = \"abc\"; s.pad(5, \"-\"); s", "abc--"),
+        ("let s = \"abc\"; s.to_upper()", "ABC"),
+    ] {
+        let answer: String = pair.client.script(text).await.unwrap();
+        assert_eq!(answer, expected, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_value_beyond_the_bounds_is_passed_on_untouched() {
+    let env = HostingEnv::new()
+        .function("bytes", |n: usize| bytes::Bytes::from(vec![7; n]))
+        .function("length", |data: bytes::Bytes| data.len())
+        .function("sum", |all: Vec<i64>| all.into_iter().sum::<i64>());
+    let pair = testing::pair(env, HostingEnv::new()).await.unwrap();
+    let peer = &pair.client;
+    let n: usize = peer
+        .script("if true { let all = bytes(1000000); length(all) + length(all) }")
+        .await
+        .unwrap();
+    assert_eq!(n, 2_000_000);
+    let all: Vec<i64> = (0..50_000).collect();
+    let sum: i64 = peer
+        .script("if true { sum(all) }")
+        .bind("all", all.clone())
+        .await
+        .unwrap();
+    assert_eq!(sum, all.iter().sum::<i64>());
+    let back: Vec<i64> = peer
+        .script("if true { all }")
+        .bind("all", all.clone())
+        .await
+        .unwrap();
+    assert_eq!(back, all);
+    for text in ["all[0]", "all.len", "for n in all { }", "all + 1"] {
+        let text = format!("if true {{ {text} }}");
+        let looked = peer.script::<i64>(text).bind("all", all.clone()).await;
+        let error = looked.unwrap_err().to_string();
+        assert!(error.contains("Bounds::array"), "{error}");
+    }
+}

@@ -1,0 +1,548 @@
+//! The text wire against recorded sessions of the existing peers, from both sides, and against bad
+//! peers.
+
+mod chat;
+
+use std::{collections::BTreeSet, time::Duration};
+
+use chat::{ChatHost, ChatStub, ConsumerHost, ConsumerStub, Msg, MsgsInRoom, Room};
+use hbi::{
+    HostingEnv,
+    wire::text::{Event, Receiver},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::{mpsc, watch},
+    time::timeout,
+};
+
+const SOON: Duration = Duration::from_secs(20);
+
+macro_rules! capture {
+    ($name:literal) => {
+        (
+            &include_bytes!(concat!("../data/text-wire/", $name, "/c2s.bin"))[..],
+            &include_bytes!(concat!("../data/text-wire/", $name, "/s2c.bin"))[..],
+        )
+    };
+}
+
+/// A span: whether it answers, its number, its bytes, and what it says, told comparably.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Span {
+    ack: bool,
+    seq: String,
+    said: Vec<String>,
+}
+
+/// Takes spans off a stream; the applications of the recordings tell how much raw data comes.
+struct Spans {
+    receiver: Receiver,
+    input: bytes::BytesMut,
+    open: Option<Span>,
+    raw: Vec<u8>,
+}
+
+impl Spans {
+    fn new() -> Self {
+        Self {
+            receiver: Receiver::new(1 << 20),
+            input: bytes::BytesMut::new(),
+            open: None,
+            raw: Vec::new(),
+        }
+    }
+
+    /// Feeds bytes; the spans that are complete now.
+    fn feed(&mut self, bytes: &[u8]) -> Vec<Span> {
+        self.input.extend_from_slice(bytes);
+        let mut spans = Vec::new();
+        while let Some(event) = self.receiver.next(&mut self.input).expect("well formed") {
+            self.receiver.expect_raw(raw_behind(&event));
+            match event {
+                Event::Begin(seq) => self.begin(false, seq),
+                Event::AckBegin(seq) => self.begin(true, seq),
+                Event::Raw(bytes) => {
+                    self.raw.extend_from_slice(&bytes);
+                    if self.receiver.raw_expected() == 0 {
+                        let raw = std::mem::take(&mut self.raw);
+                        self.say(format!("raw {raw:?}"));
+                    }
+                }
+                Event::Code(source) => self.say(format!("code {}", comparable(&source))),
+                Event::Object(source) => self.say(format!("object {}", comparable(&source))),
+                Event::End | Event::AckEnd => spans.extend(self.open.take()),
+                Event::Ask(_) | Event::Error(_) => panic!("{event:?}"),
+            }
+        }
+        spans
+    }
+
+    fn begin(&mut self, ack: bool, seq: String) {
+        let said = Vec::new();
+        self.open = Some(Span { ack, seq, said });
+    }
+
+    fn say(&mut self, said: String) {
+        self.open.as_mut().expect("within a span").said.push(said);
+    }
+}
+
+fn raw_behind(event: &Event) -> u64 {
+    let number = |text: Option<&str>| text.and_then(|n| n.trim().parse().ok()).unwrap_or(0);
+    match event {
+        Event::Code(text) if text.starts_with("\nSay(") || text.starts_with("\nRecvFile(") => {
+            number(text.trim().trim_end_matches(')').rsplit(',').next())
+        }
+        Event::Object(text) if text.contains("last modified") => {
+            number(text.trim_start_matches('[').split(',').next())
+        }
+        _ => 0,
+    }
+}
+
+/// A script without what differs between peers and runs: quotes and blanks, addresses, times.
+fn comparable(source: &str) -> String {
+    let mut text = String::new();
+    let mut rest = source;
+    while let Some(c) = rest.chars().next() {
+        if let Some(port) = rest.strip_prefix("127.0.0.1:") {
+            text.push_str("ADDRESS");
+            rest = port.trim_start_matches(|c: char| c.is_ascii_digit());
+        } else if let Some(time) = rest.strip_prefix("last modified: ") {
+            text.push_str("modified");
+            rest = &time["2026-11-23 01:56:31".len()..];
+        } else if rest.starts_with("17953989") {
+            text.push('0');
+            rest = rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+        } else {
+            text.push(c);
+            rest = &rest[c.len_utf8()..];
+        }
+    }
+    let program = hbi::script::python::Program::parse(&text, 64).expect("a script");
+    let mut shown = String::new();
+    let whole = format!("{program:?}");
+    let mut parts = whole.split("place: Place { ");
+    shown.push_str(parts.next().expect("the first part"));
+    for part in parts {
+        shown.push_str(part.split_once('}').expect("a place ends").1);
+    }
+    shown
+}
+
+/// Cuts bytes into pieces of odd sizes.
+fn pieces(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = bytes;
+    let mut size = 0;
+    std::iter::from_fn(move || {
+        size = size * 7 % 13 + 1;
+        let (piece, after) = rest.split_at(size.min(rest.len()));
+        rest = after;
+        (!piece.is_empty()).then_some(piece)
+    })
+}
+
+/// The bytes of each span of a recording.
+fn split(bytes: &[u8]) -> Vec<(Span, &[u8])> {
+    let mut spans = Spans::new();
+    let mut from = 0;
+    let mut all = Vec::new();
+    for to in 1..=bytes.len() {
+        if let Some(span) = spans.feed(&bytes[to - 1..to]).pop() {
+            all.push((span, &bytes[from..to]));
+            from = to;
+        }
+    }
+    assert_eq!(from, bytes.len());
+    all
+}
+
+/// Plays the other side of a recording: writes its spans, each answer once what it answers has come;
+/// `push` is called where the recorded peer was pushed something by a third. Returns what came.
+async fn play(
+    stream: TcpStream,
+    recorded: &'static [u8],
+    one_at_a_time: bool,
+    mut push: Option<impl FnMut(usize)>,
+) -> Vec<Span> {
+    let (mut read, mut write) = stream.into_split();
+    let (came, mut coming) = watch::channel(Vec::<Span>::new());
+    let reading = tokio::spawn(async move {
+        let mut spans = Spans::new();
+        let mut buffer = [0; 4096];
+        loop {
+            match read.read(&mut buffer).await {
+                Ok(0) | Err(_) => return came,
+                Ok(n) => {
+                    let new = spans.feed(&buffer[..n]);
+                    came.send_modify(|all| all.extend(new));
+                }
+            }
+        }
+    });
+    let mut pushes = 0;
+    for (span, bytes) in split(recorded) {
+        let there = |all: &Vec<Span>, ack: bool| {
+            all.iter()
+                .any(|other| other.ack == ack && other.seq == span.seq)
+        };
+        if span.ack {
+            let greeting = span.seq == "101";
+            if let Some(push) = &mut push
+                && !greeting
+                && !there(&coming.borrow(), false)
+            {
+                push(pushes);
+                pushes += 1;
+            }
+            let wait = coming.wait_for(|all| there(all, false));
+            drop(timeout(SOON, wait).await.expect("what is answered comes"));
+        }
+        for piece in pieces(bytes) {
+            write.write_all(piece).await.expect("the peer reads");
+            tokio::task::yield_now().await;
+        }
+        if !span.ack && one_at_a_time {
+            let wait = coming.wait_for(|all| there(all, true));
+            drop(timeout(SOON, wait).await.expect("an answer comes"));
+        }
+    }
+    if one_at_a_time {
+        drop(write);
+    }
+    let came = timeout(SOON, reading).await.expect("the peer hangs up");
+    came.expect("the reader does not panic").borrow().clone()
+}
+
+/// Spans in an order of their own: those of both kinds may overtake each other.
+fn sorted(spans: &[Span]) -> BTreeSet<Span> {
+    spans.iter().cloned().collect()
+}
+
+fn recorded_spans(bytes: &[u8]) -> Vec<Span> {
+    split(bytes).into_iter().map(|(span, _)| span).collect()
+}
+
+#[tokio::test]
+async fn our_hello_server_answers_recorded_clients_as_theirs_did() {
+    for (c2s, s2c) in [
+        capture!("hello-go-client-go-server"),
+        capture!("hello-go-client-py-server"),
+        capture!("hello-py-client-go-server"),
+        capture!("hello-py-client-py-server"),
+    ] {
+        let server = hbi::serve("text+tcp://127.0.0.1:0", |peer: hbi::Peer| async move {
+            let env = HostingEnv::new();
+            let kept = env.kept();
+            Ok(env
+                .async_function("hello", move || {
+                    let (kept, peer) = (kept.clone(), peer.clone());
+                    async move {
+                        let name: Option<String> = kept.get("my_name").expect("a string");
+                        format!(
+                            "Hello, {} from {}!",
+                            name.unwrap_or_default(),
+                            peer.address()
+                        )
+                    }
+                })
+                .on_connect(|po| async move {
+                    po.notif("print(\"Welcome to HBI world!\")")
+                        .await
+                        .expect("sent");
+                }))
+        })
+        .await
+        .expect("serves");
+        let stream = connect(&server).await;
+        let came = play(stream, c2s, true, None::<fn(usize)>).await;
+        assert_eq!(sorted(&came), sorted(&recorded_spans(s2c)));
+    }
+}
+
+#[tokio::test]
+async fn our_hello_client_talks_to_recorded_servers_as_theirs_did() {
+    for (c2s, s2c) in [
+        capture!("hello-go-client-go-server"),
+        capture!("hello-go-client-py-server"),
+        capture!("hello-py-client-go-server"),
+        capture!("hello-py-client-py-server"),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("listens");
+        let address = listener.local_addr().expect("has an address");
+        let playing = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.expect("a peer comes");
+            play(stream, s2c, false, None::<fn(usize)>).await
+        });
+        let (printed, mut lines) = mpsc::unbounded_channel();
+        let env = HostingEnv::new().function("print", move |line: String| {
+            printed.send(line).expect("the test listens");
+        });
+        let peer = hbi::connect(format!("text+tcp://{address}"), env)
+            .await
+            .expect("connects");
+        let answer: String = peer
+            .script("my_name = 'Nick'\nhello()\t")
+            .await
+            .expect("an answer");
+        assert!(
+            answer.starts_with("Hello, Nick from 127.0.0.1:"),
+            "{answer}"
+        );
+        assert_eq!(lines.recv().await.as_deref(), Some("Welcome to HBI world!"));
+        peer.close(SOON).await.expect("a clean end");
+        let came = playing.await.expect("plays");
+        assert_eq!(sorted(&came), sorted(&recorded_spans(c2s)));
+    }
+}
+
+async fn connect(server: &hbi::Server) -> TcpStream {
+    let hbi::Scheme::Tcp(address) = server.address().scheme() else {
+        panic!("a TCP server");
+    };
+    TcpStream::connect(address).await.expect("connects")
+}
+
+/// A chat server with what its rooms hold, which makes its peers known to the test.
+async fn chat_server(room: Room) -> (hbi::Server, mpsc::UnboundedReceiver<hbi::Peer>) {
+    let (known, peers) = mpsc::unbounded_channel();
+    let server = hbi::serve("text+tcp://127.0.0.1:0", move |peer: hbi::Peer| {
+        let (room, known) = (room.clone(), known.clone());
+        async move {
+            known.send(peer.clone()).expect("the test listens");
+            let greeting = room.greeting(peer.address());
+            Ok(HostingEnv::new()
+                .service(ChatHost::new(room.host(peer)))
+                .on_connect(|po| async move { po.notif(greeting).await.expect("sent") }))
+        }
+    })
+    .await
+    .expect("serves");
+    (server, peers)
+}
+
+/// What others in the room make the server push, in the order of the recordings.
+fn pushes(which: usize) -> Vec<fn(ConsumerStub) -> hbi::Notify> {
+    fn msgs(stub: ConsumerStub, from: &str, text: &str) -> hbi::Notify {
+        let (from, text) = (from.to_owned(), text.to_owned());
+        let msgs = vec![Msg {
+            from,
+            text,
+            time: 1_795_398_990.25,
+        }];
+        stub.room_msgs(MsgsInRoom {
+            room: "Tea".into(),
+            msgs,
+        })
+    }
+    match which {
+        1 => vec![
+            |stub| stub.chatter_joined("Stranger$127.0.0.1:1", "Tea"),
+            |stub| msgs(stub, "Bob \"the\" O'Neil é", "pushed line one"),
+        ],
+        _ => vec![
+            |stub| msgs(stub, "Nick", "second to bob"),
+            |stub| {
+                let text = "\n @*@ I just uploaded a file 49f047e1 5 KB [up load'1.bin]\n";
+                msgs(stub, "Nick", text)
+            },
+            |stub| {
+                let text = "\n @*@ I just uploaded a file b8b1a045 2 KB [brackets].bin]\n";
+                msgs(stub, "Nick", text)
+            },
+            |stub| stub.chatter_left("Anonymous@127.0.0.1:1", "Tea"),
+        ],
+    }
+}
+
+#[tokio::test]
+async fn our_chat_server_answers_recorded_clients_as_theirs_did() {
+    for ((c2s, s2c), room, which) in [
+        (capture!("session-py-client-py-server"), Room::python(), 1),
+        (capture!("session-go-client-go-server"), Room::go(), 1),
+        (
+            capture!("session-py-client-py-server-2"),
+            Room::python().with_talk(),
+            2,
+        ),
+    ] {
+        let (server, mut peers) = chat_server(room).await;
+        let stream = connect(&server).await;
+        let peer = peers.recv().await.expect("a peer");
+        let push = move |index: usize| {
+            let notify = pushes(which)[index](ConsumerStub::new(&peer));
+            tokio::spawn(async move { notify.await.expect("sent") });
+        };
+        let came = play(stream, c2s, true, Some(push)).await;
+        let (came, expected) = (sorted(&came), sorted(&recorded_spans(s2c)));
+        for span in expected.difference(&came).chain(came.difference(&expected)) {
+            eprintln!("{span:?}");
+        }
+        assert!(came == expected);
+    }
+}
+
+async fn say(stub: &ChatStub, line: &str) {
+    let mut co = stub.say(0, line.len() as u64).open().await.expect("opens");
+    co.send_data(line.as_bytes().to_vec()).await.expect("sent");
+    let co = co.start_recv().await.expect("sent");
+    co.wait_completed().await.expect("answered");
+}
+
+/// What the recorded clients did, with our stubs.
+async fn chat(stub: ChatStub, mut heard: mpsc::UnboundedReceiver<String>) {
+    let hear = async |heard: &mut mpsc::UnboundedReceiver<String>, what: &str| loop {
+        let line = timeout(SOON, heard.recv())
+            .await
+            .expect("heard soon")
+            .expect("heard");
+        if line.contains(what) {
+            return;
+        }
+    };
+    hear(&mut heard, "Welcome").await;
+    assert_eq!(stub.set_nick("Nick").await.expect("an answer"), "Nick");
+    stub.goto_room("Tea")
+        .await
+        .expect("sent")
+        .wait_completed()
+        .await
+        .expect("answered");
+    hear(&mut heard, "Tea: 0 messages").await;
+    let lines = [
+        "hello there",
+        "it's \"quoted\" back\\slash [9#co_end] é你好😀",
+    ];
+    for line in lines {
+        say(&stub, line).await;
+        hear(&mut heard, "said 0").await;
+    }
+    hear(&mut heard, "joined").await;
+    hear(&mut heard, "Bob \"the\" O'Neil é: pushed line one").await;
+    say(&stub, "second to bob").await;
+    hear(&mut heard, "said 0").await;
+    let file = chat::file(5000);
+    let ok = stub.upload_req("Tea", "up load'1.bin", 5000).await;
+    assert_eq!(ok.expect("an answer"), None);
+    let crc = stub.recv_file("Tea", "up load'1.bin", file.clone()).await;
+    assert_eq!(crc.expect("an answer"), 0x49f0_47e1);
+    let refused = stub.upload_req("Tea", "small.bin", 100).await;
+    assert_eq!(
+        refused.expect("an answer").as_deref(),
+        Some("file too small!")
+    );
+    stub.upload_req("Tea", "brackets].bin", 2048)
+        .await
+        .expect("an answer");
+    let crc = stub
+        .recv_file("Tea", "brackets].bin", file[..2048].to_vec())
+        .await;
+    assert_eq!(crc.expect("an answer"), 0xb8b1_a045);
+    let files = stub.list_files("Tea").await.expect("an answer");
+    assert_eq!(files[0], (2048, "brackets].bin".to_owned()));
+    let mut co = stub.send_file("Tea", "up load'1.bin").await.expect("sent");
+    let (size, _): (i64, String) = co.recv_obj().await.expect("an object");
+    let mut data = Vec::new();
+    co.recv_data_exact(&mut data, size as u64)
+        .await
+        .expect("raw data");
+    assert_eq!(data, file);
+    assert_eq!(co.recv_obj::<u32>().await.expect("an object"), 0x49f0_47e1);
+    co.wait_completed().await.expect("answered");
+    let mut co = stub.send_file("Tea", "nofile").await.expect("sent");
+    let refused: (i64, String) = co.recv_obj().await.expect("an object");
+    assert_eq!(refused, (-1, "no such file".to_owned()));
+    co.wait_completed().await.expect("answered");
+    stub.set_nick("").await.expect("an answer");
+    stub.goto_room("")
+        .await
+        .expect("sent")
+        .wait_completed()
+        .await
+        .expect("answered");
+}
+
+#[tokio::test]
+async fn our_chat_client_talks_to_recorded_servers_as_theirs_did() {
+    for (c2s, s2c) in [
+        capture!("session-py-client-py-server"),
+        capture!("session-go-client-go-server"),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("listens");
+        let address = listener.local_addr().expect("has an address");
+        let playing = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.expect("a peer comes");
+            play(stream, s2c, false, None::<fn(usize)>).await
+        });
+        let (tell, heard) = mpsc::unbounded_channel();
+        let env = HostingEnv::new()
+            .service(ConsumerHost::new(chat::Me(tell)))
+            .constructor::<Msg>()
+            .constructor::<MsgsInRoom>();
+        let peer = hbi::connect(format!("text+tcp://{address}"), env)
+            .await
+            .expect("connects");
+        chat(ChatStub::new(&peer), heard).await;
+        peer.close(SOON).await.expect("a clean end");
+        let came = playing.await.expect("plays");
+        let (came, expected) = (sorted(&came), sorted(&recorded_spans(c2s)));
+        for span in expected.difference(&came).chain(came.difference(&expected)) {
+            eprintln!("{span:?}");
+        }
+        assert!(came == expected);
+    }
+}
+
+#[tokio::test]
+async fn our_chat_client_and_server_talk_to_each_other_over_either_wire() {
+    for address in [
+        "text+tcp://127.0.0.1:0",
+        "tcp://127.0.0.1:0",
+        "text+mem://chat",
+    ] {
+        let room = Room::python();
+        let server = hbi::serve(address, move |peer: hbi::Peer| {
+            let room = room.clone();
+            async move { Ok(HostingEnv::new().service(ChatHost::new(room.host(peer)))) }
+        })
+        .await
+        .expect("serves");
+        let (tell, mut heard) = mpsc::unbounded_channel();
+        let env = HostingEnv::new()
+            .service(ConsumerHost::new(chat::Me(tell)))
+            .constructor::<Msg>()
+            .constructor::<MsgsInRoom>();
+        let peer = hbi::connect(server.address().to_string(), env)
+            .await
+            .expect("connects");
+        let stub = ChatStub::new(&peer);
+        assert_eq!(stub.set_nick("Nick").await.expect("an answer"), "Nick");
+        let file = chat::file(300_000);
+        let up = stub.recv_file("Tea", "big.bin", file.clone());
+        assert_eq!(up.await.expect("an answer"), chat::crc32(&file));
+        let mut co = stub.send_file("Tea", "big.bin").await.expect("sent");
+        let (size, _): (i64, String) = co.recv_obj().await.expect("an object");
+        let mut data = Vec::new();
+        co.recv_data_exact(&mut data, size as u64)
+            .await
+            .expect("raw data");
+        assert!(data == file);
+        assert_eq!(
+            co.recv_obj::<u32>().await.expect("an object"),
+            chat::crc32(&file)
+        );
+        co.close().await.expect("closes");
+        if address.starts_with("text") {
+            stub.goto_room("Tea")
+                .await
+                .expect("sent")
+                .wait_completed()
+                .await
+                .expect("answered");
+            assert!(heard.recv().await.is_some());
+        }
+        peer.close(SOON).await.expect("a clean end");
+    }
+}

@@ -1,0 +1,93 @@
+//! A script that waits holds no thread, and little memory. In a program of its own, since it looks
+//! at the memory of the process. `cargo test --release --test waiting -- --nocapture` tells figures.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use hbi::{HostingEnv, Options, Settings, env::Bounds, testing};
+use tokio::sync::Semaphore;
+
+const SCRIPTS: usize = 10_000;
+
+/// Resident bytes for each script with all that belongs to it, its caller's side too. A debug build
+/// of the interpreter has frames several times as large.
+const MOST: usize = if cfg!(debug_assertions) { 64 } else { 16 } << 10;
+
+const SOURCE: &str = "let t = n; for i in 0..2 { t += wait(i); } t";
+
+/// Resident memory of this process, in bytes.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib: Option<usize> = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    kib.expect("the system tells how much memory a process takes") << 10
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_scripts_wait_at_once() {
+    let (gate, waiting) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (opened, counted) = (Arc::clone(&gate), Arc::clone(&waiting));
+    let mut bounds = Bounds::default();
+    bounds.fibers = SCRIPTS;
+    bounds.wall_clock = std::time::Duration::from_secs(600);
+    let env = HostingEnv::new()
+        .bounds(bounds)
+        .function("double", |n: i64| n * 2)
+        .async_function("wait", move |n: i64| {
+            let (gate, waiting) = (Arc::clone(&gate), Arc::clone(&waiting));
+            async move {
+                waiting.fetch_add(1, Ordering::SeqCst);
+                gate.acquire().await.expect("never closed").forget();
+                n
+            }
+        });
+    let mut settings = Settings::default();
+    settings.conversations = 2 * SCRIPTS as u32;
+    let options = Options::new().settings(settings);
+    let pair = testing::pair_with((&options, env), (&options, HostingEnv::new())).await;
+    let peer = &pair.expect("peers in memory can be joined").client;
+
+    opened.add_permits(2);
+    let warm: usize = peer.script(SOURCE).bind("n", 1).await.unwrap();
+    assert_eq!(warm, 2);
+    waiting_for(&counted, 2).await;
+    let alone = typed_calls(peer).await;
+
+    let before = resident();
+    let scripts: Vec<_> = (0..SCRIPTS)
+        .map(|n| peer.script::<usize>(SOURCE).bind("n", n).send())
+        .collect();
+    // all have come as far as their first wait
+    waiting_for(&counted, SCRIPTS + 2).await;
+    let each = (resident() - before) / SCRIPTS;
+    let beside = typed_calls(peer).await;
+    println!("{each} bytes for each script; typed calls {alone:?} alone, {beside:?} beside them");
+    assert!(each < MOST, "{each} bytes for each script");
+
+    opened.add_permits(2 * SCRIPTS);
+    for (n, script) in scripts.into_iter().enumerate() {
+        assert_eq!(script.await.unwrap(), n + 1);
+    }
+}
+
+async fn waiting_for(counted: &AtomicUsize, count: usize) {
+    while counted.load(Ordering::SeqCst) < count {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Calls, one after the other; the time of one.
+async fn typed_calls(peer: &hbi::Peer) -> std::time::Duration {
+    const CALLS: u32 = 1_000;
+    let began = Instant::now();
+    for n in 0..CALLS {
+        let doubled: u32 = peer.script("double(n)").bind("n", n).await.unwrap();
+        assert_eq!(doubled, 2 * n);
+    }
+    began.elapsed() / CALLS
+}
