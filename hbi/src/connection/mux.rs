@@ -240,15 +240,14 @@ impl State {
         };
         let (frame, scripts) = (peer.frame as usize, peer.scripts);
         let source = text.source();
-        if source.len() + 4096 > frame && source.len() > frame - frame / 4 {
+        // number and count of parameters stand there, too
+        let len = source.len() + text.parameters_len();
+        if len + 8 > frame {
             return Err(Failure::limit(
                 "source",
-                format_args!(
-                    "{} bytes where the peer takes {}",
-                    source.len(),
-                    frame - frame / 4
-                ),
-                "bind large values as parameters instead of writing them into the script",
+                format_args!("{len} bytes with its parameters' names where the peer takes {frame}"),
+                "bind large values as parameters instead of writing them into the script, and many \
+                 as a list",
             ));
         }
         let interner = self.interner.get_or_insert_with(|| Interner::new(scripts));

@@ -331,8 +331,9 @@ impl<P, U> Connection<P, U> {
         let text = |bytes| {
             std::str::from_utf8(bytes).map_err(|_| Violation::new("a script that is no UTF-8"))
         };
-        let count = fields.u8()?;
-        let mut parameters = Vec::with_capacity(count as usize);
+        let count = fields.u16()?;
+        // each is a byte at least
+        let mut parameters = Vec::with_capacity(fields.rest.len().min(count as usize));
         for _ in 0..count {
             let len = fields.u8()?;
             parameters.push(text(fields.slice(len as usize)?)?);

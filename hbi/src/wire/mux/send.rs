@@ -590,11 +590,12 @@ impl<P, U> Connection<P, U> {
         self.settle(id);
     }
 
-    /// Tells the peer the text of a script's number.
+    /// Tells the peer the text of a script's number. At most 65,535 parameters, of at most 255 bytes
+    /// each.
     pub fn define(&mut self, number: u32, parameters: &[impl AsRef<str>], source: &str) {
         frame::write(&mut self.out, kind::DEFINE, 0, |out| {
             out.extend_from_slice(&number.to_le_bytes());
-            out.push(parameters.len() as u8);
+            out.extend_from_slice(&(parameters.len() as u16).to_le_bytes());
             for name in parameters {
                 let name = name.as_ref();
                 out.push(name.len() as u8);
