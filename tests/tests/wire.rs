@@ -305,11 +305,11 @@ fn violations_are_told_by_what_was_seen() {
         ("bytes after its fields", vec![frame(0x0a, 0, &[0; 9])]),
         (
             "`Settings::scripts`",
-            vec![frame(0x01, 0, &[0, 0x10, 0, 0, 0])],
+            vec![frame(0x01, 0, &[0, 0x10, 0, 0, 0, 0])],
         ),
         ("`Settings::frame`", vec![frame(0x04, 0, &vec![0; 70_000])]),
         ("channel 3", vec![open(0), frame(0x04, 0, &[0, 3, 0, 0xc0])]),
-        ("no UTF-8", vec![frame(0x01, 0, &[1, 0, 0, 0, 0, 0xff])]),
+        ("no UTF-8", vec![frame(0x01, 0, &[1, 0, 0, 0, 0, 0, 0xff])]),
         (
             "handle of unknown kind 9",
             vec![frame(0x02, 0, &[0x08, 1, 0, 0, 0, 1, 0, 9, 0, 0, 0, 0])],

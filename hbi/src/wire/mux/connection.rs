@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::{
     Arrival, CoId, HandleKind, Payload, Settings, Violation, WireHandle,
-    channel::{Channels, ReceiveState, Receiving, SendState, Sending},
+    channel::{Channels, Partial, ReceiveState, Receiving, SendState, Sending},
     deadlines::Deadlines,
     frame::{self, kind},
     numbers::Numbers,
@@ -171,6 +171,8 @@ pub struct Connection<P, U> {
     pub(super) wakers: Vec<Waker>,
     /// Users' values of ended conversations, to be dropped outside of the lock.
     pub(super) dropped: Vec<U>,
+    /// Objects in messages that were dropped before they left.
+    pub(super) lost: Vec<u32>,
 }
 
 impl<P, U> fmt::Debug for Connection<P, U> {
@@ -220,6 +222,7 @@ impl<P, U> Connection<P, U> {
             waiting_for_room: VecDeque::new(),
             wakers: Vec::new(),
             dropped: Vec::new(),
+            lost: Vec::new(),
         }
     }
 
@@ -268,6 +271,11 @@ impl<P, U> Connection<P, U> {
     /// Takes what belonged to conversations that ended.
     pub fn take_dropped(&mut self) -> Vec<U> {
         std::mem::take(&mut self.dropped)
+    }
+
+    /// Takes the objects in messages that were dropped before they left, one by one.
+    pub fn take_lost(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.lost)
     }
 
     /// Why the connection is over, once it is.
@@ -405,11 +413,12 @@ impl<P, U> Connection<P, U> {
         };
         let was_open = matches!(receiving.state, ReceiveState::Open);
         receiving.state = ReceiveState::Dropped;
-        receiving.partial = None;
+        let partial = receiving.partial.take();
         let rest = std::mem::take(&mut receiving.queue);
         if was_open && !in_ended {
             frame::text_frame(&mut self.out, kind::STOP, id, channel, &[]);
         }
+        self.drop_partial(partial);
         self.drop_arrivals(id, rest);
         self.settle(id);
     }
@@ -475,6 +484,17 @@ impl<P, U> Connection<P, U> {
                 HandleKind::Stream => self.stop(id, handle.number as u16),
                 HandleKind::Object => self.write_release(handle.number, 1),
                 HandleKind::Returned => {}
+            }
+        }
+    }
+
+    /// Releases the objects of a message whose rest does not come, or is of no use. Its streams end
+    /// with the conversation.
+    pub(super) fn drop_partial(&mut self, partial: Option<Box<Partial>>) {
+        let handles = partial.map_or_else(Vec::new, |partial| partial.handles);
+        for handle in handles {
+            if handle.kind == HandleKind::Object {
+                self.write_release(handle.number, 1);
             }
         }
     }
@@ -707,7 +727,7 @@ impl<P, U> Connection<P, U> {
             }
             for sending in &mut channels.sending {
                 sending.state = SendState::Stopped;
-                sending.queue.clear();
+                self.lost.extend(sending.clear());
                 woken.extend(sending.waker.take());
             }
         }
@@ -835,7 +855,8 @@ fn end_conversation<P, U>(
         for sending in &mut channels.sending {
             wakers.extend(sending.waker.take());
             sending.state = SendState::Stopped;
-            sending.queue.clear();
+            // with the connection all objects are let go
+            drop(sending.clear());
         }
     }
     match std::mem::take(&mut co.answer) {
