@@ -2,13 +2,12 @@
 //! so that the hello clients written in Python and Go are served, too.
 
 use clap::Parser;
-use hbi::{Scheme, env::Kept, prelude::*, tls::ServerTls};
+use hbi::{Scheme, env::Kept, prelude::*};
 
 /// The hello server.
 #[derive(Parser)]
 struct Options {
-    /// Where to listen: `text+tcp://...` for peers written in Python or Go, `tls://...` or `quic://...`
-    /// with a certificate that clients pin
+    /// Where to listen: `text+tcp://...` for peers written in Python or Go.
     #[arg(long, default_value = "tcp://127.0.0.1:3232")]
     addr: String,
 }
@@ -35,13 +34,9 @@ impl Hello for Greeter {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    let mut serving = hbi::Options::new();
-    if options.addr.starts_with("tls:") || options.addr.starts_with("quic:") {
-        // nobody vouches for it: its pin is in the address that is shown
-        let file = std::env::temp_dir().join("hbi-hello.pem");
-        serving = serving.server_tls(ServerTls::self_signed(file, &["localhost"])?);
-    }
-    let serving = serving.serve(&options.addr, |peer: Peer| async move {
+    // for a certificate, where the address needs one
+    let folder = tempfile::tempdir()?;
+    let factory = |peer: Peer| async move {
         let env = HostingEnv::new();
         let kept = env.kept();
         Ok(env
@@ -50,8 +45,9 @@ async fn main() -> anyhow::Result<()> {
                 // a peer that is gone again needs no greeting
                 let _ = po.notif("print(\"Welcome to HBI world!\")").await;
             }))
-    });
-    let server = serving.await?;
+    };
+    let serving = hbi_examples::options(&options.addr, folder.path())?;
+    let server = serving.serve(&options.addr, factory).await?;
     match server.address().scheme() {
         Scheme::Tcp(address) => println!("hello server listening: {address}"),
         _ => println!("hello server listening: {}", server.address()),

@@ -34,6 +34,9 @@ const STEP: u64 = 1 << 20;
 ///
 ///   cargo run --release --example tour -- --serve tcp://127.0.0.1:3232
 ///   cargo run --release --example tour -- --connect tcp://127.0.0.1:3232
+///
+/// At tls://127.0.0.1:0 the server signs a certificate of its own, and prints the address with the
+/// fingerprint that the other half is to be given.
 #[derive(Parser)]
 #[command(verbatim_doc_comment)]
 struct Options {
@@ -211,14 +214,10 @@ impl Watcher for Watching {
 }
 
 async fn serve(address: &str, folder: &Path) -> hbi::Result<hbi::Server> {
-    let folder = folder.to_owned();
-    let mut options = hbi::Options::new();
-    if address.starts_with("tls:") || address.starts_with("quic:") {
-        // nobody vouches for it: its pin is in the address that is shown
-        let tls = hbi::tls::ServerTls::self_signed(folder.join("tour.pem"), &["localhost"])?;
-        options = options.server_tls(tls);
-    }
-    let serving = options.serve(address, move |peer: Peer| {
+    let options = hbi_examples::options(address, folder)?;
+    let folder = folder.join("files");
+    std::fs::create_dir_all(&folder).map_err(failed)?;
+    let factory = move |peer: Peer| {
         let watcher = WatcherStub::new(&peer);
         let host = Arc::new(Host {
             watcher,
@@ -229,8 +228,8 @@ async fn serve(address: &str, folder: &Path) -> hbi::Result<hbi::Server> {
                 .service(CalcHost::new(Arc::clone(&host)))
                 .service(FilesHost::new(host)))
         }
-    });
-    serving.await
+    };
+    options.serve(address, factory).await
 }
 
 async fn visit(address: &str, path: &Path) -> anyhow::Result<()> {

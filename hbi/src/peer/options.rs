@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 
 use super::{
-    Connection, Credentials, Defences, Peer, Server,
+    Backoff, Connection, Credentials, Defences, Peer, Reconnect, Server,
     identity::{Authenticate, Token},
     wire::{Introduction, Started, start},
 };
@@ -217,20 +217,49 @@ impl Options {
     /// # Errors
     /// As [`connect`].
     pub async fn connect(&self, address: impl AsRef<str>, env: HostingEnv) -> Result<Connection> {
-        let address: Address = address.as_ref().parse()?;
-        let stream =
-            tokio::time::timeout(self.handshake, dial(&address, &self.tls, &self.settings))
-                .await
-                .map_err(|_| {
-                    Error::new(
-                        crate::Kind::Address,
-                        format!(
-                            "cannot reach {address}: no answer within {:?}",
-                            self.handshake
-                        ),
-                    )
-                })??;
+        self.connect_to(&address.as_ref().parse()?, env).await
+    }
+
+    /// Connects to a peer.
+    pub(super) async fn connect_to(
+        &self,
+        address: &Address,
+        env: HostingEnv,
+    ) -> Result<Connection> {
+        let stream = tokio::time::timeout(self.handshake, dial(address, &self.tls, &self.settings))
+            .await
+            .map_err(|_| {
+                Error::new(
+                    crate::Kind::Address,
+                    format!(
+                        "cannot reach {address}: no answer within {:?}",
+                        self.handshake
+                    ),
+                )
+            })??;
         self.join(stream, address.is_text(), env).await
+    }
+
+    /// A client that connects now, and again whenever the connection is gone, until it is dropped;
+    /// `env` makes what the peer finds on this side, once for each connection.
+    ///
+    /// # Errors
+    /// When the address cannot be parsed. That it cannot be reached is no error, but a
+    /// [`ReconnectState`](crate::ReconnectState).
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime: it spawns a task.
+    pub fn reconnect<F>(
+        &self,
+        address: impl AsRef<str>,
+        backoff: Backoff,
+        env: F,
+    ) -> Result<Reconnect>
+    where
+        F: FnMut() -> HostingEnv + Send + 'static,
+    {
+        let address = address.as_ref().parse()?;
+        Ok(Reconnect::start(self.clone(), address, backoff, env))
     }
 
     /// Talks over a stream that is connected already.

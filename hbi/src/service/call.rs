@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
     marker::PhantomData,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard},
@@ -33,6 +33,8 @@ use crate::{
 pub struct Call<T, E = Error> {
     state: Mutex<State>,
     within: Option<Duration>,
+    /// Whether an answer that carries a stream or an object is an error.
+    plain: bool,
     /// The method whose error is an `E`.
     root: &'static str,
     answer: PhantomData<fn() -> (T, E)>,
@@ -132,6 +134,7 @@ impl<T, E> Call<T, E> {
         Self {
             state: Mutex::new(state),
             within: None,
+            plain: false,
             root,
             answer: PhantomData,
         }
@@ -139,6 +142,52 @@ impl<T, E> Call<T, E> {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Fails where the call is not one to this peer.
+    pub(crate) fn check_peer(&self, peer: &PostingEnd) -> Result<(), Error> {
+        if self.po().is_of(peer) {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::Misuse,
+            "the call goes to another connection than the one it was to be made of: make its stub \
+             of the peer that is handed over, each time",
+        ))
+    }
+
+    /// Fails where the call does not stand by itself, and sees to it that its answer does: neither
+    /// carries a stream or an object, which belong to one connection.
+    #[cfg(feature = "balance")]
+    pub(crate) fn check_plain(&mut self) -> Result<(), Error> {
+        self.plain = true;
+        let plain = match &*self.lock() {
+            State::Ready(post) => post.handles.is_empty(),
+            State::Shared(_, arg) => compose::nodes(arg).iter().all(|node| node.is_plain()),
+            State::Sent(..) | State::Over(_) => true,
+        };
+        match plain {
+            true => Ok(()),
+            false => Err(not_plain("an argument")),
+        }
+    }
+
+    /// What awaiting the call gives; hbi's error apart, before the method's own is told from it:
+    /// [`Self::failed_with`] makes that of it.
+    pub(crate) async fn answer(&mut self) -> Result<Result<T, E::Error>, Error>
+    where
+        T: DeserializeOwned + 'static,
+        E: Outcome,
+    {
+        poll_fn(|cx| self.poll_answer(cx)).await
+    }
+
+    /// What awaiting the call would fail with.
+    pub(crate) fn failed_with(&self, error: Error) -> E::Error
+    where
+        E: Outcome,
+    {
+        E::outcome(error, self.root)
     }
 
     pub(super) fn po(&self) -> PostingEnd {
@@ -199,13 +248,28 @@ impl<T, E> Call<T, E> {
         }
     }
 
-    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    /// Whether all methods that it calls may safely run twice (`#[hbi(idempotent)]`). A call that was
+    /// sent, and a script, answers `false`.
+    pub fn is_idempotent(&self) -> bool {
+        match &*self.lock() {
+            State::Ready(post) => match post.text {
+                PostText::Path(method) | PostText::Method(method) => method.idempotent,
+                PostText::Free { .. } => false,
+            },
+            State::Shared(_, arg) => compose::nodes(arg).iter().all(|node| node.is_idempotent()),
+            State::Sent(..) | State::Over(_) => false,
+        }
+    }
+
+    /// Sends the call if it was not sent; `true` when that was now, and its answer will wake who
+    /// polls.
+    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Error>> {
         let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
         if let State::Shared(po, arg) = state {
             *state = State::Ready(Box::new(compose::compile(po, arg)));
         }
         let State::Ready(post) = state else {
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(Ok(false));
         };
         let manner = Manner {
             value: true,
@@ -213,10 +277,10 @@ impl<T, E> Call<T, E> {
             last: true,
             data: post.is_text() && ends_in_data::<T>(),
         };
-        let opened = ready!(post.poll_open(manner, self.within, cx));
+        let opened = ready!(post.poll_watched(manner, self.within, cx));
         let po = post.po.clone();
         match opened {
-            Ok(co) => {
+            Ok((co, watched)) => {
                 let text = match &mut post.text {
                     PostText::Path(_) | PostText::Method(_) => None,
                     free => Some(std::mem::replace(
@@ -229,7 +293,7 @@ impl<T, E> Call<T, E> {
                     )),
                 };
                 *state = State::Sent(po, co, text);
-                Poll::Ready(Ok(()))
+                Poll::Ready(Ok(watched))
             }
             Err(error) => {
                 *state = State::Over(po);
@@ -239,29 +303,26 @@ impl<T, E> Call<T, E> {
     }
 }
 
-impl<T, E> Future for Call<T, E>
-where
-    T: DeserializeOwned + 'static,
-    E: Outcome,
-{
-    type Output = Result<T, E::Error>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        let root = this.root;
-        if let Err(error) = ready!(this.poll_sent(cx)) {
-            return Poll::Ready(Err(E::outcome(error, root)));
+impl<T: DeserializeOwned + 'static, E: Outcome> Call<T, E> {
+    /// The answer, or the method's own error where the wire tells it apart; or hbi's error, before the
+    /// method's own is told from it.
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Result<T, E::Error>, Error>> {
+        let (root, plain) = (self.root, self.plain);
+        if ready!(self.poll_sent(cx))? {
+            return Poll::Pending;
         }
-        let state = this.state.get_mut().unwrap_or_else(|e| e.into_inner());
+        let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
         let State::Sent(po, co, text) = state else {
             let error = Error::new(Kind::Misuse, "this call was awaited to its end before");
-            return Poll::Ready(Err(E::outcome(error, root)));
+            return Poll::Ready(Err(error));
         };
         let link = po.link();
         let text_wire = matches!(link.info().encoding, Encoding::Literal(_));
         let mut answer: Option<Result<T, ValueError>> = None;
         let mut other = None;
+        let mut carries = false;
         let mut read = |bytes: &[u8], handles: &mut Handles| {
+            carries = !handles.is_empty();
             let unpacked = unpack(bytes, handles);
             if unpacked.is_err() && text_wire {
                 other = Some(Packed::from_parts(
@@ -274,9 +335,10 @@ where
         let polled = ready!(link.poll_reply(link, *co, cx, &mut read));
         if let Some(own) = other.and_then(E::own) {
             *state = State::Over(po.clone());
-            return Poll::Ready(Err(own));
+            return Poll::Ready(Ok(Err(own)));
         }
         let result = match (polled, answer) {
+            (Ok(()), Some(_)) if plain && carries => Err(not_plain("the answer").sent()),
             (Ok(()), Some(Ok(value))) => Ok(value),
             (Ok(()), Some(Err(error))) => Err(unfit::<T>(error, root)),
             (Ok(()), None) => Err(Error::new(Kind::Protocol, "an answer without a value")),
@@ -286,8 +348,33 @@ where
             }),
         };
         *state = State::Over(po.clone());
-        Poll::Ready(result.map_err(|error| E::outcome(error, root)))
+        Poll::Ready(result.map(Ok))
     }
+}
+
+impl<T, E> Future for Call<T, E>
+where
+    T: DeserializeOwned + 'static,
+    E: Outcome,
+{
+    type Output = Result<T, E::Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let root = self.root;
+        let answer = ready!(self.poll_answer(cx));
+        Poll::Ready(answer.unwrap_or_else(|error| Err(E::outcome(error, root))))
+    }
+}
+
+#[cold]
+fn not_plain(what: &str) -> Error {
+    Error::new(
+        Kind::Misuse,
+        format!(
+            "{what} carries a stream or an object, which belongs to one connection: make the call \
+             with a stub of a peer of its own"
+        ),
+    )
 }
 
 /// Whether a type is data, or has it at its end.

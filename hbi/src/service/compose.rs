@@ -3,7 +3,7 @@
 
 use std::{
     borrow::Cow,
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt::{self, Write as _},
     ops,
     sync::{
@@ -18,7 +18,11 @@ use super::{
     Arg, Call,
     post::{Packing, Post, PostText, StubMethod},
 };
-use crate::{Error, Kind, PostingEnd, Result, script::parameter, value::Packed};
+use crate::{
+    Error, Kind, PostingEnd, Result,
+    script::{parameter, refuse_count},
+    value::Packed,
+};
 
 /// One place of the graph that calls and their arguments make.
 pub(super) enum Node {
@@ -81,6 +85,37 @@ impl Node {
         Node::Value(Mutex::new(Some(packed)))
     }
 
+    /// Whether it may safely run twice, its children aside.
+    pub(super) fn is_idempotent(&self) -> bool {
+        match self {
+            Node::Call {
+                callee: Callee::Path(method) | Callee::Method(method),
+                ..
+            } => method.idempotent,
+            Node::Alone(_) | Node::Sent => false,
+            Node::Value(_)
+            | Node::Field(..)
+            | Node::Binary(..)
+            | Node::List(_)
+            | Node::Element
+            | Node::Map { .. } => true,
+        }
+    }
+
+    /// Whether it is no value that carries a stream or an object.
+    #[cfg(feature = "balance")]
+    pub(super) fn is_plain(&self) -> bool {
+        match self {
+            Node::Value(packed) => {
+                let packed = packed.lock().unwrap_or_else(|e| e.into_inner());
+                packed
+                    .as_ref()
+                    .is_none_or(|packed| packed.handles().is_empty())
+            }
+            _ => true,
+        }
+    }
+
     fn children(&self) -> Vec<&Arg> {
         match self {
             Node::Value(_) | Node::Element | Node::Alone(_) | Node::Sent => Vec::new(),
@@ -90,6 +125,20 @@ impl Node {
             Node::Map { over, body, .. } => vec![over, body],
         }
     }
+}
+
+/// All places of a graph, each once.
+pub(super) fn nodes(root: &Arg) -> Vec<&Node> {
+    let mut seen = HashSet::new();
+    let mut found = Vec::new();
+    let mut open = vec![root];
+    while let Some(arg) = open.pop() {
+        if seen.insert(Arc::as_ptr(&arg.0)) {
+            found.push(&*arg.0);
+            open.extend(arg.0.children());
+        }
+    }
+    found
 }
 
 impl Post {
@@ -139,6 +188,10 @@ pub(super) fn compile(po: &PostingEnd, root: &Arg) -> Post {
         arguments: Packing::new(),
         handles: Default::default(),
         error: None,
+    };
+    let emitted = match refuse_count(compiler.values.len()) {
+        Some(why) => emitted.and(Err(misuse(why))),
+        None => emitted,
     };
     match emitted {
         Ok(last) => {
