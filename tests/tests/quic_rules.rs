@@ -35,6 +35,17 @@ struct Client {
 impl Client {
     /// Connected, and introduced.
     async fn new(server: &hbi::Server) -> Self {
+        let mut client = Self::stranger(server).await;
+        let preface = Control::Preface {
+            settings: Box::new(Settings::default()),
+            token: (&[][..]).into(),
+        };
+        client.tell(&preface).await;
+        client
+    }
+
+    /// Connected, and silent.
+    async fn stranger(server: &hbi::Server) -> Self {
         let Scheme::Quic(at) = server.address().scheme() else {
             panic!("{}", server.address());
         };
@@ -48,12 +59,7 @@ impl Client {
             .unwrap()
             .await
             .unwrap();
-        let mut control = conn.open_uni().await.unwrap();
-        let preface = Control::Preface {
-            settings: Box::new(Settings::default()),
-            token: (&[][..]).into(),
-        };
-        control.write_all(&written(&preface)).await.unwrap();
+        let control = conn.open_uni().await.unwrap();
         Self {
             conn,
             control,
@@ -450,6 +456,20 @@ async fn few_large_openings_are_put_together_at_once() {
     while let Some(answer) = writing.join_next().await {
         assert!(!answer.unwrap().is_empty());
     }
+}
+
+#[tokio::test]
+async fn little_is_taken_of_strangers() {
+    let mut defences = hbi::Defences::default();
+    defences.handshake = Duration::from_millis(300);
+    let options = Transport::Quic.serving(Options::new().defences(defences));
+    let factory = |_peer| async { Ok(HostingEnv::new().function("one", || 1)) };
+    let server = options.serve("quic://127.0.0.1:0", factory).await.unwrap();
+    let client = Client::stranger(&server).await;
+    let (mut send, _recv) = client.conversation(&opening(1, 1, false, &[])).await;
+    let flood = send.write_all(&[0; 200 << 10]).await;
+    assert!(flood.is_err(), "more was taken than of a stranger");
+    works(&server).await;
 }
 
 async fn works(server: &hbi::Server) {

@@ -19,7 +19,7 @@ pub(crate) use listener::{Arrived, Listener, Source};
 #[cfg(feature = "quic")]
 pub use quic::Congestion;
 #[cfg(feature = "quic")]
-pub(crate) use quic::{FIRST_STREAMS, Quic, explained, is_handshake};
+pub(crate) use quic::{FIRST_STREAMS, Quic, explained, is_handshake, known};
 pub(crate) use secure::{Insecure, TlsOptions};
 pub(crate) use stream::{ByteStream, Stream};
 

@@ -24,6 +24,9 @@ use crate::wire::{mux::Settings, quic::StreamKind};
 /// open, so the driver allows more only as they are used.
 pub(crate) const FIRST_STREAMS: u32 = 64;
 
+/// Bytes that are taken of a peer before it is known.
+const STRANGER: u64 = 64 << 10;
+
 /// How fast a side sends over QUIC.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -148,9 +151,7 @@ fn transport(settings: &Settings, congestion: Congestion) -> Arc<TransportConfig
         .max_concurrent_bidi_streams(settings.conversations.min(FIRST_STREAMS).into())
         .max_concurrent_uni_streams(FIRST_STREAMS.into())
         .stream_receive_window(settings.window.into())
-        // what waits in one stream must not hold up another: each has its own window, and all
-        // together as much as this side holds
-        .receive_window(VarInt::from_u64(settings.held).unwrap_or(VarInt::MAX))
+        .receive_window(held(settings.held.min(STRANGER)))
         .datagram_receive_buffer_size(None)
         .keep_alive_interval(Some(settings.keep_alive))
         // one that is too long to be told is none
@@ -159,6 +160,16 @@ fn transport(settings: &Settings, congestion: Congestion) -> Arc<TransportConfig
         config.congestion_controller_factory(Arc::new(BbrConfig::default()));
     }
     Arc::new(config)
+}
+
+fn held(bytes: u64) -> VarInt {
+    VarInt::from_u64(bytes).unwrap_or(VarInt::MAX)
+}
+
+/// The peer is known: from now on what waits in one stream does not hold up another, since each has
+/// its own window, and all together as much as this side holds.
+pub(crate) fn known(conn: &Connection, settings: &Settings) {
+    conn.set_receive_window(held(settings.held));
 }
 
 /// Listens at an address.

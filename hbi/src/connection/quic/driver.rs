@@ -26,7 +26,7 @@ use crate::{
     Error, Failure, Kind,
     connection::mux::now,
     endpoint::{Landing, Link},
-    transport::{Quic, explained, is_handshake},
+    transport::{Quic, explained, is_handshake, known},
     wire::{
         mux::{Settings, Violation},
         quic::{CLOSE_GOODBYE, CLOSE_KIND, Control, ControlReader},
@@ -148,6 +148,7 @@ impl QuicDriver {
 
     /// Drives the connection to its end.
     pub(crate) async fn run(mut self) {
+        known(&self.link.conn, &self.settings);
         self.link.lock().started = true;
         if let Some(mut hook) = self.landing.connected() {
             // it starts before anything lands; once it waits the rest may start
