@@ -161,11 +161,11 @@ fn split(bytes: &[u8]) -> Vec<(Span, &[u8])> {
     all
 }
 
-/// The lines that a room's members hear, and the data behind them.
-type Heard = (Vec<String>, Vec<u8>);
+/// What a conversation is answered: objects, and raw data.
+type Answered = (Vec<String>, Vec<u8>);
 
 /// What spans say: what each conversation of the client answers, and all statements, sorted.
-fn said(spans: &[Span]) -> (BTreeMap<String, Heard>, Vec<String>) {
+fn said(spans: &[Span]) -> (BTreeMap<String, Answered>, Vec<String>) {
     let answers = spans.iter().filter(|span| span.ack);
     let answers = answers.map(|span| {
         let answer = (span.objects.clone(), span.raw.clone());
