@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, ensure};
 use clap::Parser;
 use futures_util::{TryStreamExt, stream::try_unfold};
-use hbi::{prelude::*, tls::ServerTls};
+use hbi::prelude::*;
 use hbi_examples::{Checked, bar};
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
@@ -210,11 +210,7 @@ impl Watcher for Watching {
 }
 
 async fn serve(address: &str, folder: &Path) -> hbi::Result<hbi::Server> {
-    let mut options = hbi::Options::new();
-    if address.starts_with("tls://") {
-        let file = folder.join("certificate.pem");
-        options = options.server_tls(ServerTls::self_signed(file, &["localhost"])?);
-    }
+    let options = hbi_examples::options(address, folder)?;
     let folder = folder.join("files");
     std::fs::create_dir_all(&folder).map_err(failed)?;
     let factory = move |peer: Peer| {
