@@ -103,6 +103,18 @@ impl Outgoing {
         }
     }
 
+    /// What stands behind the handles, in the order of the wire, for a wire whose messages may
+    /// overtake each other: `None` for streams.
+    #[cfg(feature = "quic")]
+    pub(super) fn take_rest(&mut self) -> Vec<Option<Carried>> {
+        let mut rest = std::mem::take(&mut self.rest).into_iter();
+        let carried = |handle: &WireHandle| match handle.kind {
+            HandleKind::Stream => None,
+            HandleKind::Object | HandleKind::Returned => rest.next(),
+        };
+        self.wire.iter().map(carried).collect()
+    }
+
     /// Sends the streams, each in a task of its own.
     pub(super) fn start(self, this: &Arc<dyn Link>, co: CoNumber) {
         for (channel, messages) in self.streams {

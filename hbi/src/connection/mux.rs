@@ -28,7 +28,7 @@ use crate::{
 
 /// How deep conversations may be nested in each other: a call made while another lands is one
 /// deeper.
-const MAX_NESTING: u8 = 16;
+pub(super) const MAX_NESTING: u8 = 16;
 
 /// The state machine with what this driver keeps in it.
 pub(super) type Machine = mux::Connection<Arc<dyn Prepared>, Running>;
@@ -91,7 +91,7 @@ fn id(co: CoNumber) -> CoId {
     CoId::from_bits(co.0 as u32)
 }
 
-pub(super) fn now() -> Instant {
+pub(in crate::connection) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
@@ -263,7 +263,7 @@ impl State {
 }
 
 /// The error of a failure that a conversation ended with.
-fn error(failure: Failure) -> Error {
+pub(super) fn error(failure: Failure) -> Error {
     match failure.kind {
         Kind::Disconnected => Error::from(failure).sent(),
         Kind::NotLanded => Error::from(failure),

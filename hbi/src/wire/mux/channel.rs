@@ -15,7 +15,7 @@ use super::WireHandle;
 use crate::Failure;
 
 /// MessagePack and the handles in it, as they arrived.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Payload {
     /// MessagePack.
     pub bytes: Bytes,

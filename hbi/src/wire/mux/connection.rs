@@ -886,7 +886,7 @@ fn not_landed() -> Box<Failure> {
 }
 
 /// A failure's MessagePack. One that fits no frame loses its payload and the end of its message.
-fn pack_failure(failure: &Failure) -> Bytes {
+pub(in crate::wire) fn pack_failure(failure: &Failure) -> Bytes {
     const ROOM: usize = 12 << 10;
     match crate::value::Packed::pack(failure) {
         Ok(packed) if packed.bytes().len() <= ROOM => packed.into_parts().0,

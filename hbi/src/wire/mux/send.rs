@@ -910,7 +910,7 @@ fn millis(remaining: Duration) -> u32 {
         .min(u32::MAX as u128) as u32
 }
 
-fn too_large(len: usize, limit: u32) -> Box<Failure> {
+pub(crate) fn too_large(len: usize, limit: u32) -> Box<Failure> {
     Box::new(Failure::limit(
         "message",
         format_args!("{len} bytes where the peer takes {limit}"),
@@ -918,7 +918,7 @@ fn too_large(len: usize, limit: u32) -> Box<Failure> {
     ))
 }
 
-fn too_many_streams(limit: u32) -> Box<Failure> {
+pub(crate) fn too_many_streams(limit: u32) -> Box<Failure> {
     Box::new(Failure::limit(
         "channels",
         format_args!("the peer takes {limit} streams in one conversation"),
@@ -926,7 +926,7 @@ fn too_many_streams(limit: u32) -> Box<Failure> {
     ))
 }
 
-fn stopped() -> Box<Failure> {
+pub(crate) fn stopped() -> Box<Failure> {
     Box::new(Failure::new(
         Kind::Cancelled,
         "the peer wants no more of this",
