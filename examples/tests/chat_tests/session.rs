@@ -33,6 +33,7 @@ async fn a_session_prints_the_same_over_each_transport() {
         "tcp://127.0.0.1:0",
         &unix,
         "tls://127.0.0.1:0",
+        "quic://127.0.0.1:0",
         "text+tcp://127.0.0.1:0",
     ];
     for (at, address) in addresses.into_iter().enumerate() {
