@@ -17,7 +17,8 @@ pub(crate) struct Options {
 enum Command {
     /// Serves the chat, until Ctrl-C.
     Serve {
-        /// Where: tcp://host:port, unix:///path. May be given more than once.
+        /// Where: tcp://host:port, tls://host:port, unix:///path, and text+tcp://host:port for clients
+        /// written in Python or Go. May be given more than once.
         #[arg(
             long = "addr",
             value_name = "ADDR",

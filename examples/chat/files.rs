@@ -9,7 +9,7 @@ use std::{
         Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use hbi::Data;
@@ -28,11 +28,17 @@ use crate::{
 /// The most bytes of all files of a room.
 const ROOM: u64 = 1 << 30;
 
+/// How long an upload that broke off may wait to go on.
+const WAITS: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// The most rooms that have files.
 const ROOMS: usize = 1000;
 
 /// The most files of a room.
 const FILES: usize = 1000;
+
+/// How the names of files begin that are received in one piece; no kept name begins so.
+const RECEIVED: &str = ".received.";
 
 /// Of how many files the checksums are remembered.
 const SUMS: usize = 10_000;
@@ -69,6 +75,26 @@ impl Files {
             sums: Mutex::default(),
             received: AtomicU64::new(0),
         }
+    }
+
+    /// Removes what is on its way no more: uploads that broke off long ago, and those that cannot go
+    /// on. For when the server starts.
+    pub(crate) async fn sweep(&self) -> Result<(), Refused> {
+        let partial = self.dir.join("partial");
+        for (_, room) in listed(&partial).await? {
+            let mut entries = fs::read_dir(partial.join(names::kept(&room)?))
+                .await
+                .map_err(failed)?;
+            while let Some(entry) = entries.next_entry().await.map_err(failed)? {
+                let changed = entry.metadata().await.and_then(|file| file.modified());
+                let age = changed.map_err(failed)?.elapsed().unwrap_or_default();
+                let whole = entry.file_name().to_string_lossy().starts_with(RECEIVED);
+                if whole || age > WAITS {
+                    fs::remove_file(entry.path()).await.map_err(failed)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Sizes and names of a room's files, by name.
@@ -154,7 +180,7 @@ impl Files {
     ) -> Result<(u32, u64), Refused> {
         self.check(room, name, 0).await?;
         let number = self.received.fetch_add(1, Ordering::Relaxed);
-        let path = self.partials(room)?.join(format!("received.{number}"));
+        let path = self.partials(room)?.join(format!("{RECEIVED}{number}"));
         let claim = self.claim(path)?;
         let (target, _) = open_at(&claim.path, 0).await?;
         let mut target = Checked::new(target, ProgressBar::hidden());

@@ -22,7 +22,7 @@ const EVENTS: usize = 1024;
 /// How to join.
 #[derive(Debug, Args)]
 pub(crate) struct Join {
-    /// The server: tcp://host:port, unix:///path.
+    /// The server's address, as it tells it.
     address: String,
     /// The nick to ask for.
     #[arg(long)]

@@ -26,6 +26,7 @@ pub(crate) async fn serve(addresses: &[String], dir: &Path) -> anyhow::Result<Se
     std::fs::create_dir_all(dir)
         .with_context(|| format!("the directory {} cannot be made", dir.display()))?;
     let hub = Hub::open(Store::open(dir)?, dir)?;
+    hub.files.sweep().await?;
     let options = options(addresses, dir)?;
     let mut servers = Vec::new();
     for address in addresses {
@@ -44,7 +45,8 @@ pub(crate) async fn serve(addresses: &[String], dir: &Path) -> anyhow::Result<Se
 /// a part of the address that is told.
 fn options(addresses: &[String], dir: &Path) -> hbi::Result<Options> {
     let mut options = Options::new();
-    if addresses.iter().any(|address| address.starts_with("tls:")) {
+    let secured = |address: &String| ["tls:", "quic:"].iter().any(|s| address.starts_with(s));
+    if addresses.iter().any(secured) {
         let certificate = dir.join("certificate.pem");
         options = options.server_tls(hbi::tls::ServerTls::self_signed(
             certificate,

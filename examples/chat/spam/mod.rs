@@ -21,7 +21,7 @@ pub(crate) const LOOK: Duration = Duration::from_secs(1);
 /// How to spam.
 #[derive(Debug, Args)]
 pub(crate) struct Spam {
-    /// The server: tcp://host:port, unix:///path.
+    /// The server's address, as it tells it.
     address: String,
     #[command(flatten)]
     plan: Plan,

@@ -111,7 +111,9 @@ fn comparable(source: &str) -> String {
     let shown = shown.replace("Anonymous@", "Stranger$").replace("\\n", " ");
     let shown = without_digits_behind(&shown, "127.0.0.1:");
     let shown = without_digits_behind(&shown, "last modified: ");
-    shown.split_whitespace().collect::<Vec<_>>().join(" ")
+    let words: Vec<_> = shown.split_whitespace().collect();
+    // the end of a line at the end of a text
+    words.join(" ").replace(" \")", "\")")
 }
 
 /// A text without the digits (and what stands between those of a date) behind a mark.
@@ -202,7 +204,10 @@ async fn recorded_clients_are_told_what_their_own_servers_told_them() {
         let recorded: Vec<_> = split(s2c).into_iter().map(|(span, _)| span).collect();
         let ((answers, code), (expected, told)) = (said(&came), said(&recorded));
         assert_eq!(answers, expected);
-        assert_eq!(code, told);
+        for (ours, theirs) in code.iter().zip(&told) {
+            assert_eq!(ours, theirs);
+        }
+        assert_eq!(code.len(), told.len());
     }
 }
 

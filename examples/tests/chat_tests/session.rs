@@ -33,6 +33,7 @@ async fn a_session_prints_the_same_over_each_transport() {
         "tcp://127.0.0.1:0",
         &unix,
         "tls://127.0.0.1:0",
+        "quic://127.0.0.1:0",
         "text+tcp://127.0.0.1:0",
     ];
     for (at, address) in addresses.into_iter().enumerate() {
@@ -371,4 +372,29 @@ async fn bots_say_and_send_and_every_checksum_is_verified() {
         );
         assert!(has("failed  0"), "{printed:#?}");
     }
+}
+
+#[tokio::test]
+async fn what_cannot_go_on_is_removed_when_the_server_starts() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let partial = dir.path().join("partial/Tea");
+    std::fs::create_dir_all(&partial).expect("a directory");
+    let file = upload("Tea", "f.bin", &content(1000, 1));
+    let fresh = partial.join(format!("f.bin.1000.{:08x}", file.crc));
+    let old = partial.join("old.bin.1000.00000000");
+    let received = partial.join(".received.3");
+    for path in [&fresh, &old, &received] {
+        std::fs::write(path, [0; 10]).expect("a file");
+    }
+    let long_ago = std::time::SystemTime::UNIX_EPOCH;
+    let file_of_old = std::fs::File::options().write(true).open(&old);
+    file_of_old
+        .expect("a file")
+        .set_modified(long_ago)
+        .expect("is set");
+    let (_serving, address) = serve(dir.path()).await;
+    assert!(fresh.exists() && !old.exists() && !received.exists());
+    let member = Member::join(&address, "Ann", "Tea").await;
+    let from = TransfersStub::new(&member.connection).begin(&file).await;
+    assert_eq!(from.expect("an answer"), 10);
 }
