@@ -34,7 +34,9 @@ impl Hello for Greeter {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    let server = hbi::serve(&options.addr, |peer: Peer| async move {
+    // for a certificate, where the address needs one
+    let folder = tempfile::tempdir()?;
+    let factory = |peer: Peer| async move {
         let env = HostingEnv::new();
         let kept = env.kept();
         Ok(env
@@ -43,8 +45,9 @@ async fn main() -> anyhow::Result<()> {
                 // a peer that is gone again needs no greeting
                 let _ = po.notif("print(\"Welcome to HBI world!\")").await;
             }))
-    })
-    .await?;
+    };
+    let serving = hbi_examples::options(&options.addr, folder.path())?;
+    let server = serving.serve(&options.addr, factory).await?;
     match server.address().scheme() {
         Scheme::Tcp(address) => println!("hello server listening: {address}"),
         _ => println!("hello server listening: {}", server.address()),

@@ -34,10 +34,13 @@ const STEP: u64 = 1 << 20;
 ///
 ///   cargo run --release --example tour -- --serve tcp://127.0.0.1:3232
 ///   cargo run --release --example tour -- --connect tcp://127.0.0.1:3232
+///
+/// At tls://127.0.0.1:0 the server signs a certificate of its own, and prints the address with the
+/// fingerprint that the other half is to be given.
 #[derive(Parser)]
 #[command(verbatim_doc_comment)]
 struct Options {
-    /// Only serve, at this address: tcp://host:port, unix:///path. Ends with Ctrl-C.
+    /// Only serve, at this address: tcp://host:port, tls://host:port, unix:///path. Ends with Ctrl-C.
     #[arg(long, value_name = "ADDR", conflicts_with = "connect")]
     serve: Option<String>,
     /// Only connect, to a tour that serves at this address.
@@ -207,8 +210,10 @@ impl Watcher for Watching {
 }
 
 async fn serve(address: &str, folder: &Path) -> hbi::Result<hbi::Server> {
-    let folder = folder.to_owned();
-    hbi::serve(address, move |peer: Peer| {
+    let options = hbi_examples::options(address, folder)?;
+    let folder = folder.join("files");
+    std::fs::create_dir_all(&folder).map_err(failed)?;
+    let factory = move |peer: Peer| {
         let watcher = WatcherStub::new(&peer);
         let host = Arc::new(Host {
             watcher,
@@ -219,8 +224,8 @@ async fn serve(address: &str, folder: &Path) -> hbi::Result<hbi::Server> {
                 .service(CalcHost::new(Arc::clone(&host)))
                 .service(FilesHost::new(host)))
         }
-    })
-    .await
+    };
+    options.serve(address, factory).await
 }
 
 async fn visit(address: &str, path: &Path) -> anyhow::Result<()> {

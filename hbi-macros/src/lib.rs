@@ -105,7 +105,8 @@ use proc_macro::TokenStream;
 /// - `no_cancel`: it runs to its end, also when its caller wants no answer any more.
 /// - `parallel`: it runs in a task of its own from the start, for work that computes; the order in
 ///   which calls begin does not hold for it.
-/// - `idempotent`: it may safely run twice.
+/// - `idempotent`: it may safely run twice. Such calls, and no others, are sent again by a client
+///   that reconnects.
 /// - `rename = "..."`: its name in scripts, where that is not the method's own.
 ///
 /// # Options

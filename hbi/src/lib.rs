@@ -46,6 +46,7 @@
 //! - objects by reference: [`Reactor`]
 //! - peer-script: [`PostingEnd::script`], [`script!`](macro@script), [`env::Bounds`]
 //! - limits, deadlines: [`Settings`], [`Options`], [`Call::within`], [`Caller`]
+//! - connecting again: [`Options::reconnect`], [`Reconnect`]
 //! - errors: [`Error`], [`Kind`]
 //!
 //! # Features
@@ -53,7 +54,9 @@
 //! - `script` (default): free peer-script, in Rhai on fibers. Without it this side still lands calls
 //!   and straight lines of calls, which is all that stubs and compositions send.
 //! - `checked`: [`script!`](macro@script) checks the syntax when the program compiles.
+//! - `balance`: one stub over several peers, `hbi::peer::balance`.
 //! - `tls`: `tls://` addresses; certificates are configured in `hbi::tls`.
+//! - `quic`: `quic://` addresses, see the guide's chapter; includes `tls`.
 
 mod connection;
 pub mod endpoint;
@@ -75,8 +78,13 @@ pub use endpoint::{
 pub use env::{HostedCall, HostingEnv, Layer};
 pub use error::{Blame, Error, Failure, Kind, Place, Result};
 pub use hbi_macros::{Fields, Value, script, service};
-pub use peer::{Connection, Credentials, Defences, Options, Peer, Server, connect, serve};
+pub use peer::{
+    Backoff, Connection, Credentials, Defences, Options, Peer, Reconnect, ReconnectState, Server,
+    connect, serve,
+};
 pub use service::{Call, CallError, Exchange, Notify, Outbox, Policy, Reactor, ScriptCall, all};
+#[cfg(feature = "quic")]
+pub use transport::Congestion;
 #[cfg(feature = "tls")]
 pub use transport::tls;
 pub use transport::{Address, Fingerprint, Scheme, Secured};

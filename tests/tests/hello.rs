@@ -82,6 +82,12 @@ fn the_two_halves_greet_each_other_over_any_wire() {
         );
         assert!(lines[1].ends_with('!'), "{lines:?}");
     }
+    // the address has the fingerprint in it
+    let (_server, place) = serve("tls://127.0.0.1:0");
+    assert!(place.contains("#sha256="), "{place}");
+    let lines = printed(&call(&place));
+    assert_eq!(lines[0], "Welcome to HBI world!");
+
     let folder = tempfile::tempdir().expect("a folder");
     for scheme in ["text+unix", "unix"] {
         let address = format!("{scheme}://{}", folder.path().join(scheme).display());

@@ -98,9 +98,63 @@ fn hosted() -> CoId {
     CoId::from_bits(1 << 31)
 }
 
+/// Notifications that arrived and landed, so many.
+fn notified(count: usize) -> (Machine, Machine) {
+    let (mut a, mut b) = joined();
+    a.define(1, &[] as &[&str], "calc::log()");
+    for _ in 0..count {
+        let mut opening = call(Some(1), &[0x90]);
+        (opening.value, opening.call) = (false, false);
+        let id = a.open(opening, Instant::now()).unwrap();
+        a.detach(id);
+    }
+    feed(&mut b, &output(&mut a)).unwrap();
+    for number in 0..count as u32 {
+        b.end_unwatched(CoId::from_bits(1 << 31 | number));
+    }
+    assert_eq!(b.conversations(), (0, 0));
+    (a, b)
+}
+
+#[test]
+fn ends_that_nobody_waits_for_go_out_with_the_next_that_somebody_does() {
+    let (mut a, mut b) = notified(3);
+    assert!(!b.has_output(), "an END was written for its own sake");
+
+    b.define(1, &[] as &[&str], "calc::log()");
+    feed(&mut a, &output(&mut b)).unwrap();
+    assert_eq!(a.conversations(), (0, 0));
+}
+
+#[test]
+fn ends_that_nobody_waits_for_go_out_when_it_is_time_or_they_are_many() {
+    let (mut a, mut b) = notified(1);
+    let later = b.timeout().unwrap();
+    assert!(later < Instant::now() + Duration::from_secs(1));
+    b.handle_timeout(later).unwrap();
+    feed(&mut a, &output(&mut b)).unwrap();
+    assert_eq!(a.conversations(), (0, 0));
+
+    let (mut a, mut b) = notified(100);
+    assert!(b.has_output());
+    feed(&mut a, &output(&mut b)).unwrap();
+    assert_eq!(a.conversations(), (0, 0));
+}
+
+#[test]
+fn ends_that_nobody_waits_for_go_out_at_a_goodbye() {
+    let (mut a, mut b) = notified(1);
+    a.goodbye();
+    feed(&mut b, &output(&mut a)).unwrap();
+    feed(&mut a, &output(&mut b)).unwrap();
+    assert!(a.is_over());
+}
+
 #[test]
 fn the_page_shows_what_is_written_and_read() {
     assert_eq!(hex(&output(&mut machine())), hex(&vector("preface")));
+    let mut known = Machine::with_token(Settings::default(), b"tea", Instant::now());
+    assert_eq!(hex(&output(&mut known)), hex(&vector("token")));
     let (mut a, mut b) = joined();
 
     a.define(1, &["a0", "a1"], "calc::add(a0, a1)");
@@ -116,7 +170,7 @@ fn the_page_shows_what_is_written_and_read() {
             "open Some(1) value true last true arguments 92 01 02 "
         ]
     );
-    b.answer(hosted(), &[3], &[]);
+    let _ = b.answer(hosted(), &[3], &[]);
     let bytes = output(&mut b);
     assert_eq!(hex(&bytes), hex(&vector("answer")));
     assert!(feed(&mut a, &bytes).unwrap().is_empty());
@@ -145,6 +199,31 @@ fn the_page_shows_what_is_written_and_read() {
         });
     }
     assert_eq!(seen, ["a4 66 69 6c 65 ", "data 61 62 63 ", "data "]);
+}
+
+#[tokio::test]
+async fn a_server_reads_the_token_of_the_page() {
+    let (shown, mut tokens) = tokio::sync::mpsc::unbounded_channel();
+    let server = Options::new()
+        .authenticate(move |credentials| {
+            let _ = shown.send(credentials.token().to_vec());
+            async { Ok(()) }
+        })
+        .serve("tcp://127.0.0.1:0", |_peer| async { Ok(HostingEnv::new()) })
+        .await
+        .unwrap();
+    let address = server.address().to_string();
+    let at = address.strip_prefix("tcp://").unwrap();
+    let mut stream = tokio::net::TcpStream::connect(at).await.unwrap();
+    let (bytes, preface) = (vector("token"), vector("preface"));
+    // in two pieces: the token is no part of the settings before it
+    let (settings, token) = bytes.split_at(bytes.len() - 2);
+    stream.write_all(settings).await.unwrap();
+    stream.write_all(token).await.unwrap();
+    assert_eq!(tokens.recv().await.unwrap(), b"tea");
+    let mut answer = vec![0; preface.len()];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(hex(&answer), hex(&preface));
 }
 
 #[test]
@@ -226,11 +305,11 @@ fn violations_are_told_by_what_was_seen() {
         ("bytes after its fields", vec![frame(0x0a, 0, &[0; 9])]),
         (
             "`Settings::scripts`",
-            vec![frame(0x01, 0, &[0, 0x10, 0, 0, 0])],
+            vec![frame(0x01, 0, &[0, 0x10, 0, 0, 0, 0])],
         ),
         ("`Settings::frame`", vec![frame(0x04, 0, &vec![0; 70_000])]),
         ("channel 3", vec![open(0), frame(0x04, 0, &[0, 3, 0, 0xc0])]),
-        ("no UTF-8", vec![frame(0x01, 0, &[1, 0, 0, 0, 0, 0xff])]),
+        ("no UTF-8", vec![frame(0x01, 0, &[1, 0, 0, 0, 0, 0, 0xff])]),
         (
             "handle of unknown kind 9",
             vec![frame(0x02, 0, &[0x08, 1, 0, 0, 0, 1, 0, 9, 0, 0, 0, 0])],
@@ -280,7 +359,7 @@ fn late_frames_are_dropped_and_their_credit_returned() {
     a.define(1, &["a"], "f(a)");
     a.open(call(Some(1), &[0x91, 1]), Instant::now()).unwrap();
     feed(&mut b, &output(&mut a)).unwrap();
-    b.answer(hosted(), &[3], &[]);
+    let _ = b.answer(hosted(), &[3], &[]);
     assert_eq!(b.conversations(), (0, 0));
     // a cancel that crossed the answer
     assert!(feed(&mut b, &frame(0x09, 0, &[0, 0])).unwrap().is_empty());
@@ -339,7 +418,7 @@ fn numbers_are_used_again_for_ever() {
         );
         let bytes = output(&mut a);
         feed(&mut b, &bytes).unwrap();
-        b.answer(CoId::from_bits(id.to_bits() | 1 << 31), &[3], &[]);
+        let _ = b.answer(CoId::from_bits(id.to_bits() | 1 << 31), &[3], &[]);
         let bytes = output(&mut b);
         feed(&mut a, &bytes).unwrap();
         assert!(a.poll_reply(id, &mut cx()).is_ready(), "call {n}");

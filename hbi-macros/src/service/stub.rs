@@ -84,6 +84,11 @@ fn stub_method(of: &Emitted<'_>, method: &Method) -> TokenStream {
     let (path, script, object_script) =
         scripts(&of.service.namespace(), &method.name(), idents.len());
     let count = idents.len();
+    let idempotent = method
+        .options
+        .idempotent
+        .iter()
+        .map(|_| quote!(.idempotent()));
     let args = Ident::new("args", Span::mixed_site());
     let fill = match count {
         0 => quote!(|_| {}),
@@ -93,7 +98,7 @@ fn stub_method(of: &Emitted<'_>, method: &Method) -> TokenStream {
         #(#attrs)*
         #vis fn #name(&self, #(#params),*) -> #output {
             static __METHOD: #root::service::StubMethod =
-                #root::service::StubMethod::new(#path, #script, #object_script, #count);
+                #root::service::StubMethod::new(#path, #script, #object_script, #count) #(#idempotent)*;
             self.target.#function(&__METHOD, #fill)
         }
     }

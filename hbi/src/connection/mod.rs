@@ -5,8 +5,12 @@ mod handles;
 mod mux;
 mod mux_driver;
 mod objects;
+#[cfg(feature = "quic")]
+mod quic;
 mod text;
 
 pub(crate) use mux::MuxLink;
 pub(crate) use mux_driver::Driver;
+#[cfg(feature = "quic")]
+pub(crate) use quic::{QuicDriver, QuicLink};
 pub(crate) use text::{TextDriver, TextLink};

@@ -32,9 +32,10 @@ use crate::{
     wire::mux::{Body, CoId, Event, Open, Output, Violation},
 };
 
-/// The smallest and the largest read buffer.
-const READ_LEAST: usize = 2 << 10;
-const READ_MOST: usize = 256 << 10;
+/// The smallest and the largest read buffer. Bulk keeps hold of the buffer it came in, so the next
+/// is a new one: a larger one than this would be mapped by the system each time, page by page.
+const READ_LEAST: usize = 1 << 10;
+const READ_MOST: usize = 64 << 10;
 
 /// Landing stops while this much of answers waits to be written; reading never does.
 const BACKLOG: usize = 1 << 20;
@@ -170,8 +171,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self
     }
 
-    /// Drives the connection to its end.
-    pub(crate) async fn run(mut self) {
+    /// Drives the connection to its end. Boxed, since a future keeps what it is made of beside what it
+    /// works with: connections are many.
+    pub(crate) async fn run(mut self: Box<Self>) {
         self.link.started();
         let reason = match poll_fn(|cx| self.poll(cx)).await {
             End::Goodbye => {
@@ -404,7 +406,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
         };
         state.mux.take_wakers(&mut self.wakers);
+        let lost = state.take_lost();
         drop(state);
+        drop(lost);
         let held_back = !self.waiting.is_empty();
         let began = Instant::now();
         let mut landings = 0;
@@ -692,34 +696,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.answers.bytes.clear();
             return;
         }
-        let mut streams: Vec<(CoNumber, Outgoing)> = Vec::new();
+        let mut streams: Vec<(CoNumber, Outgoing, bool)> = Vec::new();
         let mut state = self.link.lock();
         for answer in self.answers.list.drain(..) {
             match answer {
                 Answer::Value(id, range, mut handles) => {
                     let bytes = &self.answers.bytes[range];
                     if handles.is_empty() {
-                        state.mux.answer(id, bytes, &[]);
+                        let _ = state.mux.answer(id, bytes, &[]);
                         continue;
                     }
                     let mut outgoing = Outgoing::default();
-                    match state.outgoing(&mut outgoing, &self.this, Some(id), &mut handles) {
-                        Ok(()) => state.mux.answer(id, bytes, &outgoing.wire),
-                        Err(failure) => state.mux.fail(id, 0, &failure),
-                    }
-                    streams.push((number(id), outgoing));
+                    let sent = state.answer(&mut outgoing, &self.this, id, bytes, &mut handles);
+                    streams.push((number(id), outgoing, sent));
                 }
-                Answer::End(id) => state.mux.end(id, 0),
+                Answer::End(id) => state.mux.end_unwatched(id),
                 Answer::Failed(id, failure) => state.mux.fail(id, 0, &failure),
             }
         }
         state.mux.take_wakers(&mut self.wakers);
         let dropped = state.mux.take_dropped();
+        let lost = state.take_lost();
         drop(state);
-        drop(dropped);
+        drop((dropped, lost));
         self.answers.bytes.clear();
-        for (co, outgoing) in streams {
-            outgoing.start(&self.this, co);
+        for (co, outgoing, sent) in streams {
+            if sent {
+                outgoing.start(&self.this, co);
+            }
         }
     }
 
@@ -868,7 +872,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             let expired = state.mux.handle_timeout(now).map_err(End::Failed)?;
             state.mux.take_wakers(&mut self.wakers);
+            let lost = state.take_lost();
             drop(state);
+            drop(lost);
             for id in expired {
                 let text = "the deadline passed before the answer was there";
                 self.cancel(id, Box::new(Failure::new(Kind::Timeout, text)));

@@ -49,6 +49,11 @@ impl PostingEnd {
         &self.link
     }
 
+    /// Whether both belong to one connection.
+    pub(crate) fn is_of(&self, other: &PostingEnd) -> bool {
+        Arc::ptr_eq(&self.link, &other.link)
+    }
+
     /// Facts about the connection: the peer's address, its identity.
     pub fn info(&self) -> &LinkInfo {
         self.link.info()
@@ -248,6 +253,7 @@ impl PoCo<Sending> {
             arguments: &arguments,
             handles: &mut handles,
             deadline: self.deadline.or_else(|| default_deadline(&*self.link)),
+            watched: false,
         };
         let co = PostingEnd::new(Arc::clone(&self.link))
             .open(request)

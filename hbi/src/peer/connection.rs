@@ -6,7 +6,7 @@ use super::wire::Wire;
 use crate::{Error, Kind, PostingEnd, Result, endpoint::Link};
 
 /// How long a dropped connection may take to finish what is under way.
-const GOODBYE: Duration = Duration::from_secs(5);
+pub(super) const GOODBYE: Duration = Duration::from_secs(5);
 
 /// The peer at the other end of a connection. A cheap handle, which does not keep it open.
 #[derive(Clone)]

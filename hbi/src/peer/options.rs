@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 
 use super::{
-    Connection, Credentials, Defences, Peer, Server,
+    Backoff, Connection, Credentials, Defences, Peer, Reconnect, Server,
     identity::{Authenticate, Token},
     wire::{Introduction, Started, start},
 };
@@ -174,7 +174,7 @@ impl Options {
         self
     }
 
-    /// Whom to trust at `tls://` addresses, and the certificate to show there. By default the
+    /// Whom to trust at `tls://` and `quic://` addresses, and the certificate to show there. By default the
     /// authorities that the system trusts, and none.
     #[cfg(feature = "tls")]
     pub fn client_tls(mut self, tls: crate::tls::ClientTls) -> Self {
@@ -182,10 +182,26 @@ impl Options {
         self
     }
 
-    /// The certificate to serve `tls://` addresses with.
+    /// The certificate to serve `tls://` and `quic://` addresses with.
     #[cfg(feature = "tls")]
     pub fn server_tls(mut self, tls: crate::tls::ServerTls) -> Self {
         self.tls.server = Some(tls);
+        self
+    }
+
+    /// Lets a client of a `quic://` address go on from another address of its own, as a phone does that
+    /// leaves one network for another. By default a server takes nothing from there: whom it has let in,
+    /// and counts ([`Defences`]), stays where it was.
+    #[cfg(feature = "quic")]
+    pub fn migration(mut self, migration: bool) -> Self {
+        self.tls.migration = migration;
+        self
+    }
+
+    /// How fast this side sends over `quic://`. By default [`Congestion::Cubic`](crate::Congestion).
+    #[cfg(feature = "quic")]
+    pub fn congestion(mut self, congestion: crate::Congestion) -> Self {
+        self.tls.congestion = congestion;
         self
     }
 
@@ -201,8 +217,16 @@ impl Options {
     /// # Errors
     /// As [`connect`].
     pub async fn connect(&self, address: impl AsRef<str>, env: HostingEnv) -> Result<Connection> {
-        let address: Address = address.as_ref().parse()?;
-        let stream = tokio::time::timeout(self.handshake, dial(&address, &self.tls))
+        self.connect_to(&address.as_ref().parse()?, env).await
+    }
+
+    /// Connects to a peer.
+    pub(super) async fn connect_to(
+        &self,
+        address: &Address,
+        env: HostingEnv,
+    ) -> Result<Connection> {
+        let stream = tokio::time::timeout(self.handshake, dial(address, &self.tls, &self.settings))
             .await
             .map_err(|_| {
                 Error::new(
@@ -214,6 +238,28 @@ impl Options {
                 )
             })??;
         self.join(stream, address.is_text(), env).await
+    }
+
+    /// A client that connects now, and again whenever the connection is gone, until it is dropped;
+    /// `env` makes what the peer finds on this side, once for each connection.
+    ///
+    /// # Errors
+    /// When the address cannot be parsed. That it cannot be reached is no error, but a
+    /// [`ReconnectState`](crate::ReconnectState).
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime: it spawns a task.
+    pub fn reconnect<F>(
+        &self,
+        address: impl AsRef<str>,
+        backoff: Backoff,
+        env: F,
+    ) -> Result<Reconnect>
+    where
+        F: FnMut() -> HostingEnv + Send + 'static,
+    {
+        let address = address.as_ref().parse()?;
+        Ok(Reconnect::start(self.clone(), address, backoff, env))
     }
 
     /// Talks over a stream that is connected already.
@@ -270,7 +316,7 @@ impl Options {
         R: Future<Output = Result<HostingEnv>> + Send + 'static,
     {
         let address: Address = address.as_ref().parse()?;
-        let (listener, bound) = Listener::bind(&address, &self.tls).await?;
+        let (listener, bound) = Listener::bind(&address, &self.tls, &self.settings).await?;
         Ok(Server::start(
             self.clone(),
             listener,

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
     marker::PhantomData,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard},
@@ -15,8 +15,9 @@ use serde::de::DeserializeOwned;
 
 use super::{
     Arg, Arguments, Outcome,
-    compose::{self, Callee, Node},
+    compose::{self, Callee, Node, Op},
     post::{Manner, Post, PostText, StubMethod},
+    scope::Scope,
 };
 use crate::{
     Data, Error, Kind, PostingEnd,
@@ -33,6 +34,10 @@ use crate::{
 pub struct Call<T, E = Error> {
     state: Mutex<State>,
     within: Option<Duration>,
+    /// Whether an answer that carries a stream or an object is an error.
+    plain: bool,
+    /// The closure of a `map` that it was made in.
+    scope: u64,
     /// The method whose error is an `E`.
     root: &'static str,
     answer: PhantomData<fn() -> (T, E)>,
@@ -76,13 +81,7 @@ impl<T, E> Call<T, E> {
             ..
         } = arguments;
         if let (Some(arguments), None) = (parts, &error) {
-            let sent = std::sync::atomic::AtomicBool::new(false);
-            let node = Node::Call {
-                po: po.clone(),
-                callee,
-                arguments,
-                sent,
-            };
+            let node = Node::call(po, callee, arguments);
             return Self::composed(po.clone(), node, method.path);
         }
         let text = match callee {
@@ -94,13 +93,14 @@ impl<T, E> Call<T, E> {
             text,
             arguments: bytes,
             handles,
+            within: None,
             error,
         };
         Self::with(State::Ready(Box::new(post)), method.path)
     }
 
     pub(super) fn composed(po: PostingEnd, node: Node, root: &'static str) -> Self {
-        Self::of(po, Arg(Arc::new(node)), root)
+        Self::of(po, Arg::new(Arc::new(node)), root)
     }
 
     pub(super) fn of(po: PostingEnd, arg: Arg, root: &'static str) -> Self {
@@ -124,6 +124,7 @@ impl<T, E> Call<T, E> {
             text,
             arguments,
             handles,
+            within: None,
             error: Some(error),
         })
     }
@@ -132,6 +133,8 @@ impl<T, E> Call<T, E> {
         Self {
             state: Mutex::new(state),
             within: None,
+            plain: false,
+            scope: Scope::current(),
             root,
             answer: PhantomData,
         }
@@ -139,6 +142,52 @@ impl<T, E> Call<T, E> {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Fails where the call is not one to this peer.
+    pub(crate) fn check_peer(&self, peer: &PostingEnd) -> Result<(), Error> {
+        if self.po().is_of(peer) {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::Misuse,
+            "the call goes to another connection than the one it was to be made of: make its stub \
+             of the peer that is handed over, each time",
+        ))
+    }
+
+    /// Fails where the call does not stand by itself, and sees to it that its answer does: neither
+    /// carries a stream or an object, which belong to one connection.
+    #[cfg(feature = "balance")]
+    pub(crate) fn check_plain(&mut self) -> Result<(), Error> {
+        self.plain = true;
+        let plain = match &*self.lock() {
+            State::Ready(post) => post.handles.is_empty(),
+            State::Shared(_, arg) => compose::nodes(arg).iter().all(|node| node.is_plain()),
+            State::Sent(..) | State::Over(_) => true,
+        };
+        match plain {
+            true => Ok(()),
+            false => Err(not_plain("an argument")),
+        }
+    }
+
+    /// What awaiting the call gives; hbi's error apart, before the method's own is told from it:
+    /// [`Self::failed_with`] makes that of it.
+    pub(crate) async fn answer(&mut self) -> Result<Result<T, E::Error>, Error>
+    where
+        T: DeserializeOwned + 'static,
+        E: Outcome,
+    {
+        poll_fn(|cx| self.poll_answer(cx)).await
+    }
+
+    /// What awaiting the call would fail with.
+    pub(crate) fn failed_with(&self, error: Error) -> E::Error
+    where
+        E: Outcome,
+    {
+        E::outcome(error, self.root)
     }
 
     pub(super) fn po(&self) -> PostingEnd {
@@ -151,23 +200,48 @@ impl<T, E> Call<T, E> {
     /// The call as a part of a composition.
     pub(super) fn share(&self) -> Arg {
         let mut state = self.lock();
-        let (po, node) = match &mut *state {
-            State::Shared(_, arg) => return arg.clone(),
-            State::Ready(post) => (post.po.clone(), post.as_node()),
+        let (po, arg) = match &mut *state {
+            State::Shared(po, arg) => (po.clone(), arg.clone()),
+            State::Ready(post) => (post.po.clone(), self.arg(post.as_node())),
             // told when the composition is sent
-            State::Sent(po, ..) | State::Over(po) => (po.clone(), Node::Sent),
+            State::Sent(..) | State::Over(_) => return self.arg(Node::new(Op::Sent, Vec::new())),
         };
-        let arg = Arg(Arc::new(node));
-        if let State::Ready(_) = &*state {
-            *state = State::Shared(po, arg.clone());
-        }
+        let arg = match self.within {
+            Some(time) => self.timed(arg, time),
+            None => arg,
+        };
+        *state = State::Shared(po, arg.clone());
         arg
+    }
+
+    fn arg(&self, node: Node) -> Arg {
+        Arg {
+            node: Arc::new(node),
+            scope: self.scope,
+        }
+    }
+
+    /// The argument with the time it is given, once.
+    fn timed(&self, arg: Arg, time: Duration) -> Arg {
+        match arg.node.op {
+            Op::Within(other) if other <= time => arg,
+            Op::Within(_) => self.arg(Node::new(Op::Within(time), arg.node.args.clone())),
+            _ => self.arg(Node::new(Op::Within(time), vec![arg])),
+        }
     }
 
     /// Gives the call this long, from when it is sent. The peer is told how much is left; calls it
     /// makes for this one inherit that. When it has passed, the call ends with an error
     /// ([`Error::is_timeout`]), and what runs for it at the peer is cancelled.
+    ///
+    /// A composition has the shortest time that is given to one of its calls. Once a call is sent it
+    /// is too late, and the call fails.
     pub fn within(mut self, time: Duration) -> Self {
+        let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
+        if let State::Sent(po, ..) | State::Over(po) = state {
+            let text = "`within` comes too late for a call that was sent: set it before `send`";
+            return Self::failed(po.clone(), Error::new(Kind::Misuse, text));
+        }
         self.within = Some(self.within.map_or(time, |other| other.min(time)));
         self
     }
@@ -199,13 +273,28 @@ impl<T, E> Call<T, E> {
         }
     }
 
-    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    /// Whether all methods that it calls may safely run twice (`#[hbi(idempotent)]`). A call that was
+    /// sent, and a script, answers `false`.
+    pub fn is_idempotent(&self) -> bool {
+        match &*self.lock() {
+            State::Ready(post) => match post.text {
+                PostText::Path(method) | PostText::Method(method) => method.idempotent,
+                PostText::Free { .. } => false,
+            },
+            State::Shared(_, arg) => compose::nodes(arg).iter().all(|node| node.is_idempotent()),
+            State::Sent(..) | State::Over(_) => false,
+        }
+    }
+
+    /// Sends the call if it was not sent; `true` when that was now, and its answer will wake who
+    /// polls.
+    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Error>> {
         let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
         if let State::Shared(po, arg) = state {
             *state = State::Ready(Box::new(compose::compile(po, arg)));
         }
         let State::Ready(post) = state else {
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(Ok(false));
         };
         let manner = Manner {
             value: true,
@@ -213,10 +302,10 @@ impl<T, E> Call<T, E> {
             last: true,
             data: post.is_text() && ends_in_data::<T>(),
         };
-        let opened = ready!(post.poll_open(manner, self.within, cx));
+        let opened = ready!(post.poll_watched(manner, self.within, cx));
         let po = post.po.clone();
         match opened {
-            Ok(co) => {
+            Ok((co, watched)) => {
                 let text = match &mut post.text {
                     PostText::Path(_) | PostText::Method(_) => None,
                     free => Some(std::mem::replace(
@@ -229,7 +318,7 @@ impl<T, E> Call<T, E> {
                     )),
                 };
                 *state = State::Sent(po, co, text);
-                Poll::Ready(Ok(()))
+                Poll::Ready(Ok(watched))
             }
             Err(error) => {
                 *state = State::Over(po);
@@ -239,29 +328,26 @@ impl<T, E> Call<T, E> {
     }
 }
 
-impl<T, E> Future for Call<T, E>
-where
-    T: DeserializeOwned + 'static,
-    E: Outcome,
-{
-    type Output = Result<T, E::Error>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        let root = this.root;
-        if let Err(error) = ready!(this.poll_sent(cx)) {
-            return Poll::Ready(Err(E::outcome(error, root)));
+impl<T: DeserializeOwned + 'static, E: Outcome> Call<T, E> {
+    /// The answer, or the method's own error where the wire tells it apart; or hbi's error, before the
+    /// method's own is told from it.
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Result<T, E::Error>, Error>> {
+        let (root, plain) = (self.root, self.plain);
+        if ready!(self.poll_sent(cx))? {
+            return Poll::Pending;
         }
-        let state = this.state.get_mut().unwrap_or_else(|e| e.into_inner());
+        let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
         let State::Sent(po, co, text) = state else {
             let error = Error::new(Kind::Misuse, "this call was awaited to its end before");
-            return Poll::Ready(Err(E::outcome(error, root)));
+            return Poll::Ready(Err(error));
         };
         let link = po.link();
         let text_wire = matches!(link.info().encoding, Encoding::Literal(_));
         let mut answer: Option<Result<T, ValueError>> = None;
         let mut other = None;
+        let mut carries = false;
         let mut read = |bytes: &[u8], handles: &mut Handles| {
+            carries = !handles.is_empty();
             let unpacked = unpack(bytes, handles);
             if unpacked.is_err() && text_wire {
                 other = Some(Packed::from_parts(
@@ -274,9 +360,10 @@ where
         let polled = ready!(link.poll_reply(link, *co, cx, &mut read));
         if let Some(own) = other.and_then(E::own) {
             *state = State::Over(po.clone());
-            return Poll::Ready(Err(own));
+            return Poll::Ready(Ok(Err(own)));
         }
         let result = match (polled, answer) {
+            (Ok(()), Some(_)) if plain && carries => Err(not_plain("the answer").sent()),
             (Ok(()), Some(Ok(value))) => Ok(value),
             (Ok(()), Some(Err(error))) => Err(unfit::<T>(error, root)),
             (Ok(()), None) => Err(Error::new(Kind::Protocol, "an answer without a value")),
@@ -286,8 +373,33 @@ where
             }),
         };
         *state = State::Over(po.clone());
-        Poll::Ready(result.map_err(|error| E::outcome(error, root)))
+        Poll::Ready(result.map(Ok))
     }
+}
+
+impl<T, E> Future for Call<T, E>
+where
+    T: DeserializeOwned + 'static,
+    E: Outcome,
+{
+    type Output = Result<T, E::Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let root = self.root;
+        let answer = ready!(self.poll_answer(cx));
+        Poll::Ready(answer.unwrap_or_else(|error| Err(E::outcome(error, root))))
+    }
+}
+
+#[cold]
+fn not_plain(what: &str) -> Error {
+    Error::new(
+        Kind::Misuse,
+        format!(
+            "{what} carries a stream or an object, which belongs to one connection: make the call \
+             with a stub of a peer of its own"
+        ),
+    )
 }
 
 /// Whether a type is data, or has it at its end.

@@ -23,6 +23,7 @@ pub struct StubMethod {
     pub(super) object_text: StubText,
     pub(super) name: &'static str,
     pub(super) parameters: usize,
+    pub(super) idempotent: bool,
 }
 
 impl StubMethod {
@@ -40,7 +41,14 @@ impl StubMethod {
             object_text: StubText::new(object_text, parameters + 1),
             name: last_segment(path),
             parameters,
+            idempotent: false,
         }
+    }
+
+    /// The same method, that may safely run twice.
+    pub const fn idempotent(mut self) -> Self {
+        self.idempotent = true;
+        self
     }
 }
 
@@ -66,6 +74,8 @@ pub(super) struct Post {
     pub(super) text: PostText,
     pub(super) arguments: Packing,
     pub(super) handles: Handles,
+    /// The time that its parts are given, from when it is sent.
+    pub(super) within: Option<Duration>,
     /// Why it cannot be sent.
     pub(super) error: Option<Error>,
 }
@@ -132,11 +142,23 @@ impl Post {
         within: Option<Duration>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<CoNumber, Error>> {
+        self.poll_watched(manner, within, cx)
+            .map_ok(|(co, _watched)| co)
+    }
+
+    /// As [`Self::poll_open`]; tells, too, whether a call's answer will wake who polls.
+    pub(super) fn poll_watched(
+        &mut self,
+        manner: Manner,
+        within: Option<Duration>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(CoNumber, bool), Error>> {
         if let Some(error) = self.error.take() {
             return Poll::Ready(Err(error));
         }
         let link = self.po.link();
         let mut deadline = default_deadline(&**link);
+        let within = self.within.into_iter().chain(within).min();
         if let Some(at) = within.and_then(|time| now().checked_add(time)) {
             deadline = Some(deadline.map_or(at, |other| other.min(at)));
         }
@@ -155,7 +177,10 @@ impl Post {
             arguments: &self.arguments,
             handles: &mut self.handles,
             deadline,
+            watched: false,
         };
-        link.poll_open(link, &mut request, cx)
+        let opened = link.poll_open(link, &mut request, cx);
+        let watched = request.watched;
+        opened.map_ok(|co| (co, watched))
     }
 }
