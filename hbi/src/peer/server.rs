@@ -230,7 +230,7 @@ async fn host<F, R>(
         // nobody is there any more for whom it would be made
         () = driver.gone() => Err("the peer hung up".to_owned()),
     };
-    drop(making);
+    drop((making, closing));
     match made {
         Ok((env, hooks)) => driver.run(env, hooks).await,
         Err(reason) => {

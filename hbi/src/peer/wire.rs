@@ -173,9 +173,9 @@ impl Starter {
             }
             Wire::Text(link) => {
                 let (most, patience) = self.packet;
-                TextDriver::new(link, self.stream, landing, most, patience)
-                    .run()
-                    .await;
+                let driver = TextDriver::new(link, self.stream, landing, most, patience);
+                // it is larger than all that connections of the mux wire need
+                Box::pin(driver.run()).await;
             }
             #[cfg(feature = "quic")]
             Wire::Quic(link) => {
