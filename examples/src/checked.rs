@@ -58,6 +58,22 @@ impl<T> Checked<T> {
         }
     }
 
+    /// Checks what passes `inner` as the rest of something of which a part, with this CRC-32 and so
+    /// many bytes, passed before.
+    pub fn rest(inner: T, bar: ProgressBar, crc: u32, len: u64) -> Self {
+        let sum = Sum {
+            crc: AtomicU32::new(crc),
+            len: AtomicU64::new(len),
+        };
+        bar.set_position(len);
+        Self {
+            inner,
+            hasher: Hasher::new_with_initial_len(crc, len),
+            bar,
+            sum: Arc::new(sum),
+        }
+    }
+
     /// What passed so far, to be looked at when this is gone.
     pub fn sum(&self) -> Arc<Sum> {
         Arc::clone(&self.sum)

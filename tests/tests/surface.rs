@@ -517,3 +517,54 @@ async fn the_connection_goes_on_after_every_failure() {
         assert_eq!(stub.fine().await.unwrap(), 7);
     }
 }
+
+#[hbi::service]
+trait Taker {
+    /// Refuses, wherever its stream is by then.
+    async fn take(&self, how: String, data: hbi::Data) -> Result<u64, String>;
+}
+
+struct MyTaker;
+
+impl Taker for MyTaker {
+    async fn take(&self, how: String, mut data: hbi::Data) -> Result<u64, String> {
+        match &*how {
+            "drops it" => drop(data),
+            "keeps it" => drop(tokio::spawn(async move {
+                while let Ok(Some(_)) = data.try_next().await {}
+            })),
+            "reads some" => drop(data.try_next().await),
+            _ => while let Ok(Some(_)) = data.try_next().await {},
+        }
+        Err(how)
+    }
+}
+
+#[tokio::test]
+async fn a_method_may_fail_before_its_stream_has_ended_and_numbers_are_used_again() {
+    let pair = hbi::testing::pair(
+        HostingEnv::new().service(TakerHost::new(MyTaker)),
+        HostingEnv::new(),
+    )
+    .await
+    .unwrap();
+    let taker = TakerStub::new(&pair.client);
+    for _ in 0..10 {
+        for how in ["drops it", "keeps it", "reads some", "reads all"] {
+            for len in [0, 10, 100_000, 1_000_000] {
+                let outcome = taker.take(how, vec![1; len]).await;
+                assert!(
+                    matches!(&outcome, Err(hbi::CallError::App(told)) if told == how),
+                    "{how}, {len}: {outcome:?}"
+                );
+            }
+            let broken = [
+                Ok(bytes::Bytes::from_static(b"some")),
+                Err(hbi::Error::refusal("it breaks off")),
+            ];
+            let broken = hbi::Data::stream(futures_util::stream::iter(broken));
+            let outcome = taker.take(how, broken).await;
+            assert!(outcome.is_err(), "{how}");
+        }
+    }
+}

@@ -166,6 +166,9 @@ impl MuxLink {
 
     /// As [`Self::done`], where wakers of others may have come together.
     fn done_waking(mut state: MutexGuard<'_, State>) {
+        if !state.mux.has_leftovers() {
+            return Self::done(state);
+        }
         let mut wakers = Vec::new();
         state.mux.take_wakers(&mut wakers);
         let dropped = state.mux.take_dropped();
@@ -352,7 +355,13 @@ impl Link for MuxLink {
         let at = now.map_or_else(|| state.mux.heard(), |(now, _)| now);
         let opened = state.mux.open(opening, at);
         let opened = match opened {
-            Ok(id) => Ok(number(id)),
+            Ok(id) => {
+                if request.call {
+                    state.mux.watch(id, cx);
+                    request.watched = true;
+                }
+                Ok(number(id))
+            }
             Err(OpenRefused::Failed(failure)) => Err((*failure).into()),
             Err(OpenRefused::Full) => Err(Error::new(
                 Kind::Limit,

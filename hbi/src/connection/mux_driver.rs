@@ -32,9 +32,10 @@ use crate::{
     wire::mux::{Body, CoId, Event, Open, Output, Violation},
 };
 
-/// The smallest and the largest read buffer.
-const READ_LEAST: usize = 2 << 10;
-const READ_MOST: usize = 256 << 10;
+/// The smallest and the largest read buffer. Bulk keeps hold of the buffer it came in, so the next
+/// is a new one: a larger one than this would be mapped by the system each time, page by page.
+const READ_LEAST: usize = 1 << 10;
+const READ_MOST: usize = 64 << 10;
 
 /// Landing stops while this much of answers waits to be written; reading never does.
 const BACKLOG: usize = 1 << 20;
@@ -170,8 +171,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self
     }
 
-    /// Drives the connection to its end.
-    pub(crate) async fn run(mut self) {
+    /// Drives the connection to its end. Boxed, since a future keeps what it is made of beside what it
+    /// works with: connections are many.
+    pub(crate) async fn run(mut self: Box<Self>) {
         self.link.started();
         let reason = match poll_fn(|cx| self.poll(cx)).await {
             End::Goodbye => {

@@ -81,6 +81,9 @@ pub struct Request<'a> {
     pub handles: &'a mut Handles,
     /// When the poster gives up.
     pub deadline: Option<Instant>,
+    /// Set by the link when a call's answer wakes who opened it already, without a
+    /// [`Link::poll_reply`] first.
+    pub watched: bool,
 }
 
 /// A message to be sent in an open conversation.

@@ -253,6 +253,7 @@ impl PoCo<Sending> {
             arguments: &arguments,
             handles: &mut handles,
             deadline: self.deadline.or_else(|| default_deadline(&*self.link)),
+            watched: false,
         };
         let co = PostingEnd::new(Arc::clone(&self.link))
             .open(request)

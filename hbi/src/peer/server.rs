@@ -169,9 +169,9 @@ async fn accept<F, R>(
             };
             let admitted = async {
                 match &entered {
-                    Ok(entered) => admit(&options, arrived, text, entered).await,
+                    Ok(entered) => Box::pin(admit(&options, arrived, text, entered)).await,
                     Err(reason) => {
-                        turn_away(&options, arrived, text, reason).await;
+                        Box::pin(turn_away(&options, arrived, text, reason)).await;
                         None
                     }
                 }
@@ -235,7 +235,7 @@ async fn host<F, R>(
         Ok((env, hooks)) => driver.run(env, hooks).await,
         Err(reason) => {
             tracing::info!(target: "hbi", %reason, "a peer was refused");
-            driver.refuse(Kind::Refused, &reason).await;
+            Box::pin(driver.refuse(Kind::Refused, &reason)).await;
         }
     }
 }

@@ -148,7 +148,7 @@ impl Starter {
         match self.wire {
             Wire::Mux(link) => {
                 let driver = Driver::new(link, self.stream, landing);
-                driver.with_input(self.input).run().await;
+                Box::new(driver.with_input(self.input)).run().await;
             }
             Wire::Text(link) => {
                 let (most, patience) = self.packet;

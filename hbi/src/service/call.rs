@@ -261,13 +261,15 @@ impl<T, E> Call<T, E> {
         }
     }
 
-    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    /// Sends the call if it was not sent; `true` when that was now, and its answer will wake who
+    /// polls.
+    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Error>> {
         let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
         if let State::Shared(po, arg) = state {
             *state = State::Ready(Box::new(compose::compile(po, arg)));
         }
         let State::Ready(post) = state else {
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(Ok(false));
         };
         let manner = Manner {
             value: true,
@@ -275,10 +277,10 @@ impl<T, E> Call<T, E> {
             last: true,
             data: post.is_text() && ends_in_data::<T>(),
         };
-        let opened = ready!(post.poll_open(manner, self.within, cx));
+        let opened = ready!(post.poll_watched(manner, self.within, cx));
         let po = post.po.clone();
         match opened {
-            Ok(co) => {
+            Ok((co, watched)) => {
                 let text = match &mut post.text {
                     PostText::Path(_) | PostText::Method(_) => None,
                     free => Some(std::mem::replace(
@@ -291,7 +293,7 @@ impl<T, E> Call<T, E> {
                     )),
                 };
                 *state = State::Sent(po, co, text);
-                Poll::Ready(Ok(()))
+                Poll::Ready(Ok(watched))
             }
             Err(error) => {
                 *state = State::Over(po);
@@ -306,7 +308,9 @@ impl<T: DeserializeOwned + 'static, E: Outcome> Call<T, E> {
     /// method's own is told from it.
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Result<T, E::Error>, Error>> {
         let (root, plain) = (self.root, self.plain);
-        ready!(self.poll_sent(cx))?;
+        if ready!(self.poll_sent(cx))? {
+            return Poll::Pending;
+        }
         let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
         let State::Sent(po, co, text) = state else {
             let error = Error::new(Kind::Misuse, "this call was awaited to its end before");

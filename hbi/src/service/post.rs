@@ -140,6 +140,17 @@ impl Post {
         within: Option<Duration>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<CoNumber, Error>> {
+        self.poll_watched(manner, within, cx)
+            .map_ok(|(co, _watched)| co)
+    }
+
+    /// As [`Self::poll_open`]; tells, too, whether a call's answer will wake who polls.
+    pub(super) fn poll_watched(
+        &mut self,
+        manner: Manner,
+        within: Option<Duration>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(CoNumber, bool), Error>> {
         if let Some(error) = self.error.take() {
             return Poll::Ready(Err(error));
         }
@@ -163,7 +174,10 @@ impl Post {
             arguments: &self.arguments,
             handles: &mut self.handles,
             deadline,
+            watched: false,
         };
-        link.poll_open(link, &mut request, cx)
+        let opened = link.poll_open(link, &mut request, cx);
+        let watched = request.watched;
+        opened.map_ok(|co| (co, watched))
     }
 }

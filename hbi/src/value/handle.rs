@@ -77,17 +77,27 @@ impl Handles {
     /// here ([`deserialize_handle`]).
     pub(super) fn scope<R>(&mut self, f: impl FnOnce() -> R) -> R {
         /// Puts the outer list back, whatever `f` does.
-        struct Outer<'a>(&'a mut Handles, Handles, bool);
+        struct Outer<'a> {
+            inner: &'a mut Handles,
+            outer: Option<Handles>,
+            scope: Scope,
+        }
         impl Drop for Outer<'_> {
             fn drop(&mut self) {
-                let outer = std::mem::take(&mut self.1);
-                *self.0 = CURRENT.with_borrow_mut(|current| std::mem::replace(current, outer));
-                ACTIVE.set(self.2);
+                let held = SCOPE.replace(self.scope).held;
+                if held || self.outer.is_some() {
+                    *self.inner = replace_current(self.outer.take().unwrap_or_default());
+                }
             }
         }
-        let inner = std::mem::take(self);
-        let outer = CURRENT.with_borrow_mut(|current| std::mem::replace(current, inner));
-        let _outer = Outer(self, outer, ACTIVE.replace(true));
+        let held = !self.is_empty();
+        let scope = SCOPE.replace(Scope { active: true, held });
+        let outer = (held || scope.held).then(|| replace_current(std::mem::take(self)));
+        let _outer = Outer {
+            inner: self,
+            outer,
+            scope,
+        };
         f()
     }
 }
@@ -98,9 +108,22 @@ impl Extend<Box<dyn Handle>> for Handles {
     }
 }
 
+/// What is known of the value that is being encoded or decoded. Most hold no handles: for them the
+/// list is not touched.
+#[derive(Clone, Copy)]
+struct Scope {
+    active: bool,
+    /// Whether there are handles in the list.
+    held: bool,
+}
+
 thread_local! {
-    static ACTIVE: Cell<bool> = const { Cell::new(false) };
+    static SCOPE: Cell<Scope> = const { Cell::new(Scope { active: false, held: false }) };
     static CURRENT: RefCell<Handles> = const { RefCell::new(Handles::new()) };
+}
+
+fn replace_current(handles: Handles) -> Handles {
+    CURRENT.with_borrow_mut(|current| std::mem::replace(current, handles))
 }
 
 /// Writes a placeholder and keeps the handle beside the value being encoded.
@@ -111,11 +134,16 @@ pub fn serialize_handle<S: Serializer>(
     handle: Box<dyn Handle>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    if !ACTIVE.get() {
+    let scope = SCOPE.get();
+    if !scope.active {
         return Err(ser::Error::custom(
             "a stream or reactor travels only inside a value that hbi sends",
         ));
     }
+    SCOPE.set(Scope {
+        held: true,
+        ..scope
+    });
     let index = CURRENT.with_borrow_mut(|handles| handles.push(handle));
     struct Index([u8; 4]);
     impl Serialize for Index {

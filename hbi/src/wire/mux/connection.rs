@@ -286,6 +286,18 @@ impl<P, U> Connection<P, U> {
         self.get_mut(id)?.user.take()
     }
 
+    /// Whether there is something to be woken or dropped outside of the lock.
+    pub fn has_leftovers(&self) -> bool {
+        !self.wakers.is_empty() || !self.dropped.is_empty()
+    }
+
+    /// Wakes this task when a call that was just opened is answered.
+    pub fn watch(&mut self, id: CoId, cx: &mut Context<'_>) {
+        if let Some(co) = self.ours.get_mut(id) {
+            co.answer = Answer::Watched(cx.waker().clone());
+        }
+    }
+
     /// The answer of a call, once it is there; the call is over then.
     pub fn poll_reply(&mut self, id: CoId, cx: &mut Context<'_>) -> Poll<Reply> {
         let Some(co) = self.ours.get_mut(id) else {

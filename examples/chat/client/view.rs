@@ -1,0 +1,236 @@
+//! Draws the terminal interface. It uses the terminal's own colours, so that it reads on light and
+//! dark ones.
+
+use ratatui::{
+    Frame,
+    layout::{Constraint, Layout, Rect},
+    style::{Color, Modifier, Style, Stylize},
+    text::{Line, Span},
+    widgets::{Block, Borders, Gauge, Paragraph},
+};
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+use super::model::{Entry, Model, Running, Status};
+use crate::names;
+
+/// From this width on the members are shown.
+const WIDE: u16 = 60;
+
+/// How wide the members are.
+const MEMBERS: u16 = 22;
+
+/// The most transfers that are shown.
+const TRANSFERS: usize = 4;
+
+/// What tells nicks apart.
+const COLOURS: [Color; 4] = [Color::Cyan, Color::Magenta, Color::Green, Color::Blue];
+
+/// Draws everything.
+pub(super) fn draw(frame: &mut Frame<'_>, model: &mut Model) {
+    let area = frame.area();
+    let spare = usize::from(area.height.saturating_sub(6));
+    let transfers = model.transfers.len().min(TRANSFERS).min(spare);
+    let [head, body, bars, status, input] = Layout::vertical([
+        Constraint::Length(u16::from(area.height > 3)),
+        Constraint::Min(1),
+        Constraint::Length(transfers as u16),
+        Constraint::Length(u16::from(area.height > 2)),
+        Constraint::Length(1),
+    ])
+    .areas(area);
+    draw_head(frame, head, model);
+    if area.width >= WIDE {
+        let [messages, members] =
+            Layout::horizontal([Constraint::Min(1), Constraint::Length(MEMBERS)]).areas(body);
+        draw_messages(frame, messages, model);
+        draw_members(frame, members, model);
+    } else {
+        draw_messages(frame, body, model);
+    }
+    for (running, row) in model.transfers.iter().take(transfers).zip(bars.rows()) {
+        draw_transfer(frame, row, running);
+    }
+    draw_status(frame, status, model);
+    draw_input(frame, input, model);
+}
+
+fn draw_head(frame: &mut Frame<'_>, area: Rect, model: &Model) {
+    let Model {
+        room,
+        nick,
+        address,
+        ..
+    } = model;
+    let count = model.members.len();
+    let text = format!(" #{room}  {nick}  {count} here  {address}");
+    frame.render_widget(Paragraph::new(text).reversed(), area);
+}
+
+fn draw_messages(frame: &mut Frame<'_>, area: Rect, model: &mut Model) {
+    let (width, height) = (usize::from(area.width), usize::from(area.height));
+    // from the newest one upwards, no further than is shown
+    let mut lines = Vec::new();
+    for entry in model.entries.iter().rev() {
+        lines.extend(wrapped(entry, width).into_iter().rev());
+        if lines.len() >= height + model.scrolled {
+            break;
+        }
+    }
+    model.scrolled = model.scrolled.min(lines.len().saturating_sub(height));
+    let shown = lines.into_iter().skip(model.scrolled).take(height);
+    let mut shown: Vec<_> = shown.collect();
+    shown.reverse();
+    frame.render_widget(Paragraph::new(shown), area);
+}
+
+/// An entry in lines of a width.
+fn wrapped(entry: &Entry, width: usize) -> Vec<Line<'static>> {
+    match entry {
+        Entry::Told(text) => {
+            let lines = wrap(text, width, 0);
+            lines
+                .into_iter()
+                .map(|line| Line::from(line).dim())
+                .collect()
+        }
+        Entry::Said { nick, text } => {
+            let head = format!("{nick}: ");
+            let indent = head.width();
+            // a nick that fills the pane gets a line of its own
+            let (indent, alone) = if indent * 2 > width {
+                (0, true)
+            } else {
+                (indent, false)
+            };
+            let style = Style::new().fg(colour(nick)).add_modifier(Modifier::BOLD);
+            let mut lines = Vec::new();
+            if alone {
+                lines.push(Line::styled(head.clone(), style));
+            }
+            for (at, line) in wrap(text, width, indent).into_iter().enumerate() {
+                let blank = " ".repeat(indent);
+                lines.push(match (at, alone) {
+                    (0, false) => Line::from(vec![Span::styled(head.clone(), style), line.into()]),
+                    _ => Line::from(format!("{blank}{line}")),
+                });
+            }
+            lines
+        }
+    }
+}
+
+/// A text in lines, each with room for an indent; cut between words where they fit.
+fn wrap(text: &str, width: usize, indent: usize) -> Vec<String> {
+    let width = width.saturating_sub(indent).max(2);
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    let mut used = 0;
+    for word in text.split_inclusive(' ') {
+        if used > 0 && used + word.trim_end().width() > width {
+            lines.push(std::mem::take(&mut line));
+            used = 0;
+        }
+        for c in word.chars() {
+            let wide = c.width().unwrap_or(0);
+            if used + wide > width && c != ' ' {
+                lines.push(std::mem::take(&mut line));
+                used = 0;
+            }
+            line.push(c);
+            used += wide;
+        }
+    }
+    lines.push(line);
+    lines
+}
+
+/// A colour of a nick's own.
+fn colour(nick: &str) -> Color {
+    let sum: usize = nick.bytes().map(usize::from).sum();
+    COLOURS[sum % COLOURS.len()]
+}
+
+fn draw_members(frame: &mut Frame<'_>, area: Rect, model: &Model) {
+    let block = Block::new()
+        .borders(Borders::LEFT)
+        .border_style(Style::new().dim());
+    let inner = block.inner(area);
+    frame.render_widget(block, area);
+    let room = usize::from(inner.height);
+    let mut lines: Vec<_> = model
+        .members
+        .iter()
+        .take(room)
+        .map(|nick| Line::styled(format!(" {nick}"), Style::new().fg(colour(nick))))
+        .collect();
+    if model.members.len() > room
+        && let Some(last) = lines.last_mut()
+    {
+        *last = Line::from(format!(" … and {} more", model.members.len() + 1 - room)).dim();
+    }
+    frame.render_widget(Paragraph::new(lines), inner);
+}
+
+fn draw_transfer(frame: &mut Frame<'_>, area: Rect, running: &Running) {
+    let (share, rate) = running.progress();
+    let transfer = &running.transfer;
+    let way = if transfer.up { '↑' } else { '↓' };
+    let mib = |bytes: f64| bytes / f64::from(1 << 20);
+    let label = format!(
+        "{way} {} {:.0} % of {:.1} MiB, {:.1} MiB/s",
+        names::shown_line(&transfer.name),
+        share * 100.0,
+        mib(transfer.size as f64),
+        mib(rate),
+    );
+    let gauge = Gauge::default()
+        .ratio(share)
+        .label(label)
+        .gauge_style(Style::new().fg(Color::Cyan));
+    frame.render_widget(gauge, area);
+}
+
+fn draw_status(frame: &mut Frame<'_>, area: Rect, model: &Model) {
+    let line = match &model.status {
+        Status::Error(text) => Line::from(format!("! {text}")).red().bold(),
+        Status::Info(text) => Line::from(text.clone()).dim(),
+        Status::Nothing if model.scrolled > 0 => {
+            Line::from(format!("{} lines below, PageDown", model.scrolled)).dim()
+        }
+        Status::Nothing => Line::from("? help  Tab completes  PageUp scrolls  Ctrl-C ends").dim(),
+    };
+    frame.render_widget(Paragraph::new(line), area);
+}
+
+fn draw_input(frame: &mut Frame<'_>, area: Rect, model: &Model) {
+    const PROMPT: &str = "> ";
+    let room = usize::from(area.width).saturating_sub(PROMPT.len() + 1);
+    let before = model.input.before();
+    // what is left of the pane is cut off, so that the cursor stays in it
+    let mut from = 0;
+    for c in before.chars() {
+        if before[from..].width() <= room {
+            break;
+        }
+        from += c.len_utf8();
+    }
+    let text = names::shown_line(&model.input.text()[from..]);
+    let line = Line::from(vec![Span::from(PROMPT).bold(), Span::from(text)]);
+    frame.render_widget(Paragraph::new(line), area);
+    let column = PROMPT.len() + before[from..].width();
+    frame.set_cursor_position((area.x + column as u16, area.y));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wraps_between_words_and_within_long_ones() {
+        assert_eq!(wrap("one two three", 8, 0), ["one two ", "three"]);
+        assert_eq!(wrap("abcdefghij", 4, 0), ["abcd", "efgh", "ij"]);
+        assert_eq!(wrap("你好世界", 5, 0), ["你好", "世界"]);
+        assert_eq!(wrap("x", 0, 5), ["x"]);
+        assert_eq!(wrap("", 10, 0), [""]);
+    }
+}

@@ -1,0 +1,90 @@
+//! The server: several addresses, one state.
+
+mod host;
+mod hub;
+mod member;
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use hbi::{Options, Server, prelude::*};
+
+use self::{host::Host, hub::Hub};
+use crate::{
+    protocol::{ChatHost, RoomsHost, TransfersHost},
+    store::Store,
+};
+
+/// A server that runs.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    servers: Vec<Server>,
+}
+
+/// Serves at all addresses, and keeps everything in a directory.
+pub(crate) async fn serve(addresses: &[String], dir: &Path) -> anyhow::Result<Serving> {
+    std::fs::create_dir_all(dir)
+        .with_context(|| format!("the directory {} cannot be made", dir.display()))?;
+    let hub = Hub::open(Store::open(dir)?, dir)?;
+    let options = options(addresses, dir)?;
+    let mut servers = Vec::new();
+    for address in addresses {
+        let hub = Arc::clone(&hub);
+        let factory = move |peer: Peer| {
+            let hub = Arc::clone(&hub);
+            async move { Ok(environment(hub, &peer)) }
+        };
+        let server = options.serve(address, factory).await;
+        servers.push(server.with_context(|| format!("cannot serve at {address}"))?);
+    }
+    Ok(Serving { servers })
+}
+
+/// With a certificate, where addresses need one. It is made when there is none, and its fingerprint is
+/// a part of the address that is told.
+fn options(addresses: &[String], dir: &Path) -> hbi::Result<Options> {
+    let mut options = Options::new();
+    if addresses.iter().any(|address| address.starts_with("tls:")) {
+        let certificate = dir.join("certificate.pem");
+        options = options.server_tls(hbi::tls::ServerTls::self_signed(
+            certificate,
+            &["localhost"],
+        )?);
+    }
+    Ok(options)
+}
+
+impl Serving {
+    /// The addresses, as clients can use them.
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        self.servers
+            .iter()
+            .map(|s| s.address().to_string())
+            .collect()
+    }
+
+    /// Says goodbye to all.
+    pub(crate) async fn shutdown(self) {
+        let goodbyes = self
+            .servers
+            .into_iter()
+            .map(|server| server.shutdown(Duration::from_secs(5)));
+        futures_util::future::join_all(goodbyes).await;
+    }
+}
+
+/// What one peer finds here, and what its coming and going does.
+fn environment(hub: Arc<Hub>, peer: &Peer) -> HostingEnv {
+    let id = hub.next_id();
+    let host = Arc::new(Host::new(Arc::clone(&hub), id));
+    let (coming, peer) = (Arc::clone(&hub), peer.clone());
+    HostingEnv::new()
+        .service(ChatHost::new(Arc::clone(&host)))
+        .service(RoomsHost::new(Arc::clone(&host)))
+        .service(TransfersHost::new(host))
+        .on_connect(move |_po| {
+            coming.join(id, &peer);
+            std::future::ready(())
+        })
+        .on_disconnect(move |_why| hub.leave(id))
+}

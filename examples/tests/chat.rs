@@ -1,0 +1,24 @@
+//! The chat as a whole: what it prints over each transport, members that do not listen, a server
+//! that is killed, names that mean harm.
+
+// the programs of the example, of which no test uses everything
+#![allow(dead_code)]
+
+#[path = "../chat/cli.rs"]
+mod cli;
+#[path = "../chat/client/mod.rs"]
+mod client;
+#[path = "../chat/files.rs"]
+mod files;
+#[path = "../chat/names.rs"]
+mod names;
+#[path = "../chat/protocol.rs"]
+mod protocol;
+#[path = "../chat/server/mod.rs"]
+mod server;
+#[path = "../chat/spam/mod.rs"]
+mod spam;
+#[path = "../chat/store.rs"]
+mod store;
+
+mod chat_tests;

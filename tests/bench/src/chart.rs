@@ -1,0 +1,297 @@
+//! Charts of what was measured, as SVG and PNG.
+
+use std::path::Path;
+
+use anyhow::{Result, anyhow};
+use plotters::{
+    coord::Shift,
+    prelude::*,
+    style::{
+        FontStyle, register_font,
+        text_anchor::{HPos, Pos, VPos},
+    },
+};
+
+use crate::{
+    measure::Measured,
+    report::{amount, ground},
+    works::Work,
+};
+
+const FONT: &str = "sans-serif";
+const INK: RGBColor = RGBColor(0x26, 0x2b, 0x33);
+const FAINT: RGBColor = RGBColor(0xe3, 0xe6, 0xea);
+/// Ours, the floors, and the others.
+const OURS: RGBColor = RGBColor(0xd1, 0x49, 0x2e);
+const FLOOR: RGBColor = RGBColor(0x9a, 0xa3, 0xaf);
+const OTHER: RGBColor = RGBColor(0x3f, 0x72, 0xaf);
+const PANEL: (u32, u32) = (440, 260);
+const TITLE: u32 = 44;
+const MARGIN: i32 = 14;
+/// How wide the peers' names are, left of the bars.
+const NAMES: i32 = 96;
+/// What is left for the figure right of a bar.
+const AMOUNT: i32 = 64;
+
+/// What a panel shows.
+enum Panel {
+    /// A bar for each peer.
+    Bars(Work),
+    /// A line for each peer, over the number in the works' names.
+    Lines(&'static str),
+}
+
+/// A panel of bars for each work.
+pub(crate) fn works(measured: &Measured, dir: &Path) -> Result<()> {
+    let works = measured
+        .works
+        .iter()
+        .filter(|work| !bars(measured, **work).is_empty());
+    draw(
+        measured,
+        dir,
+        "works",
+        &works.map(|work| Panel::Bars(*work)).collect::<Vec<_>>(),
+    )
+}
+
+/// A panel of lines for each kind of work that has a number.
+pub(crate) fn scale(measured: &Measured, dir: &Path) -> Result<()> {
+    let mut kinds: Vec<&str> = Vec::new();
+    for (kind, _) in measured.works.iter().filter_map(|work| work.number()) {
+        if !kinds.contains(&kind) && !lines(measured, kind).is_empty() {
+            kinds.push(kind);
+        }
+    }
+    draw(
+        measured,
+        dir,
+        "scale",
+        &kinds.into_iter().map(Panel::Lines).collect::<Vec<_>>(),
+    )
+}
+
+fn draw(measured: &Measured, dir: &Path, name: &str, panels: &[Panel]) -> Result<()> {
+    if panels.is_empty() {
+        eprintln!("there is nothing to draw a chart of");
+        return Ok(());
+    }
+    std::fs::create_dir_all(dir)?;
+    register_font(FONT, FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT)
+        .map_err(|_| anyhow!("the font cannot be read"))?;
+    let columns = panels.len().min(3);
+    let rows = panels.len().div_ceil(columns);
+    let size = (PANEL.0 * columns as u32, PANEL.1 * rows as u32 + TITLE);
+    let (svg, png) = (
+        dir.join(format!("{name}.svg")),
+        dir.join(format!("{name}.png")),
+    );
+    grid(
+        &SVGBackend::new(&svg, size).into_drawing_area(),
+        measured,
+        panels,
+        (rows, columns),
+    )?;
+    grid(
+        &BitMapBackend::new(&png, size).into_drawing_area(),
+        measured,
+        panels,
+        (rows, columns),
+    )?;
+    eprintln!("drew {} and {}", svg.display(), png.display());
+    Ok(())
+}
+
+type Area<B> = DrawingArea<B, Shift>;
+
+fn grid<B: DrawingBackend>(
+    root: &Area<B>,
+    measured: &Measured,
+    panels: &[Panel],
+    grid: (usize, usize),
+) -> Result<()>
+where
+    B::ErrorType: 'static,
+{
+    root.fill(&WHITE)?;
+    text(
+        root,
+        ground(measured).trim(),
+        (MARGIN, MARGIN),
+        15,
+        HPos::Left,
+    )?;
+    let (_, below) = root.split_vertically(TITLE);
+    for (area, panel) in below.split_evenly(grid).iter().zip(panels) {
+        match panel {
+            Panel::Bars(work) => draw_bars(area, measured, *work)?,
+            Panel::Lines(kind) => draw_lines(area, measured, kind)?,
+        }
+    }
+    root.present()?;
+    Ok(())
+}
+
+/// The peers that have a figure, with its median and spread.
+fn bars(measured: &Measured, work: Work) -> Vec<(&str, [f64; 3])> {
+    let bar = |peer: &&'static str| {
+        let figure = measured.figure(work, peer, work.metric())?;
+        Some((*peer, [figure.lowest(), figure.median(), figure.highest()]))
+    };
+    measured.peers.iter().filter_map(bar).collect()
+}
+
+fn draw_bars<B: DrawingBackend>(area: &Area<B>, measured: &Measured, work: Work) -> Result<()>
+where
+    B::ErrorType: 'static,
+{
+    let bars = bars(measured, work);
+    let figure = bars
+        .first()
+        .and_then(|(peer, _)| measured.figure(work, peer, work.metric()));
+    let (unit, better) = figure.map_or(("", ""), |figure| {
+        (
+            figure.unit.as_str(),
+            if figure.is_rate() {
+                "more is better"
+            } else {
+                "less is better"
+            },
+        )
+    });
+    text(area, &work.to_string(), (MARGIN, 0), 17, HPos::Left)?;
+    let subtitle = format!("{}, {unit}; {better}", work.metric());
+    text(
+        area,
+        &subtitle,
+        (PANEL.0 as i32 - MARGIN, 2),
+        13,
+        HPos::Right,
+    )?;
+    let most = bars
+        .iter()
+        .map(|(_, [_, _, highest])| *highest)
+        .fold(f64::MIN_POSITIVE, f64::max);
+    let (left, top) = (MARGIN + NAMES, 26);
+    let width = f64::from(PANEL.0 as i32 - MARGIN - AMOUNT - left);
+    let height = ((PANEL.1 as i32 - top - MARGIN) / bars.len() as i32).min(28);
+    let x = |value: f64| left + (value / most * width) as i32;
+    for (at, (peer, [lowest, median, highest])) in bars.iter().enumerate() {
+        let y = top + at as i32 * height;
+        let (above, middle, under) = (y + height / 6, y + height / 2, y + height - height / 6);
+        text(area, peer, (left - 8, middle - 7), 14, HPos::Right)?;
+        area.draw(&Rectangle::new(
+            [(left, above), (x(*median).max(left + 1), under)],
+            color(peer).filled(),
+        ))?;
+        area.draw(&PathElement::new(
+            vec![(x(*lowest), middle), (x(*highest), middle)],
+            INK,
+        ))?;
+        text(
+            area,
+            &amount(*median),
+            (x(*highest).max(x(*median)) + 6, middle - 7),
+            14,
+            HPos::Left,
+        )?;
+    }
+    Ok(())
+}
+
+/// The peers that have figures of this kind, each with CPU per call over the number.
+fn lines<'a>(measured: &'a Measured, kind: &str) -> Vec<(&'a str, Vec<(f64, f64)>)> {
+    let line = |peer: &&'static str| {
+        let points = measured.works.iter().filter_map(|work| {
+            let (_, number) = work.number().filter(|(known, _)| *known == kind)?;
+            Some((
+                number as f64,
+                measured.figure(*work, peer, "CPU, both")?.median(),
+            ))
+        });
+        (*peer, points.collect::<Vec<_>>())
+    };
+    measured
+        .peers
+        .iter()
+        .map(line)
+        .filter(|(_, points)| !points.is_empty())
+        .collect()
+}
+
+fn draw_lines<B: DrawingBackend>(area: &Area<B>, measured: &Measured, kind: &str) -> Result<()>
+where
+    B::ErrorType: 'static,
+{
+    let lines = lines(measured, kind);
+    let points = || lines.iter().flat_map(|(_, points)| points);
+    let (mut most_x, mut least_y, mut most_y) = (1.0_f64, f64::MAX, f64::MIN_POSITIVE);
+    for (x, y) in points() {
+        (most_x, least_y, most_y) = (most_x.max(*x), least_y.min(*y), most_y.max(*y));
+    }
+    // whole decades, so that a cliff looks as large in each chart
+    let decade = |value: f64, round: fn(f64) -> f64| 10_f64.powf(round(value.log10()));
+    let (bottom, top) = (
+        decade(least_y, f64::floor),
+        decade(most_y * 1.01, f64::ceil),
+    );
+    let title = format!("{kind}: CPU of both sides, µs per call");
+    let mut chart = ChartBuilder::on(area)
+        .caption(title, (FONT, 16, &INK))
+        .margin(MARGIN)
+        .x_label_area_size(24)
+        .y_label_area_size(48)
+        .build_cartesian_2d((1.0..most_x * 1.1).log_scale(), (bottom..top).log_scale())?;
+    chart
+        .configure_mesh()
+        .light_line_style(WHITE)
+        .bold_line_style(FAINT)
+        .axis_style(INK)
+        .label_style((FONT, 13, &INK))
+        .x_label_formatter(&|value| amount(*value))
+        .y_label_formatter(&|value| amount(*value))
+        .draw()?;
+    for (at, (peer, points)) in lines.iter().enumerate() {
+        let color = Palette99::pick(at).to_rgba();
+        chart
+            .draw_series(
+                LineSeries::new(points.iter().copied(), color.stroke_width(2)).point_size(3),
+            )?
+            .label(*peer)
+            .legend(move |(x, y)| Rectangle::new([(x, y - 4), (x + 10, y + 4)], color.filled()));
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
+        .background_style(WHITE.mix(0.8))
+        .label_font((FONT, 12, &INK))
+        .draw()?;
+    Ok(())
+}
+
+fn color(peer: &str) -> RGBColor {
+    if peer.starts_with("hbi") {
+        OURS
+    } else if peer.starts_with("raw") {
+        FLOOR
+    } else {
+        OTHER
+    }
+}
+
+fn text<B: DrawingBackend>(
+    area: &Area<B>,
+    text: &str,
+    at: (i32, i32),
+    size: u32,
+    align: HPos,
+) -> Result<()>
+where
+    B::ErrorType: 'static,
+{
+    let style = TextStyle::from((FONT, size))
+        .color(&INK)
+        .pos(Pos::new(align, VPos::Top));
+    area.draw_text(text, &style, at)?;
+    Ok(())
+}

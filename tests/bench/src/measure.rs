@@ -1,0 +1,197 @@
+//! A run: every work on every peer, round after round.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::Result;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::{
+    peers::Entry,
+    process,
+    works::{Sample, Work},
+};
+
+/// The longest that one measurement may take beside the time it is to last.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The files that a process has open beside its connections, and some.
+const OTHER_FILES: u64 = 64;
+
+/// How a measurement is made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Span {
+    /// The core that server and client share.
+    pub(crate) pin: Option<usize>,
+    pub(crate) measured: Duration,
+}
+
+impl Span {
+    pub(crate) fn warm_up(&self) -> Duration {
+        self.measured / 4
+    }
+}
+
+/// What to measure.
+pub(crate) struct Run {
+    pub(crate) works: Vec<Work>,
+    pub(crate) peers: Vec<Entry>,
+    pub(crate) rounds: u32,
+    pub(crate) span: Span,
+}
+
+/// What was measured.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    pub(crate) span: Span,
+    pub(crate) rounds: u32,
+    pub(crate) works: Vec<Work>,
+    pub(crate) peers: Vec<&'static str>,
+    figures: BTreeMap<(usize, usize), Vec<Figure>>,
+    notes: BTreeMap<(usize, usize), String>,
+}
+
+/// A metric with the values of all rounds, in ascending order.
+#[derive(Debug)]
+pub(crate) struct Figure {
+    pub(crate) metric: String,
+    pub(crate) unit: String,
+    values: Vec<f64>,
+}
+
+impl Figure {
+    pub(crate) fn median(&self) -> f64 {
+        let middle = self.values.len() / 2;
+        if self.values.len() % 2 == 1 {
+            return self.values[middle];
+        }
+        f64::midpoint(self.values[middle - 1], self.values[middle])
+    }
+
+    pub(crate) fn lowest(&self) -> f64 {
+        self.values[0]
+    }
+
+    pub(crate) fn highest(&self) -> f64 {
+        self.values[self.values.len() - 1]
+    }
+
+    pub(crate) fn rounds(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Whether more of it is better.
+    pub(crate) fn is_rate(&self) -> bool {
+        self.unit.ends_with("/s") || self.unit == "%"
+    }
+}
+
+impl Run {
+    /// Measures everything; what fails is noted and does not end the run.
+    pub(crate) fn measure(self) -> Result<Measured> {
+        let mut measured = Measured {
+            span: self.span,
+            rounds: self.rounds,
+            works: self.works,
+            peers: self.peers.iter().map(|entry| entry.name).collect(),
+            figures: BTreeMap::new(),
+            notes: BTreeMap::new(),
+        };
+        let steps = u64::from(self.rounds) * (measured.works.len() * self.peers.len()) as u64;
+        let progress = ProgressBar::new(steps);
+        progress.set_style(ProgressStyle::with_template(
+            "{bar:30} {pos}/{len}  {msg}  {elapsed} of about {duration}",
+        )?);
+        for round in 1..=self.rounds {
+            for (at_work, work) in measured.works.clone().into_iter().enumerate() {
+                for (at_peer, peer) in self.peers.iter().enumerate() {
+                    progress.set_message(format!(
+                        "{work}, {}, round {round} of {}",
+                        peer.name, self.rounds
+                    ));
+                    measured.once((at_work, at_peer), work, peer);
+                    progress.inc(1);
+                }
+            }
+        }
+        progress.finish_and_clear();
+        Ok(measured)
+    }
+}
+
+impl Measured {
+    fn once(&mut self, at: (usize, usize), work: Work, peer: &Entry) {
+        if let Err(why) = (peer.supports)(work) {
+            self.notes.insert(at, format!("not supported: {why}"));
+            return;
+        }
+        match (
+            process::open_files(),
+            work.connections() as u64 + OTHER_FILES,
+        ) {
+            (Ok(most), needed) if most < needed => {
+                let why = format!("it takes {needed} open files, and `ulimit -n` is {most}");
+                self.notes.insert(at, why);
+                return;
+            }
+            _ => {}
+        }
+        let at_most = self.span.measured * 2 + PATIENCE;
+        match process::run_measurement::<Vec<Sample>>(peer.name, work, &self.span, at_most) {
+            Ok(samples) => samples.into_iter().for_each(|sample| self.add(at, sample)),
+            Err(error) => {
+                self.notes.insert(at, format!("failed: {error:#}"));
+            }
+        }
+    }
+
+    fn add(&mut self, at: (usize, usize), sample: Sample) {
+        let figures = self.figures.entry(at).or_default();
+        match figures
+            .iter_mut()
+            .find(|figure| figure.metric == sample.metric)
+        {
+            Some(figure) => {
+                let place = figure.values.partition_point(|value| *value < sample.value);
+                figure.values.insert(place, sample.value);
+            }
+            None => {
+                let Sample {
+                    metric,
+                    value,
+                    unit,
+                } = sample;
+                figures.push(Figure {
+                    metric,
+                    unit,
+                    values: vec![value],
+                });
+            }
+        }
+    }
+
+    /// The figures of one work on one peer, in the order in which they were given.
+    pub(crate) fn figures(&self, work: Work, peer: &str) -> &[Figure] {
+        self.at(work, peer)
+            .and_then(|at| self.figures.get(&at))
+            .map_or(&[], Vec::as_slice)
+    }
+
+    pub(crate) fn figure(&self, work: Work, peer: &str, metric: &str) -> Option<&Figure> {
+        self.figures(work, peer)
+            .iter()
+            .find(|figure| figure.metric == metric)
+    }
+
+    /// Why there are no figures, or fewer than rounds.
+    pub(crate) fn note(&self, work: Work, peer: &str) -> Option<&str> {
+        self.at(work, peer)
+            .and_then(|at| self.notes.get(&at))
+            .map(String::as_str)
+    }
+
+    fn at(&self, work: Work, peer: &str) -> Option<(usize, usize)> {
+        let work = self.works.iter().position(|known| *known == work)?;
+        let peer = self.peers.iter().position(|known| *known == peer)?;
+        Some((work, peer))
+    }
+}

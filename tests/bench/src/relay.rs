@@ -1,0 +1,79 @@
+//! A relay that makes a long way of a short one: it passes bytes on in order, each a fixed time after
+//! it came, however many are under way.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
+
+use crate::{peers::socket_path, process::Announce};
+
+/// Relays between clients and the server at `address`, an absolute path or a TCP address, with or
+/// without a scheme before it and a fragment behind it.
+pub(crate) async fn serve(address: &str, delay: Duration, announce: Announce) -> Result<()> {
+    let at = address.find("://").map_or(0, |at| at + 3);
+    let (scheme, address) = address.split_at(at);
+    let (address, fragment) = address.split_at(address.find('#').unwrap_or(address.len()));
+    if address.starts_with('/') {
+        let path = socket_path("relay");
+        let listener = UnixListener::bind(&path)?;
+        announce.at(format!("{scheme}{}", path.display()))?;
+        loop {
+            let (near, _) = listener.accept().await?;
+            let far = UnixStream::connect(address).await?;
+            join(near.into_split(), far.into_split(), delay);
+        }
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    announce.at(format!("{scheme}{}{fragment}", listener.local_addr()?))?;
+    loop {
+        let (near, _) = listener.accept().await?;
+        let far = TcpStream::connect(address).await?;
+        near.set_nodelay(true)?;
+        far.set_nodelay(true)?;
+        join(near.into_split(), far.into_split(), delay);
+    }
+}
+
+fn join<R, W>(near: (R, W), far: (R, W), delay: Duration)
+where
+    R: AsyncRead + Unpin + Send + 'static,
+    W: AsyncWrite + Unpin + Send + 'static,
+{
+    pass_on(near.0, far.1, delay);
+    pass_on(far.0, near.1, delay);
+}
+
+fn pass_on<R, W>(mut from: R, mut to: W, delay: Duration)
+where
+    R: AsyncRead + Unpin + Send + 'static,
+    W: AsyncWrite + Unpin + Send + 'static,
+{
+    // as long as the way is, so much may be on it: no bound
+    let (under_way, mut arriving) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let mut buffer = vec![0; 64 << 10];
+        // an end or a broken connection ends the other side by dropping `under_way`
+        while let Ok(length @ 1..) = from.read(&mut buffer).await {
+            if under_way
+                .send((Instant::now() + delay, buffer[..length].to_vec()))
+                .is_err()
+            {
+                break;
+            }
+        }
+    });
+    tokio::spawn(async move {
+        while let Some((when, bytes)) = arriving.recv().await {
+            sleep_until(when).await;
+            if to.write_all(&bytes).await.is_err() {
+                break;
+            }
+        }
+    });
+}

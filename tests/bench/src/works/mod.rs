@@ -1,0 +1,184 @@
+//! The works: what is measured, written once for all peers.
+
+mod bench;
+mod load;
+
+use std::{fmt, str::FromStr};
+
+pub(crate) use bench::{Bench, Sample, repeat};
+pub(crate) use load::{Load, Meter, Tally};
+
+/// One work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Work {
+    /// One call at a time.
+    Seq,
+    /// So many calls in flight.
+    Pipe(usize),
+    /// 4 KiB there and back, 64 in flight.
+    Echo,
+    /// 1 GiB from server to client.
+    BulkDown,
+    /// 1 GiB from client to server.
+    BulkUp,
+    /// A small call at a time beside 1 GiB from server to client, on the same connection.
+    Hol,
+    /// So many calls of which each needs the result of the one before, far away.
+    Chain(u32),
+    /// An event pushed to so many consumers.
+    Push(usize),
+    /// A raw peer-script of so many calls, 64 in flight.
+    Script(u32),
+    /// A raw peer-script that makes so many calls in a loop, 64 in flight.
+    Loop(u32),
+    /// So many connections that do nothing.
+    Idle(usize),
+    /// 64 calls in flight, spread over so many connections.
+    Connections(usize),
+    /// 64 calls in flight, of as many different methods as are exposed.
+    Methods(usize),
+    /// 64 calls in flight, of as many different interned scripts.
+    Interned(usize),
+}
+
+type Numbered = (&'static str, fn(usize) -> Work);
+
+/// The works that take a number, by the part of their name before it.
+const NUMBERED: [Numbered; 9] = [
+    ("pipe", Work::Pipe),
+    ("chain", |n| Work::Chain(n as u32)),
+    ("push", Work::Push),
+    ("script", |n| Work::Script(n as u32)),
+    ("loop", |n| Work::Loop(n as u32)),
+    ("idle", Work::Idle),
+    ("connections", Work::Connections),
+    ("methods", Work::Methods),
+    ("interned", Work::Interned),
+];
+
+impl Work {
+    /// What `all` measures.
+    pub(crate) const ALL: [Work; 14] = [
+        Work::Seq,
+        Work::Pipe(1),
+        Work::Pipe(64),
+        Work::Pipe(1024),
+        Work::Echo,
+        Work::BulkDown,
+        Work::BulkUp,
+        Work::Hol,
+        Work::Chain(8),
+        Work::Push(1000),
+        Work::Script(1),
+        Work::Script(3),
+        Work::Loop(3),
+        Work::Idle(2000),
+    ];
+
+    /// What `scale` measures, each kind in ascending order.
+    pub(crate) fn scale() -> Vec<Work> {
+        let tens = |up_to: u32| (0..=up_to).map(|power| 10_usize.pow(power));
+        let mut works: Vec<Work> = tens(5).map(Work::Pipe).collect();
+        works.extend(tens(4).map(Work::Connections));
+        works.extend(tens(4).map(Work::Methods));
+        works.extend(tens(5).map(Work::Interned));
+        works
+    }
+
+    pub(crate) fn about(self) -> String {
+        match self {
+            Work::Seq => "one call at a time".into(),
+            Work::Pipe(n) => format!("{n} call(s) in flight on one connection"),
+            Work::Echo => "4 KiB there and back, 64 in flight".into(),
+            Work::BulkDown => "1 GiB from server to client".into(),
+            Work::BulkUp => "1 GiB from client to server".into(),
+            Work::Hol => {
+                "one small call at a time beside 1 GiB from server to client, same connection"
+                    .into()
+            }
+            Work::Chain(n) => format!("{n} dependent calls over a round trip of 20 ms"),
+            Work::Push(n) => format!("an event pushed to {n} consumers, each on its connection"),
+            Work::Script(n) => format!("a raw peer-script of {n} call(s), 64 in flight"),
+            Work::Loop(n) => {
+                format!("a raw peer-script that makes {n} call(s) in a loop, 64 in flight")
+            }
+            Work::Idle(n) => format!("memory of {n} idle connections, each after one call"),
+            Work::Connections(n) => format!("at least 64 calls in flight over {n} connections"),
+            Work::Methods(n) => format!("64 calls in flight, of {n} exposed methods in turn"),
+            Work::Interned(n) => format!("64 calls in flight, of {n} interned scripts in turn"),
+        }
+    }
+
+    /// The metric that the spread, the ratio and the charts are of.
+    pub(crate) fn metric(self) -> &'static str {
+        match self {
+            Work::Seq => "p50",
+            Work::Hol => "p99",
+            Work::Chain(_) => "time",
+            Work::Idle(_) => "server memory",
+            _ => "rate",
+        }
+    }
+
+    /// How many connections it has open.
+    pub(crate) fn connections(self) -> usize {
+        match self {
+            Work::Push(n) | Work::Idle(n) => n + 1,
+            Work::Connections(n) => n,
+            _ => 1,
+        }
+    }
+
+    /// The number in its name, and the kind of work it belongs to.
+    pub(crate) fn number(self) -> Option<(&'static str, usize)> {
+        let name = self.to_string();
+        let (_, number) = name.rsplit_once('_')?;
+        let number = number.parse().ok()?;
+        let (kind, _) = NUMBERED.iter().find(|(_, make)| make(number) == self)?;
+        Some((kind, number))
+    }
+}
+
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Work::Seq => f.write_str("seq"),
+            Work::Pipe(n) => write!(f, "pipe_{n}"),
+            Work::Echo => f.write_str("echo_4k"),
+            Work::BulkDown => f.write_str("bulk_down"),
+            Work::BulkUp => f.write_str("bulk_up"),
+            Work::Hol => f.write_str("hol"),
+            Work::Chain(n) => write!(f, "chain_{n}"),
+            Work::Push(n) => write!(f, "push_{n}"),
+            Work::Script(n) => write!(f, "script_{n}"),
+            Work::Loop(n) => write!(f, "loop_{n}"),
+            Work::Idle(n) => write!(f, "idle_{n}"),
+            Work::Connections(n) => write!(f, "connections_{n}"),
+            Work::Methods(n) => write!(f, "methods_{n}"),
+            Work::Interned(n) => write!(f, "interned_{n}"),
+        }
+    }
+}
+
+impl FromStr for Work {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        if let Some(work) = Work::ALL.into_iter().find(|work| work.to_string() == name) {
+            return Ok(work);
+        }
+        let numbered = name.rsplit_once('_').and_then(|(kind, number)| {
+            let number = number
+                .parse()
+                .ok()
+                .filter(|number| (1..=1_000_000).contains(number))?;
+            let (_, make) = NUMBERED.iter().find(|(known, _)| *known == kind)?;
+            Some(make(number))
+        });
+        numbered.ok_or_else(|| {
+            let known = Work::ALL.map(|work| work.to_string()).join(", ");
+            let kinds = NUMBERED.map(|(kind, _)| format!("{kind}_N")).join(", ");
+            format!("the works are {known}; with another number {kinds}")
+        })
+    }
+}
