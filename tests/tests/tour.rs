@@ -54,7 +54,9 @@ fn serve(address: &str) -> (Server, String) {
 
 fn file(folder: &Path) -> PathBuf {
     let path = folder.join("file");
-    let bytes: Vec<u8> = (0..3_000_000u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
+    let bytes: Vec<u8> = (0..3_000_000u32)
+        .map(|n| (n.wrapping_mul(n) >> 7) as u8)
+        .collect();
     std::fs::write(&path, bytes).expect("can be written");
     path
 }
