@@ -56,6 +56,7 @@
 //! - `checked`: [`script!`](macro@script) checks the syntax when the program compiles.
 //! - `balance`: one stub over several peers, `hbi::peer::balance`.
 //! - `tls`: `tls://` addresses; certificates are configured in `hbi::tls`.
+//! - `quic`: `quic://` addresses, see the guide's chapter; includes `tls`.
 
 mod connection;
 pub mod endpoint;
@@ -82,6 +83,8 @@ pub use peer::{
     connect, serve,
 };
 pub use service::{Call, CallError, Exchange, Notify, Outbox, Policy, Reactor, ScriptCall, all};
+#[cfg(feature = "quic")]
+pub use transport::Congestion;
 #[cfg(feature = "tls")]
 pub use transport::tls;
 pub use transport::{Address, Fingerprint, Scheme, Secured};

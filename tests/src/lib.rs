@@ -1,6 +1,9 @@
 //! What tests of the whole system share: a service with a method of every shape, and pairs of peers
 //! over each transport.
 
+pub mod lossy;
+#[cfg(feature = "tun")]
+pub mod mirror;
 pub mod pair;
 pub mod raw;
 pub mod work;

@@ -1,7 +1,7 @@
 //! Two peers, joined over one transport or another.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicUsize, Ordering},
 };
 
@@ -19,6 +19,8 @@ pub enum Transport {
     Tcp,
     /// TLS over TCP on loopback, with a pinned certificate.
     Tls,
+    /// QUIC on loopback, with a pinned certificate.
+    Quic,
     /// A Unix socket.
     Unix,
 }
@@ -48,6 +50,7 @@ impl Transport {
             Transport::Mem => format!("mem://pair-{n}"),
             Transport::Tcp => "tcp://127.0.0.1:0".to_owned(),
             Transport::Tls => "tls://127.0.0.1:0".to_owned(),
+            Transport::Quic => "quic://127.0.0.1:0".to_owned(),
             Transport::Unix => {
                 let path = std::env::temp_dir().join(format!("hbi-{id}-{n}.sock"));
                 format!("unix://{}", path.display())
@@ -57,13 +60,17 @@ impl Transport {
 
     /// A server's options, with what this transport needs.
     pub fn serving(self, options: Options) -> Options {
-        if self != Transport::Tls {
+        if !matches!(self, Transport::Tls | Transport::Quic) {
             return options;
         }
-        let file = format!("hbi-tests-{}.pem", std::process::id());
-        let file = std::env::temp_dir().join(file);
-        let tls = ServerTls::self_signed(file, &["localhost"]);
-        options.server_tls(tls.expect("the directory for temporary files can be written"))
+        static TLS: OnceLock<ServerTls> = OnceLock::new();
+        let tls = TLS.get_or_init(|| {
+            let file = format!("hbi-tests-{}.pem", std::process::id());
+            let file = std::env::temp_dir().join(file);
+            ServerTls::self_signed(file, &["localhost"])
+                .expect("the directory for temporary files can be written")
+        });
+        options.server_tls(tls.clone())
     }
 
     /// A server and a consumer with default options.

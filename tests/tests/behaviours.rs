@@ -51,7 +51,13 @@ macro_rules! each {
     )*};
 }
 
-over!(Mem as mem, Tcp as tcp, Tls as tls, Unix as unix);
+over!(
+    Mem as mem,
+    Tcp as tcp,
+    Tls as tls,
+    Unix as unix,
+    Quic as quic
+);
 
 async fn calls_answer_values(over: Transport) {
     let Pair {

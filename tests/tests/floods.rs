@@ -50,7 +50,7 @@ fn open(n: u32, flags: u8, script: u32, rest: &[u8]) -> Vec<u8> {
 
 fn define(number: u32, source: &str) -> Vec<u8> {
     let mut body = number.to_le_bytes().to_vec();
-    body.push(0);
+    body.extend_from_slice(&[0, 0]);
     body.extend_from_slice(source.as_bytes());
     frame(0x01, 0, &body)
 }

@@ -106,15 +106,24 @@ async fn serve(options: Options, address: &str) -> Server {
 }
 
 async fn serve_tls(tls: ServerTls) -> Server {
-    serve(Options::new().server_tls(tls), "tls://127.0.0.1:0").await
+    serve_secured("tls", tls).await
 }
+
+async fn serve_secured(scheme: &str, tls: ServerTls) -> Server {
+    let address = format!("{scheme}://127.0.0.1:0");
+    serve(Options::new().server_tls(tls), &address).await
+}
+
+/// Certificates are checked by these, and alike.
+const SECURED: [&str; 2] = ["tls", "quic"];
 
 /// The same port by name, without a pin.
 fn named(server: &Server) -> String {
     let shown = server.address().to_string();
     let address = shown.split('#').next().unwrap();
     let port = address.rsplit(':').next().unwrap();
-    format!("tls://localhost:{port}")
+    let scheme = address.split(':').next().unwrap();
+    format!("{scheme}://localhost:{port}")
 }
 
 async fn connect(tls: ClientTls, address: &str) -> Result<Connection, Error> {
@@ -137,182 +146,204 @@ fn says(error: &Error, parts: &[&str]) {
 
 #[tokio::test]
 async fn an_authority_of_a_file_is_trusted() {
-    let authority = Authority::new();
-    let server = serve_tls(authority.server("localhost")).await;
-    works(&connect(authority.trusted(), &named(&server)).await.unwrap()).await;
+    for scheme in SECURED {
+        let authority = Authority::new();
+        let server = serve_secured(scheme, authority.server("localhost")).await;
+        works(&connect(authority.trusted(), &named(&server)).await.unwrap()).await;
+    }
 }
 
 #[tokio::test]
 async fn a_certificate_of_another_authority_is_not_taken() {
-    let server = serve_tls(Authority::new().server("localhost")).await;
-    let other = Authority::new();
-    let error = connect(other.trusted(), &named(&server)).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::Address);
-    says(
-        &error,
-        &["no authority that this side trusts", "ca_file", "#sha256="],
-    );
+    for scheme in SECURED {
+        let server = serve_secured(scheme, Authority::new().server("localhost")).await;
+        let other = Authority::new();
+        let error = connect(other.trusted(), &named(&server)).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Address);
+        says(
+            &error,
+            &["no authority that this side trusts", "ca_file", "#sha256="],
+        );
+    }
 }
 
 #[tokio::test]
 async fn authorities_of_one_name_are_told_apart() {
-    let server = Authority::named(Folder::new(), "same").server("localhost");
-    let server = serve_tls(server).await;
-    let other = Authority::named(Folder::new(), "same");
-    let error = connect(other.trusted(), &named(&server)).await.unwrap_err();
-    says(&error, &["another of the same name"]);
+    for scheme in SECURED {
+        let server = Authority::named(Folder::new(), "same").server("localhost");
+        let server = serve_secured(scheme, server).await;
+        let other = Authority::named(Folder::new(), "same");
+        let error = connect(other.trusted(), &named(&server)).await.unwrap_err();
+        says(&error, &["another of the same name"]);
+    }
 }
 
 #[tokio::test]
 async fn by_default_only_the_systems_authorities_are_trusted() {
-    let server = serve_tls(Authority::new().server("localhost")).await;
-    let address = named(&server);
-    assert!(connect(ClientTls::new(), &address).await.is_err());
-    assert!(hbi::connect(address, HostingEnv::new()).await.is_err());
+    for scheme in SECURED {
+        let server = serve_secured(scheme, Authority::new().server("localhost")).await;
+        let address = named(&server);
+        assert!(connect(ClientTls::new(), &address).await.is_err());
+        assert!(hbi::connect(address, HostingEnv::new()).await.is_err());
+    }
 }
 
 #[tokio::test]
 async fn a_wrong_name_is_told_with_those_that_are_right() {
-    let authority = Authority::new();
-    let server = serve_tls(authority.server("example.org")).await;
-    let error = connect(authority.trusted(), &named(&server))
-        .await
-        .unwrap_err();
-    says(
-        &error,
-        &["not for localhost", "example.org", "connect by a name"],
-    );
+    for scheme in SECURED {
+        let authority = Authority::new();
+        let server = serve_secured(scheme, authority.server("example.org")).await;
+        let error = connect(authority.trusted(), &named(&server))
+            .await
+            .unwrap_err();
+        says(
+            &error,
+            &["not for localhost", "example.org", "connect by a name"],
+        );
+    }
 }
 
 #[tokio::test]
 async fn an_expired_certificate_is_told() {
-    let authority = Authority::new();
-    let (chain, key) = authority.issue("localhost", |params| {
-        params.not_after = rcgen::date_time_ymd(2020, 1, 1);
-    });
-    let server = serve_tls(ServerTls::files(chain, key).unwrap()).await;
-    let error = connect(authority.trusted(), &named(&server))
-        .await
-        .unwrap_err();
-    says(&error, &["has expired", "days ago", "renew"]);
+    for scheme in SECURED {
+        let authority = Authority::new();
+        let (chain, key) = authority.issue("localhost", |params| {
+            params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        });
+        let server = serve_secured(scheme, ServerTls::files(chain, key).unwrap()).await;
+        let error = connect(authority.trusted(), &named(&server))
+            .await
+            .unwrap_err();
+        says(&error, &["has expired", "days ago", "renew"]);
+    }
 }
 
 #[tokio::test]
 async fn one_that_is_not_valid_yet_is_told() {
-    let authority = Authority::new();
-    let (chain, key) = authority.issue("localhost", |params| {
-        params.not_before = rcgen::date_time_ymd(4000, 1, 1);
-    });
-    let server = serve_tls(ServerTls::files(chain, key).unwrap()).await;
-    let error = connect(authority.trusted(), &named(&server))
-        .await
-        .unwrap_err();
-    says(&error, &["not valid yet", "clocks"]);
+    for scheme in SECURED {
+        let authority = Authority::new();
+        let (chain, key) = authority.issue("localhost", |params| {
+            params.not_before = rcgen::date_time_ymd(4000, 1, 1);
+        });
+        let server = serve_secured(scheme, ServerTls::files(chain, key).unwrap()).await;
+        let error = connect(authority.trusted(), &named(&server))
+            .await
+            .unwrap_err();
+        says(&error, &["not valid yet", "clocks"]);
+    }
 }
 
 #[tokio::test]
 async fn a_self_signed_certificate_is_made_once_and_pinned() {
-    let folder = Folder::new();
-    let file = folder.file("server.pem");
-    let made = ServerTls::self_signed(&file, &["localhost"]).unwrap();
-    let read = ServerTls::self_signed(&file, &["localhost"]).unwrap();
-    let pin = made.fingerprint();
-    assert_eq!(pin, read.fingerprint());
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let mode = std::fs::metadata(&file).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600, "the key is the owner's alone");
-    }
-    let files = std::fs::read_dir(&folder.0).unwrap().count();
-    assert_eq!(files, 1, "nothing is left beside it");
+    for scheme in SECURED {
+        let folder = Folder::new();
+        let file = folder.file("server.pem");
+        let made = ServerTls::self_signed(&file, &["localhost"]).unwrap();
+        let read = ServerTls::self_signed(&file, &["localhost"]).unwrap();
+        let pin = made.fingerprint();
+        assert_eq!(pin, read.fingerprint());
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "the key is the owner's alone");
+        }
+        let files = std::fs::read_dir(&folder.0).unwrap().count();
+        assert_eq!(files, 1, "nothing is left beside it");
 
-    let server = serve_tls(made).await;
-    let address = server.address().to_string();
-    assert!(address.ends_with(&format!("#sha256={pin}")), "{address}");
-    works(&hbi::connect(&address, HostingEnv::new()).await.unwrap()).await;
-    // without a pin nobody vouches for it
-    let unpinned = named(&server);
-    works(&connect(ClientTls::new().pin(pin), &unpinned).await.unwrap()).await;
-    let trusting = Authority::new().trusted();
-    assert!(connect(trusting, &unpinned).await.is_err());
+        let server = serve_secured(scheme, made).await;
+        let address = server.address().to_string();
+        assert!(address.ends_with(&format!("#sha256={pin}")), "{address}");
+        works(&hbi::connect(&address, HostingEnv::new()).await.unwrap()).await;
+        // without a pin nobody vouches for it
+        let unpinned = named(&server);
+        works(&connect(ClientTls::new().pin(pin), &unpinned).await.unwrap()).await;
+        let trusting = Authority::new().trusted();
+        assert!(connect(trusting, &unpinned).await.is_err());
+    }
 }
 
 #[tokio::test]
 async fn a_wrong_pin_is_told_with_the_right_one() {
-    let folder = Folder::new();
-    let tls = ServerTls::self_signed(folder.file("server.pem"), &["localhost"]).unwrap();
-    let seen = tls.fingerprint().to_string();
-    let server = serve_tls(tls).await;
-    let pinned = Fingerprint([7; 32]);
-    let address = format!("{}#sha256={pinned}", named(&server));
-    // the pin of the address comes before what is trusted otherwise
-    let error = hbi::connect(&address, HostingEnv::new()).await.unwrap_err();
-    says(
-        &error,
-        &["fingerprint", &seen, &pinned.to_string(), "ask its owner"],
-    );
+    for scheme in SECURED {
+        let folder = Folder::new();
+        let tls = ServerTls::self_signed(folder.file("server.pem"), &["localhost"]).unwrap();
+        let seen = tls.fingerprint().to_string();
+        let server = serve_secured(scheme, tls).await;
+        let pinned = Fingerprint([7; 32]);
+        let address = format!("{}#sha256={pinned}", named(&server));
+        // the pin of the address comes before what is trusted otherwise
+        let error = hbi::connect(&address, HostingEnv::new()).await.unwrap_err();
+        says(
+            &error,
+            &["fingerprint", &seen, &pinned.to_string(), "ask its owner"],
+        );
+    }
 }
 
 #[tokio::test]
 async fn clients_show_certificates_where_they_are_asked_for() {
-    let authority = Authority::new();
-    let tls = authority
-        .server("localhost")
-        .require_clients(authority.file())
-        .unwrap();
-    let server = Options::new()
-        .server_tls(tls)
-        .serve("tls://127.0.0.1:0", |peer| async move {
-            // without a check of the application's the certificate is who the peer is
-            let shown: &Certificate = peer.identity().expect("one is required");
-            let names = shown.dns_names();
-            Ok(HostingEnv::new().function("names", move || names.clone()))
-        })
-        .await
-        .unwrap();
-    let (chain, key) = authority.issue("ali.example", |_| {});
-    let tls = authority.trusted().certificate(&chain, &key).unwrap();
-    let peer = connect(tls, &named(&server)).await.unwrap();
-    let names: Vec<String> = peer.script("names()").await.unwrap();
-    assert_eq!(names, ["ali.example"]);
+    for scheme in SECURED {
+        let authority = Authority::new();
+        let tls = authority
+            .server("localhost")
+            .require_clients(authority.file())
+            .unwrap();
+        let server = Options::new()
+            .server_tls(tls)
+            .serve(format!("{scheme}://127.0.0.1:0"), |peer| async move {
+                // without a check of the application's the certificate is who the peer is
+                let shown: &Certificate = peer.identity().expect("one is required");
+                let names = shown.dns_names();
+                Ok(HostingEnv::new().function("names", move || names.clone()))
+            })
+            .await
+            .unwrap();
+        let (chain, key) = authority.issue("ali.example", |_| {});
+        let tls = authority.trusted().certificate(&chain, &key).unwrap();
+        let peer = connect(tls, &named(&server)).await.unwrap();
+        let names: Vec<String> = peer.script("names()").await.unwrap();
+        assert_eq!(names, ["ali.example"]);
 
-    let none = connect(authority.trusted(), &named(&server))
-        .await
-        .unwrap_err();
-    assert!(none.is_refused(), "{none}");
-    says(&none, &["asks for a certificate", "ClientTls::certificate"]);
+        let none = connect(authority.trusted(), &named(&server))
+            .await
+            .unwrap_err();
+        assert!(none.is_refused(), "{none}");
+        says(&none, &["asks for a certificate", "ClientTls::certificate"]);
 
-    let other = Authority::new();
-    let (chain, key) = other.issue("eve.example", |_| {});
-    let tls = authority.trusted().certificate(&chain, &key).unwrap();
-    let wrong = connect(tls, &named(&server)).await.unwrap_err();
-    assert!(wrong.is_refused(), "{wrong}");
-    says(&wrong, &["this side's certificate"]);
+        let other = Authority::new();
+        let (chain, key) = other.issue("eve.example", |_| {});
+        let tls = authority.trusted().certificate(&chain, &key).unwrap();
+        let wrong = connect(tls, &named(&server)).await.unwrap_err();
+        assert!(wrong.is_refused(), "{wrong}");
+        says(&wrong, &["this side's certificate"]);
+    }
 }
 
 #[tokio::test]
 async fn clients_may_be_asked_only() {
-    let authority = Authority::new();
-    let tls = authority
-        .server("localhost")
-        .ask_clients(authority.file())
-        .unwrap();
-    let server = Options::new()
-        .server_tls(tls)
-        .authenticate(|shown| async move { Ok(shown.certificate().is_some()) })
-        .serve("tls://127.0.0.1:0", |peer| async move {
-            let known = *peer.identity::<bool>().expect("it was checked");
-            Ok(HostingEnv::new().function("known", move || known))
-        })
-        .await
-        .unwrap();
-    let (chain, key) = authority.issue("ali.example", |_| {});
-    let shown = authority.trusted().certificate(chain, key).unwrap();
-    for (tls, expected) in [(authority.trusted(), false), (shown, true)] {
-        let peer = connect(tls, &named(&server)).await.unwrap();
-        let known: bool = peer.script("known()").await.unwrap();
-        assert_eq!(known, expected);
+    for scheme in SECURED {
+        let authority = Authority::new();
+        let tls = authority
+            .server("localhost")
+            .ask_clients(authority.file())
+            .unwrap();
+        let server = Options::new()
+            .server_tls(tls)
+            .authenticate(|shown| async move { Ok(shown.certificate().is_some()) })
+            .serve(format!("{scheme}://127.0.0.1:0"), |peer| async move {
+                let known = *peer.identity::<bool>().expect("it was checked");
+                Ok(HostingEnv::new().function("known", move || known))
+            })
+            .await
+            .unwrap();
+        let (chain, key) = authority.issue("ali.example", |_| {});
+        let shown = authority.trusted().certificate(chain, key).unwrap();
+        for (tls, expected) in [(authority.trusted(), false), (shown, true)] {
+            let peer = connect(tls, &named(&server)).await.unwrap();
+            let known: bool = peer.script("known()").await.unwrap();
+            assert_eq!(known, expected);
+        }
     }
 }
 
@@ -403,6 +434,7 @@ async fn a_token_says_who_calls_over_every_transport() {
         Transport::Tcp,
         Transport::Unix,
         Transport::Tls,
+        Transport::Quic,
     ] {
         let made = Arc::default();
         let server = serve_users(over, &made, Defences::default()).await;

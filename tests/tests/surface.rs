@@ -1,10 +1,13 @@
 //! The typed surface: versions side by side, pending values, streams within scripts, deadlines that
 //! are inherited.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, future::IntoFuture, time::Duration};
 
 use hbi::{HostingEnv, Kind, Options};
-use hbi_tests::pair::{Pair, Transport};
+use hbi_tests::{
+    pair::{Pair, Transport},
+    work,
+};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, hbi::Fields)]
@@ -420,6 +423,115 @@ async fn objects_that_the_peer_holds_are_bounded() {
     // the release travels ahead of the next call
     let third = work.counter(3).await.unwrap();
     assert_eq!(third.bump(1).await.unwrap(), 4);
+}
+
+/// Gives out objects in every way that a message can be refused in.
+mod givers {
+    use super::work::{CounterHost, CounterStub, MyCounter};
+    use hbi::Reactor;
+    use std::sync::{Arc, atomic::AtomicUsize};
+
+    #[hbi::service]
+    pub(super) trait Giver {
+        async fn many(&self, count: usize) -> Vec<Reactor<CounterStub>>;
+        #[hbi(no_cancel)]
+        async fn late(&self) -> Reactor<CounterStub>;
+        async fn take(&self, counters: Vec<Reactor<CounterStub>>, ballast: Vec<u8>) -> usize;
+        async fn items(&self, count: usize) -> hbi::Items<Reactor<CounterStub>>;
+    }
+
+    #[derive(Debug, Default)]
+    pub(super) struct MyGiver {
+        pub(super) dropped: Arc<AtomicUsize>,
+        pub(super) began: tokio::sync::Notify,
+        pub(super) gate: tokio::sync::Notify,
+    }
+
+    impl MyGiver {
+        pub(super) fn counter(&self) -> Reactor<CounterStub> {
+            Reactor::new(CounterHost::new(MyCounter::new(0, &self.dropped)))
+        }
+    }
+
+    impl Giver for Arc<MyGiver> {
+        async fn many(&self, count: usize) -> Vec<Reactor<CounterStub>> {
+            (0..count).map(|_| self.counter()).collect()
+        }
+
+        async fn late(&self) -> Reactor<CounterStub> {
+            self.began.notify_one();
+            self.gate.notified().await;
+            self.counter()
+        }
+
+        async fn take(&self, counters: Vec<Reactor<CounterStub>>, _ballast: Vec<u8>) -> usize {
+            counters.len()
+        }
+
+        async fn items(&self, count: usize) -> hbi::Items<Reactor<CounterStub>> {
+            let counters: Vec<_> = (0..count).map(|_| self.counter()).collect();
+            hbi::Items::iter(counters)
+        }
+    }
+}
+
+/// A giver with three objects at most, on both sides.
+async fn giver() -> (
+    std::sync::Arc<givers::MyGiver>,
+    givers::GiverStub,
+    hbi::testing::Pair,
+) {
+    let mut settings = hbi::Settings::default();
+    settings.objects = 3;
+    let options = Options::new().settings(settings);
+    let giver = std::sync::Arc::new(givers::MyGiver::default());
+    let env = HostingEnv::new().service(givers::GiverHost::new(std::sync::Arc::clone(&giver)));
+    let pair = hbi::testing::pair_with((&options, env), (&options, HostingEnv::new()))
+        .await
+        .unwrap();
+    (giver, givers::GiverStub::new(&pair.client), pair)
+}
+
+#[tokio::test]
+async fn objects_of_what_is_not_sent_are_not_held() {
+    use std::sync::atomic::Ordering;
+    let (giver, stub, _pair) = giver().await;
+    // an answer with more than there may be
+    for _ in 0..2 {
+        let error = stub.many(5).await.unwrap_err();
+        assert!(error.is_limit(), "{error}");
+    }
+    assert_eq!(giver.dropped.load(Ordering::SeqCst), 10);
+    assert_eq!(stub.many(3).await.unwrap().len(), 3);
+    // arguments with more than there may be, or too large
+    let own = givers::MyGiver::default();
+    let counters = |count: usize| (0..count).map(|_| own.counter()).collect::<Vec<_>>();
+    for _ in 0..2 {
+        assert!(stub.take(counters(5), vec![]).await.unwrap_err().is_limit());
+        let large = stub.take(counters(2), vec![0; 5 << 20]).await;
+        assert!(large.unwrap_err().is_limit());
+    }
+    assert_eq!(own.dropped.load(Ordering::SeqCst), 14);
+    assert_eq!(stub.take(counters(3), vec![]).await.unwrap(), 3);
+}
+
+#[tokio::test]
+async fn objects_of_answers_that_nobody_awaits_are_not_held() {
+    let (giver, stub, _pair) = giver().await;
+    for _ in 0..4 {
+        let mut late = stub.late().into_future();
+        tokio::select! {
+            biased;
+            _ = &mut late => unreachable!("its gate is shut"),
+            () = giver.began.notified() => {}
+        }
+        drop(late);
+        // the drop travels ahead of the next call
+        assert_eq!(stub.take(vec![], vec![]).await.unwrap(), 0);
+        giver.gate.notify_one();
+        assert_eq!(stub.take(vec![], vec![]).await.unwrap(), 0);
+    }
+    assert_eq!(stub.many(3).await.unwrap().len(), 3);
 }
 
 mod faults {

@@ -98,6 +98,58 @@ fn hosted() -> CoId {
     CoId::from_bits(1 << 31)
 }
 
+/// Notifications that arrived and landed, so many.
+fn notified(count: usize) -> (Machine, Machine) {
+    let (mut a, mut b) = joined();
+    a.define(1, &[] as &[&str], "calc::log()");
+    for _ in 0..count {
+        let mut opening = call(Some(1), &[0x90]);
+        (opening.value, opening.call) = (false, false);
+        let id = a.open(opening, Instant::now()).unwrap();
+        a.detach(id);
+    }
+    feed(&mut b, &output(&mut a)).unwrap();
+    for number in 0..count as u32 {
+        b.end_unwatched(CoId::from_bits(1 << 31 | number));
+    }
+    assert_eq!(b.conversations(), (0, 0));
+    (a, b)
+}
+
+#[test]
+fn ends_that_nobody_waits_for_go_out_with_the_next_that_somebody_does() {
+    let (mut a, mut b) = notified(3);
+    assert!(!b.has_output(), "an END was written for its own sake");
+
+    b.define(1, &[] as &[&str], "calc::log()");
+    feed(&mut a, &output(&mut b)).unwrap();
+    assert_eq!(a.conversations(), (0, 0));
+}
+
+#[test]
+fn ends_that_nobody_waits_for_go_out_when_it_is_time_or_they_are_many() {
+    let (mut a, mut b) = notified(1);
+    let later = b.timeout().unwrap();
+    assert!(later < Instant::now() + Duration::from_secs(1));
+    b.handle_timeout(later).unwrap();
+    feed(&mut a, &output(&mut b)).unwrap();
+    assert_eq!(a.conversations(), (0, 0));
+
+    let (mut a, mut b) = notified(100);
+    assert!(b.has_output());
+    feed(&mut a, &output(&mut b)).unwrap();
+    assert_eq!(a.conversations(), (0, 0));
+}
+
+#[test]
+fn ends_that_nobody_waits_for_go_out_at_a_goodbye() {
+    let (mut a, mut b) = notified(1);
+    a.goodbye();
+    feed(&mut b, &output(&mut a)).unwrap();
+    feed(&mut a, &output(&mut b)).unwrap();
+    assert!(a.is_over());
+}
+
 #[test]
 fn the_page_shows_what_is_written_and_read() {
     assert_eq!(hex(&output(&mut machine())), hex(&vector("preface")));
@@ -253,11 +305,11 @@ fn violations_are_told_by_what_was_seen() {
         ("bytes after its fields", vec![frame(0x0a, 0, &[0; 9])]),
         (
             "`Settings::scripts`",
-            vec![frame(0x01, 0, &[0, 0x10, 0, 0, 0])],
+            vec![frame(0x01, 0, &[0, 0x10, 0, 0, 0, 0])],
         ),
         ("`Settings::frame`", vec![frame(0x04, 0, &vec![0; 70_000])]),
         ("channel 3", vec![open(0), frame(0x04, 0, &[0, 3, 0, 0xc0])]),
-        ("no UTF-8", vec![frame(0x01, 0, &[1, 0, 0, 0, 0, 0xff])]),
+        ("no UTF-8", vec![frame(0x01, 0, &[1, 0, 0, 0, 0, 0, 0xff])]),
         (
             "handle of unknown kind 9",
             vec![frame(0x02, 0, &[0x08, 1, 0, 0, 0, 1, 0, 9, 0, 0, 0, 0])],

@@ -3,6 +3,7 @@
 mod hostile;
 mod killed;
 mod process;
+mod recorded;
 mod session;
 mod stuck;
 

@@ -29,7 +29,12 @@ async fn a_session_prints_the_same_over_each_transport() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = |name: &str| dir.path().join(name).display().to_string();
     let unix = format!("unix://{}", path("socket"));
-    let addresses = ["tcp://127.0.0.1:0", &*unix, "tls://127.0.0.1:0"];
+    let addresses = [
+        "tcp://127.0.0.1:0",
+        &unix,
+        "tls://127.0.0.1:0",
+        "text+tcp://127.0.0.1:0",
+    ];
     for (at, address) in addresses.into_iter().enumerate() {
         let kept = dir.path().join(format!("server{at}"));
         let serving = server::serve(&[address.to_owned()], &kept).await;

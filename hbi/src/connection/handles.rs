@@ -36,6 +36,7 @@ impl Outgoing {
     ) -> Result<(), Failure> {
         let taken = self.number(this, handles, objects, limit, channel);
         if taken.is_err() {
+            self.give_back(objects);
             // the rest, too, is to be dropped by whoever drops this
             for index in 0..handles.len() as u32 {
                 self.rest
@@ -89,6 +90,29 @@ impl Outgoing {
             self.wire.push(WireHandle { kind, number });
         }
         Ok(())
+    }
+
+    /// What was not sent holds no objects at the peer.
+    pub(super) fn give_back(&mut self, objects: &mut Objects) {
+        for handle in std::mem::take(&mut self.wire) {
+            if handle.kind == HandleKind::Object
+                && let Ok(Some(object)) = objects.take_back(handle.number, 1)
+            {
+                self.rest.push(Carried::Object(object));
+            }
+        }
+    }
+
+    /// What stands behind the handles, in the order of the wire, for a wire whose messages may
+    /// overtake each other: `None` for streams.
+    #[cfg(feature = "quic")]
+    pub(super) fn take_rest(&mut self) -> Vec<Option<Carried>> {
+        let mut rest = std::mem::take(&mut self.rest).into_iter();
+        let carried = |handle: &WireHandle| match handle.kind {
+            HandleKind::Stream => None,
+            HandleKind::Object | HandleKind::Returned => rest.next(),
+        };
+        self.wire.iter().map(carried).collect()
     }
 
     /// Sends the streams, each in a task of its own.

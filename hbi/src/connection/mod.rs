@@ -6,8 +6,12 @@ mod mux;
 mod mux_driver;
 mod objects;
 mod pace;
+#[cfg(feature = "quic")]
+mod quic;
 mod text;
 
 pub(crate) use mux::MuxLink;
 pub(crate) use mux_driver::Driver;
+#[cfg(feature = "quic")]
+pub(crate) use quic::{QuicDriver, QuicLink};
 pub(crate) use text::{TextDriver, TextLink};

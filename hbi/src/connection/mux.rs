@@ -18,7 +18,8 @@ use super::{
 use crate::{
     Error, Failure, Kind,
     endpoint::{
-        CoNumber, Current, Hosted, Link, LinkInfo, Message, Posted, Prepared, Received, Request,
+        CoNumber, Current, Hosted, Link, LinkInfo, Message, Object, Posted, Prepared, Received,
+        Request,
     },
     script::{Interner, Text},
     value::{Handles, Packed},
@@ -27,7 +28,7 @@ use crate::{
 
 /// How deep conversations may be nested in each other: a call made while another lands is one
 /// deeper.
-const MAX_NESTING: u8 = 16;
+pub(super) const MAX_NESTING: u8 = 16;
 
 /// The state machine with what this driver keeps in it.
 pub(super) type Machine = mux::Connection<Arc<dyn Prepared>, Running>;
@@ -90,7 +91,7 @@ fn id(co: CoNumber) -> CoId {
     CoId::from_bits(co.0 as u32)
 }
 
-pub(super) fn now() -> Instant {
+pub(in crate::connection) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
@@ -172,10 +173,11 @@ impl MuxLink {
         let mut wakers = Vec::new();
         state.mux.take_wakers(&mut wakers);
         let dropped = state.mux.take_dropped();
+        let lost = state.take_lost();
         wakers.extend(state.wake_driver());
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
-        drop(dropped);
+        drop((dropped, lost));
     }
 
     /// A conversation of this side has a span until its holder lets go of it.
@@ -241,15 +243,14 @@ impl State {
         };
         let (frame, scripts) = (peer.frame as usize, peer.scripts);
         let source = text.source();
-        if source.len() + 4096 > frame && source.len() > frame - frame / 4 {
+        // number and count of parameters stand there, too
+        let len = source.len() + text.parameters_len();
+        if len + 8 > frame {
             return Err(Failure::limit(
                 "source",
-                format_args!(
-                    "{} bytes where the peer takes {}",
-                    source.len(),
-                    frame - frame / 4
-                ),
-                "bind large values as parameters instead of writing them into the script",
+                format_args!("{len} bytes with its parameters' names where the peer takes {frame}"),
+                "bind large values as parameters instead of writing them into the script, and many \
+                 as a list",
             ));
         }
         let interner = self.interner.get_or_insert_with(|| Interner::new(scripts));
@@ -262,7 +263,7 @@ impl State {
 }
 
 /// The error of a failure that a conversation ended with.
-fn error(failure: Failure) -> Error {
+pub(super) fn error(failure: Failure) -> Error {
     match failure.kind {
         Kind::Disconnected => Error::from(failure).sent(),
         Kind::NotLanded => Error::from(failure),
@@ -368,6 +369,9 @@ impl Link for MuxLink {
                 "the peer takes no more conversations",
             )),
         };
+        if opened.is_err() {
+            outgoing.give_back(&mut state.objects);
+        }
         Self::done(state);
         if let Ok(co) = &opened {
             outgoing.start(this, *co);
@@ -458,6 +462,9 @@ impl Link for MuxLink {
                     })
             }
         };
+        if sent.is_err() {
+            outgoing.give_back(&mut state.objects);
+        }
         Self::done_waking(state);
         if sent.is_ok() {
             outgoing.start(this, co);
@@ -473,13 +480,9 @@ impl Link for MuxLink {
         let (bytes, mut handles) = answer.into_parts();
         let mut outgoing = Outgoing::default();
         let mut state = self.lock();
-        let taken = state.outgoing(&mut outgoing, this, Some(id(co)), &mut handles);
-        match &taken {
-            Ok(()) => state.mux.answer(id(co), &bytes, &outgoing.wire),
-            Err(failure) => state.mux.fail(id(co), 0, failure),
-        }
+        let sent = state.answer(&mut outgoing, this, id(co), &bytes, &mut handles);
         Self::done_waking(state);
-        if taken.is_ok() {
+        if sent {
             outgoing.start(this, co);
         }
     }
@@ -611,5 +614,37 @@ impl State {
         let limit = self.mux.settings().objects;
         let channel = id.map_or(1, |id| self.mux.next_channel(id));
         outgoing.take(this, handles, &mut self.objects, limit, channel)
+    }
+
+    /// Answers a conversation, or ends it with the reason why it cannot be; whether it was answered.
+    pub(super) fn answer(
+        &mut self,
+        outgoing: &mut Outgoing,
+        this: &Arc<dyn Link>,
+        id: CoId,
+        bytes: &[u8],
+        handles: &mut Handles,
+    ) -> bool {
+        let sent = match self.outgoing(outgoing, this, Some(id), handles) {
+            Ok(()) => self.mux.answer(id, bytes, &outgoing.wire),
+            Err(failure) => {
+                self.mux.fail(id, 0, &failure);
+                false
+            }
+        };
+        if !sent {
+            outgoing.give_back(&mut self.objects);
+        }
+        sent
+    }
+
+    /// Objects in messages that never left, which the peer holds no more; to be dropped without the
+    /// lock.
+    pub(super) fn take_lost(&mut self) -> Vec<Arc<dyn Object>> {
+        let lost = self.mux.take_lost();
+        let objects = lost.into_iter();
+        objects
+            .filter_map(|number| self.objects.take_back(number, 1).ok().flatten())
+            .collect()
     }
 }

@@ -428,7 +428,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
         };
         state.mux.take_wakers(&mut self.wakers);
+        let lost = state.take_lost();
         drop(state);
+        drop(lost);
         let held_back = !self.waiting.is_empty();
         let began = Instant::now();
         let mut landings = 0;
@@ -719,34 +721,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.answers.bytes.clear();
             return;
         }
-        let mut streams: Vec<(CoNumber, Outgoing)> = Vec::new();
+        let mut streams: Vec<(CoNumber, Outgoing, bool)> = Vec::new();
         let mut state = self.link.lock();
         for answer in self.answers.list.drain(..) {
             match answer {
                 Answer::Value(id, range, mut handles) => {
                     let bytes = &self.answers.bytes[range];
                     if handles.is_empty() {
-                        state.mux.answer(id, bytes, &[]);
+                        let _ = state.mux.answer(id, bytes, &[]);
                         continue;
                     }
                     let mut outgoing = Outgoing::default();
-                    match state.outgoing(&mut outgoing, &self.this, Some(id), &mut handles) {
-                        Ok(()) => state.mux.answer(id, bytes, &outgoing.wire),
-                        Err(failure) => state.mux.fail(id, 0, &failure),
-                    }
-                    streams.push((number(id), outgoing));
+                    let sent = state.answer(&mut outgoing, &self.this, id, bytes, &mut handles);
+                    streams.push((number(id), outgoing, sent));
                 }
-                Answer::End(id) => state.mux.end(id, 0),
+                Answer::End(id) => state.mux.end_unwatched(id),
                 Answer::Failed(id, failure) => state.mux.fail(id, 0, &failure),
             }
         }
         state.mux.take_wakers(&mut self.wakers);
         let dropped = state.mux.take_dropped();
+        let lost = state.take_lost();
         drop(state);
-        drop(dropped);
+        drop((dropped, lost));
         self.answers.bytes.clear();
-        for (co, outgoing) in streams {
-            outgoing.start(&self.this, co);
+        for (co, outgoing, sent) in streams {
+            if sent {
+                outgoing.start(&self.this, co);
+            }
         }
     }
 
@@ -901,7 +903,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             let expired = state.mux.handle_timeout(now).map_err(End::Failed)?;
             state.mux.take_wakers(&mut self.wakers);
+            let lost = state.take_lost();
             drop(state);
+            drop(lost);
             for id in expired {
                 let text = "the deadline passed before the answer was there";
                 self.cancel(id, Box::new(Failure::new(Kind::Timeout, text)));

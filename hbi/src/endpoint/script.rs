@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     Error, Kind,
-    script::refuse_name,
+    script::{refuse_count, refuse_name},
     value::{Handles, Packed, pack_into},
 };
 
@@ -86,9 +86,8 @@ impl Script {
             values,
             mut error,
         } = self;
-        if parameters.len() > u8::MAX as usize {
-            let text = format!("{} parameters bound, at most 255 can be", parameters.len());
-            error.get_or_insert(Error::new(Kind::Misuse, text));
+        if let Some(why) = refuse_count(parameters.len()) {
+            error.get_or_insert(Error::new(Kind::Misuse, why));
         }
         (source, parameters, Packed::array(values), error)
     }

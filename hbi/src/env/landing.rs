@@ -95,6 +95,12 @@ impl Script {
         }
     }
 
+    /// What it takes of `Bounds::sources`.
+    fn size(&self) -> usize {
+        let names = self.parameters.iter().map(|name| name_size(name));
+        self.source.len() + names.sum::<usize>()
+    }
+
     fn way(&self) -> &Way {
         self.way.get_or_init(|| self.find_way())
     }
@@ -169,6 +175,11 @@ fn prints(straight: &Straight, env: &Environment) -> bool {
     })
 }
 
+/// What a parameter's name takes, with what it is kept in.
+fn name_size(name: &str) -> usize {
+    name.len() + size_of::<Box<str>>()
+}
+
 fn too_long(len: usize, limit: usize) -> Failure {
     Failure::limit(
         "source",
@@ -214,11 +225,10 @@ impl Landing for EnvLanding {
         if place >= self.scripts.len() {
             self.scripts.resize(place + 1, None);
         }
-        let old = self.scripts[place]
-            .as_ref()
-            .map_or(0, |old| old.source.len());
+        let old = self.scripts[place].as_ref().map_or(0, |old| old.size());
         let bounds = &self.env.bounds;
-        let kept = self.kept - old + source.len();
+        let names: usize = parameters.iter().map(|name| name_size(name)).sum();
+        let kept = self.kept - old + source.len() + names;
         let script = if source.len() > bounds.source {
             Script::refused(&self.env, too_long(source.len(), bounds.source))
         } else if kept > bounds.sources {
@@ -226,7 +236,7 @@ impl Landing for EnvLanding {
         } else {
             Script::new(&self.env, parameters, source)
         };
-        self.kept = self.kept - old + script.source.len();
+        self.kept = self.kept - old + script.size();
         self.scripts[place] = Some(Arc::new(script));
     }
 

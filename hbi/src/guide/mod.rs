@@ -29,6 +29,10 @@ pub mod limits {}
 #[doc = include_str!("security.md")]
 pub mod security {}
 
+#[cfg(feature = "quic")]
+#[doc = include_str!("quic.md")]
+pub mod quic {}
+
 #[doc = include_str!("testing.md")]
 pub mod testing {}
 

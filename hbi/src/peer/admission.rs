@@ -60,12 +60,14 @@ pub(super) async fn admit(
     }
 }
 
-/// Tells one that is not heard at all why; over TLS that would be work, and it is left out.
+/// Tells one that is not heard at all why; over TLS and QUIC that would be work, and it is left out.
 pub(super) async fn turn_away(options: &Options, arrived: Arrived, text: bool, reason: &str) {
     tracing::info!(target: "hbi", %reason, "a peer was turned away");
     match arrived {
         Arrived::Ready(stream) => refuse(options, stream, text, Kind::Refused, reason).await,
         Arrived::Plain(..) => {}
+        #[cfg(feature = "quic")]
+        Arrived::Quic(incoming) => incoming.refuse(),
     }
 }
 

@@ -174,7 +174,7 @@ impl Options {
         self
     }
 
-    /// Whom to trust at `tls://` addresses, and the certificate to show there. By default the
+    /// Whom to trust at `tls://` and `quic://` addresses, and the certificate to show there. By default the
     /// authorities that the system trusts, and none.
     #[cfg(feature = "tls")]
     pub fn client_tls(mut self, tls: crate::tls::ClientTls) -> Self {
@@ -182,10 +182,26 @@ impl Options {
         self
     }
 
-    /// The certificate to serve `tls://` addresses with.
+    /// The certificate to serve `tls://` and `quic://` addresses with.
     #[cfg(feature = "tls")]
     pub fn server_tls(mut self, tls: crate::tls::ServerTls) -> Self {
         self.tls.server = Some(tls);
+        self
+    }
+
+    /// Lets a client of a `quic://` address go on from another address of its own, as a phone does that
+    /// leaves one network for another. By default a server takes nothing from there: whom it has let in,
+    /// and counts ([`Defences`]), stays where it was.
+    #[cfg(feature = "quic")]
+    pub fn migration(mut self, migration: bool) -> Self {
+        self.tls.migration = migration;
+        self
+    }
+
+    /// How fast this side sends over `quic://`. By default [`Congestion::Cubic`](crate::Congestion).
+    #[cfg(feature = "quic")]
+    pub fn congestion(mut self, congestion: crate::Congestion) -> Self {
+        self.tls.congestion = congestion;
         self
     }
 
@@ -210,7 +226,7 @@ impl Options {
         address: &Address,
         env: HostingEnv,
     ) -> Result<Connection> {
-        let stream = tokio::time::timeout(self.handshake, dial(address, &self.tls))
+        let stream = tokio::time::timeout(self.handshake, dial(address, &self.tls, &self.settings))
             .await
             .map_err(|_| {
                 Error::new(
@@ -300,7 +316,7 @@ impl Options {
         R: Future<Output = Result<HostingEnv>> + Send + 'static,
     {
         let address: Address = address.as_ref().parse()?;
-        let (listener, bound) = Listener::bind(&address, &self.tls).await?;
+        let (listener, bound) = Listener::bind(&address, &self.tls, &self.settings).await?;
         Ok(Server::start(
             self.clone(),
             listener,

@@ -1,4 +1,4 @@
-//! The two wires that a connection may speak, as the ends of a connection see them.
+//! The wires that a connection may speak, as the ends of a connection see them.
 
 use std::{
     sync::Arc,
@@ -10,6 +10,8 @@ use bytes::BytesMut;
 use tokio::io::AsyncReadExt;
 
 use super::{Options, identity::Identity};
+#[cfg(feature = "quic")]
+use crate::connection::{QuicDriver, QuicLink};
 use crate::{
     Kind, Result,
     connection::{Driver, MuxLink, TextDriver, TextLink},
@@ -18,11 +20,13 @@ use crate::{
     transport::Stream,
 };
 
-/// A link of either wire.
+/// A link of any wire.
 #[derive(Clone)]
 pub(super) enum Wire {
     Mux(Arc<MuxLink>),
     Text(Arc<TextLink>),
+    #[cfg(feature = "quic")]
+    Quic(Arc<QuicLink>),
 }
 
 impl Wire {
@@ -30,6 +34,8 @@ impl Wire {
         match self {
             Wire::Mux(link) => Arc::clone(link) as Arc<dyn Link>,
             Wire::Text(link) => Arc::clone(link) as Arc<dyn Link>,
+            #[cfg(feature = "quic")]
+            Wire::Quic(link) => Arc::clone(link) as Arc<dyn Link>,
         }
     }
 
@@ -38,6 +44,8 @@ impl Wire {
         match self {
             Wire::Mux(link) => link.poll_ready(cx),
             Wire::Text(link) => link.poll_ready(cx),
+            #[cfg(feature = "quic")]
+            Wire::Quic(link) => link.poll_ready(cx),
         }
     }
 
@@ -45,6 +53,8 @@ impl Wire {
         match self {
             Wire::Mux(link) => link.conversations(),
             Wire::Text(link) => link.conversations(),
+            #[cfg(feature = "quic")]
+            Wire::Quic(link) => link.conversations(),
         }
     }
 
@@ -53,6 +63,8 @@ impl Wire {
         match self {
             Wire::Mux(link) => link.objects(),
             Wire::Text(_) => 0,
+            #[cfg(feature = "quic")]
+            Wire::Quic(link) => link.objects(),
         }
     }
 
@@ -60,6 +72,8 @@ impl Wire {
         match self {
             Wire::Mux(link) => link.ended_well(),
             Wire::Text(link) => link.ended_well(),
+            #[cfg(feature = "quic")]
+            Wire::Quic(link) => link.ended_well(),
         }
     }
 }
@@ -116,13 +130,20 @@ pub(super) fn start(
         identity: introduction.identity,
     };
     let settings = &options.settings;
-    let wire = match text {
-        false => Wire::Mux(Arc::new(MuxLink::new(
+    let wire = match (&stream, text) {
+        #[cfg(feature = "quic")]
+        (Stream::Quic(quic), _) => Wire::Quic(QuicLink::new(
+            info,
+            quic.conn.clone(),
+            settings.clone(),
+            introduction.token,
+        )),
+        (_, false) => Wire::Mux(Arc::new(MuxLink::new(
             info,
             settings.clone(),
             introduction.token,
         ))),
-        true => {
+        (_, true) => {
             let limit = settings.conversations as usize;
             Wire::Text(Arc::new(TextLink::new(info, options.dialect, limit)))
         }
@@ -166,11 +187,22 @@ impl Starter {
                     .run()
                     .await;
             }
+            #[cfg(feature = "quic")]
+            Wire::Quic(link) => {
+                if let Stream::Quic(quic) = self.stream {
+                    let driver = QuicDriver::new(link, *quic, landing);
+                    driver.with_input(self.input).run().await;
+                }
+            }
         }
     }
 
     /// Waits until the peer has hung up, and keeps what it sends meanwhile, up to a bound.
     pub(super) async fn gone(&mut self) {
+        #[cfg(feature = "quic")]
+        if let Wire::Quic(link) = &self.wire {
+            return link.gone().await;
+        }
         // what peers of the text wire sent before they hung up lands all the same
         if let Wire::Mux(_) = self.wire {
             while self.input.len() < EARLY {
@@ -188,6 +220,8 @@ impl Starter {
         match self.wire {
             Wire::Mux(link) => Driver::<Stream>::refuse(link, self.stream, kind, reason).await,
             Wire::Text(link) => TextDriver::refuse(link, self.stream, kind, reason).await,
+            #[cfg(feature = "quic")]
+            Wire::Quic(link) => QuicDriver::refuse(&link, kind, reason),
         }
     }
 }

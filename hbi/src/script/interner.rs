@@ -36,6 +36,8 @@ pub struct Interner {
     hasher: RandomState,
     next: u32,
     limit: u32,
+    /// A number keeps its text for good.
+    permanent: bool,
 }
 
 impl Interner {
@@ -49,6 +51,17 @@ impl Interner {
             hasher: RandomState::new(),
             next: SCRATCH + 1,
             limit,
+            permanent: false,
+        }
+    }
+
+    /// As [`Self::new`], where no number is ever given another text: once all are in use, texts stay
+    /// without. For wires on which what uses a number may be overtaken by what defines it anew.
+    #[cfg(feature = "quic")]
+    pub fn permanent(limit: u32) -> Self {
+        Self {
+            permanent: true,
+            ..Self::new(limit)
         }
     }
 
@@ -112,6 +125,9 @@ impl Interner {
         if self.next < self.limit {
             self.next += 1;
             return self.next - 1;
+        }
+        if self.permanent {
+            return SCRATCH;
         }
         let oldest = self.order.pop_front();
         oldest

@@ -13,4 +13,4 @@ pub use interner::{Interned, Interner};
 pub use straight::{Callee, Operand, Step, Straight};
 pub(crate) use text::parameter;
 pub use text::{StubText, Text};
-pub(crate) use words::refuse_name;
+pub(crate) use words::{refuse_count, refuse_name};

@@ -81,6 +81,15 @@ impl Text<'_> {
         }
     }
 
+    /// Bytes that the names of the parameters take on a wire, at most.
+    pub fn parameters_len(&self) -> usize {
+        match self {
+            // `a0` to `a9999`, and the length of each
+            Text::Stub(text) => 6 * text.parameters,
+            Text::Free { parameters, .. } => parameters.iter().map(|name| 1 + name.len()).sum(),
+        }
+    }
+
     /// Names of the parameters.
     pub fn parameters(&self) -> Vec<Cow<'static, str>> {
         match self {

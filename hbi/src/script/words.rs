@@ -65,6 +65,15 @@ const RESERVED: [&str; 60] = [
     "yield",
 ];
 
+/// Bytes of a name, as much as the wire carries.
+const MAX_NAME: usize = u8::MAX as usize;
+
+/// Why a script cannot have so many parameters, if it cannot: the wire carries no more.
+pub(crate) fn refuse_count(parameters: usize) -> Option<String> {
+    const MOST: usize = u16::MAX as usize;
+    (parameters > MOST).then(|| format!("{parameters} values bound, at most {MOST} can be"))
+}
+
 /// Why a script cannot use this name, if it cannot.
 pub(crate) fn refuse_name(name: &str) -> Option<String> {
     if RESERVED.binary_search(&name).is_ok() {
@@ -74,6 +83,12 @@ pub(crate) fn refuse_name(name: &str) -> Option<String> {
         .trim_start_matches('_')
         .starts_with(|c: char| c.is_ascii_alphabetic());
     let all = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if name.len() > MAX_NAME {
+        return Some(format!(
+            "a name of {} bytes, at most {MAX_NAME} are taken",
+            name.len()
+        ));
+    }
     (!starts || !all).then(|| {
         format!(
             "`{}` is no name in peer-script, which has ASCII letters, digits and underscores, a \
@@ -95,6 +110,8 @@ mod tests {
         for name in ["", "_", "1a", "a b", "λ", "for", "call", "a\0"] {
             assert!(refuse_name(name).is_some(), "{name}");
         }
+        assert_eq!(refuse_name(&"a".repeat(255)), None);
+        assert!(refuse_name(&"a".repeat(256)).is_some());
         assert!(RESERVED.is_sorted());
     }
 }

@@ -18,7 +18,11 @@ use super::{
     Arg, Call,
     post::{Packing, Post, PostText, StubMethod},
 };
-use crate::{Error, Kind, PostingEnd, Result, script::parameter, value::Packed};
+use crate::{
+    Error, Kind, PostingEnd, Result,
+    script::{parameter, refuse_count},
+    value::Packed,
+};
 
 /// One place of the graph that calls and their arguments make.
 pub(super) enum Node {
@@ -184,6 +188,10 @@ pub(super) fn compile(po: &PostingEnd, root: &Arg) -> Post {
         arguments: Packing::new(),
         handles: Default::default(),
         error: None,
+    };
+    let emitted = match refuse_count(compiler.values.len()) {
+        Some(why) => emitted.and(Err(misuse(why))),
+        None => emitted,
     };
     match emitted {
         Ok(last) => {

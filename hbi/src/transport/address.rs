@@ -28,6 +28,8 @@ pub enum Scheme {
     Tcp(String),
     /// `tls://host:port`, or `tls://host:port#sha256=<hex>` with the certificate's fingerprint.
     Tls(Secured),
+    /// `quic://host:port`, or `quic://host:port#sha256=<hex>` with the certificate's fingerprint.
+    Quic(Secured),
     /// `unix:///path`.
     Unix(PathBuf),
     /// `mem://name`, within this process.
@@ -44,8 +46,8 @@ pub struct Secured {
 }
 
 /// What an address can look like, for errors.
-const FORMS: &str = "tcp://host:port, tls://host:port, unix:///path, mem://name, and for the text \
-                     wire text+tcp://host:port, text+unix:///path, text+mem://name";
+const FORMS: &str = "tcp://host:port, tls://host:port, quic://host:port, unix:///path, mem://name, and for \
+                     the text wire text+tcp://host:port, text+unix:///path, text+mem://name";
 
 impl Address {
     /// Where the peer is.
@@ -89,6 +91,8 @@ impl FromStr for Address {
             "tcp" => Scheme::Tcp(host_and_port(rest).map_err(bad)?),
             "tls" if text => return Err(bad("the existing peers know no TLS")),
             "tls" => Scheme::Tls(secured(rest).map_err(|e| bad(&e))?),
+            "quic" if text => return Err(bad("the existing peers know no QUIC")),
+            "quic" => Scheme::Quic(secured(rest).map_err(|e| bad(&e))?),
             "unix" if !rest.starts_with('/') => {
                 return Err(bad("the path of a Unix socket is absolute: three slashes"));
             }
@@ -138,6 +142,7 @@ impl fmt::Display for Address {
         match &self.scheme {
             Scheme::Tcp(host) => write!(f, "tcp://{host}"),
             Scheme::Tls(secured) => write!(f, "tls://{secured}"),
+            Scheme::Quic(secured) => write!(f, "quic://{secured}"),
             Scheme::Unix(path) => write!(f, "unix://{}", path.display()),
             Scheme::Mem(name) => write!(f, "mem://{name}"),
         }

@@ -1,18 +1,26 @@
 //! Connecting: names that resolve to several addresses are tried side by side (RFC 8305).
 
+#[cfg(feature = "quic")]
+use std::sync::Arc;
 use std::{collections::VecDeque, io, net::SocketAddr, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::net::TcpStream;
 
 use super::{Address, Scheme, Stream, TlsOptions, mem};
-use crate::{Error, Kind};
+use crate::{Error, Kind, wire::mux::Settings};
 
 /// How long an address may take before the next is tried beside it.
 const ATTEMPT: Duration = Duration::from_millis(250);
 
 /// Connects to an address.
-pub(crate) async fn dial(address: &Address, tls: &TlsOptions) -> Result<Stream, Error> {
+pub(crate) async fn dial(
+    address: &Address,
+    tls: &TlsOptions,
+    settings: &Settings,
+) -> Result<Stream, Error> {
+    #[cfg(not(feature = "quic"))]
+    let _ = settings;
     let unreachable =
         |error: io::Error| Error::new(Kind::Address, format!("cannot reach {address}: {error}"));
     match address.scheme() {
@@ -27,6 +35,31 @@ pub(crate) async fn dial(address: &Address, tls: &TlsOptions) -> Result<Stream, 
                 .await
                 .map_err(unreachable)
         }
+        #[cfg(feature = "quic")]
+        Scheme::Quic(secured) => {
+            let (config, noting) = tls.noting(secured)?;
+            let name = super::tls::server_name(&secured.host).map_err(unreachable)?;
+            let found = tokio::net::lookup_host(&secured.host).await;
+            let found = interleaved(found.map_err(unreachable)?);
+            let quic = first(found, |at| {
+                super::quic::connect(
+                    at,
+                    name.to_str().into_owned(),
+                    Arc::clone(&config),
+                    settings,
+                    tls.congestion,
+                )
+            });
+            let quic = quic.await.map_err(|error| {
+                unreachable(match noting.noted() {
+                    Some(noted) => io::Error::other(super::tls::explain(&noted)),
+                    None => error,
+                })
+            });
+            Ok(Stream::Quic(Box::new(quic?)))
+        }
+        #[cfg(not(feature = "quic"))]
+        Scheme::Quic(_) => Err(super::without_quic(address)),
         #[cfg(unix)]
         Scheme::Unix(path) => {
             let stream = tokio::net::UnixStream::connect(path)

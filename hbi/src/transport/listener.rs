@@ -7,12 +7,14 @@ use tokio::net::{TcpListener, TcpStream};
 use super::{
     Address, Insecure, Scheme, Secured, Stream, TlsOptions, mem::MemListener, secure::ServerConfig,
 };
-use crate::{Error, Kind};
+use crate::{Error, Kind, wire::mux::Settings};
 
 /// Takes connections to one address.
 pub(crate) enum Listener {
     Tcp(TcpListener),
     Tls(TcpListener, ServerConfig),
+    #[cfg(feature = "quic")]
+    Quic(quinn::Endpoint),
     #[cfg(unix)]
     Unix {
         listener: tokio::net::UnixListener,
@@ -36,7 +38,10 @@ impl Listener {
     pub(crate) async fn bind(
         address: &Address,
         tls: &TlsOptions,
+        settings: &Settings,
     ) -> Result<(Self, Address), Error> {
+        #[cfg(not(feature = "quic"))]
+        let _ = settings;
         let failed = |error: io::Error| {
             Error::new(
                 Kind::Address,
@@ -62,6 +67,24 @@ impl Listener {
                     address.at(Scheme::Tls(Secured { host, pin })),
                 ))
             }
+            #[cfg(feature = "quic")]
+            Scheme::Quic(secured) => {
+                let config = tls.serving(address)?;
+                let mut found = tokio::net::lookup_host(&secured.host)
+                    .await
+                    .map_err(failed)?;
+                let none = || failed(io::ErrorKind::NotFound.into());
+                let at = found.next().ok_or_else(none)?;
+                let endpoint = super::quic::listen(at, config, settings, tls).map_err(failed)?;
+                let host = endpoint.local_addr().map_err(failed)?.to_string();
+                let pin = tls.pin();
+                Ok((
+                    Listener::Quic(endpoint),
+                    address.at(Scheme::Quic(Secured { host, pin })),
+                ))
+            }
+            #[cfg(not(feature = "quic"))]
+            Scheme::Quic(_) => Err(super::without_quic(address)),
             #[cfg(unix)]
             Scheme::Unix(path) => {
                 let listener = bind_unix(path).await.map_err(failed)?;
@@ -85,6 +108,11 @@ impl Listener {
                 let stream = listener.accept().await?.0;
                 Arrived::Plain(stream, config.clone())
             }
+            #[cfg(feature = "quic")]
+            Listener::Quic(endpoint) => match endpoint.accept().await {
+                Some(incoming) => Arrived::Quic(Box::new(incoming)),
+                None => return Err(io::ErrorKind::NotConnected.into()),
+            },
             #[cfg(unix)]
             Listener::Unix { listener, .. } => {
                 Arrived::Ready(Stream::Unix(listener.accept().await?.0))
@@ -100,6 +128,9 @@ pub(crate) enum Arrived {
     Ready(Stream),
     /// To be secured first.
     Plain(TcpStream, ServerConfig),
+    /// To shake hands with first.
+    #[cfg(feature = "quic")]
+    Quic(Box<quinn::Incoming>),
 }
 
 /// Who is limited together: an address, or a user of this machine.
@@ -131,6 +162,8 @@ impl Arrived {
             Arrived::Ready(Stream::Tcp(stream)) | Arrived::Plain(stream, _) => {
                 Some(Source::of(stream.peer_addr().ok()?.ip()))
             }
+            #[cfg(feature = "quic")]
+            Arrived::Quic(incoming) => Some(Source::of(incoming.remote_address().ip())),
             #[cfg(unix)]
             Arrived::Ready(Stream::Unix(stream)) => {
                 Some(Source::User(stream.peer_cred().ok()?.uid()))
@@ -144,6 +177,11 @@ impl Arrived {
         match self {
             Arrived::Ready(stream) => Ok(stream),
             Arrived::Plain(stream, config) => Stream::secured(stream, &config).await,
+            #[cfg(feature = "quic")]
+            Arrived::Quic(incoming) => {
+                let quic = super::quic::accept(*incoming).await?;
+                Ok(Stream::Quic(Box::new(quic)))
+            }
         }
     }
 }

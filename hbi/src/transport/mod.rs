@@ -1,10 +1,12 @@
-//! Byte streams between peers: TCP, TLS, Unix sockets, and memory.
+//! Byte streams between peers: TCP, TLS, Unix sockets, and memory; and QUIC.
 
 mod address;
 mod dial;
 mod fingerprint;
 mod listener;
 mod mem;
+#[cfg(feature = "quic")]
+mod quic;
 mod secure;
 mod stream;
 #[cfg(feature = "tls")]
@@ -14,5 +16,16 @@ pub use address::{Address, Scheme, Secured};
 pub(crate) use dial::dial;
 pub use fingerprint::Fingerprint;
 pub(crate) use listener::{Arrived, Listener, Source};
+#[cfg(feature = "quic")]
+pub use quic::Congestion;
+#[cfg(feature = "quic")]
+pub(crate) use quic::{FIRST_STREAMS, Quic, explained, is_handshake};
 pub(crate) use secure::{Insecure, TlsOptions};
 pub(crate) use stream::{ByteStream, Stream};
+
+/// What is missing for a `quic://` address.
+#[cfg(not(feature = "quic"))]
+fn without_quic(address: &Address) -> crate::Error {
+    let text = format!("{address}: build hbi with its feature `quic` to use this address");
+    crate::Error::new(crate::Kind::Address, text)
+}

@@ -11,13 +11,19 @@ use super::{Address, Secured, Stream};
 use super::{Fingerprint, tls};
 use crate::{Error, Kind};
 
-/// What is configured for `tls://` addresses.
+/// What is configured for `tls://` and `quic://` addresses.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TlsOptions {
     #[cfg(feature = "tls")]
     pub(crate) client: tls::ClientTls,
     #[cfg(feature = "tls")]
     pub(crate) server: Option<tls::ServerTls>,
+    /// Whether a client may go on from another address.
+    #[cfg(feature = "quic")]
+    pub(crate) migration: bool,
+    /// How fast this side sends over QUIC.
+    #[cfg(feature = "quic")]
+    pub(crate) congestion: super::Congestion,
 }
 
 #[cfg(feature = "tls")]
@@ -106,6 +112,15 @@ mod with {
             secured: &Secured,
         ) -> Result<ClientConfig, Error> {
             self.client.for_pin(secured.pin).config(&[tls::ALPN])
+        }
+
+        /// For QUIC, whose handshake tells the number of what is wrong only.
+        #[cfg(feature = "quic")]
+        pub(crate) fn noting(
+            &self,
+            secured: &Secured,
+        ) -> Result<(ClientConfig, Arc<tls::noting::Noting>), Error> {
+            self.client.for_pin(secured.pin).noting(&[tls::ALPN])
         }
 
         pub(crate) fn serving(&self, address: &Address) -> Result<ServerConfig, Error> {

@@ -25,6 +25,9 @@ pub(crate) enum Stream {
     Tcp(TcpStream),
     #[cfg(feature = "tls")]
     Tls(Box<tokio_rustls::TlsStream<TcpStream>>),
+    /// What is read of it is the peer's control stream.
+    #[cfg(feature = "quic")]
+    Quic(Box<super::Quic>),
     #[cfg(unix)]
     Unix(tokio::net::UnixStream),
     Mem(DuplexStream),
@@ -52,6 +55,8 @@ impl Stream {
             Stream::Tls(stream) => {
                 super::tls::Certificate::of_peer(stream.get_ref().1.peer_certificates())
             }
+            #[cfg(feature = "quic")]
+            Stream::Quic(quic) => quic.certificate(),
             _ => None,
         }
     }
@@ -68,6 +73,8 @@ impl Stream {
                 let stream = stream.get_ref().0;
                 (shown(stream.peer_addr()), shown(stream.local_addr()))
             }
+            #[cfg(feature = "quic")]
+            Stream::Quic(quic) => quic.addresses(),
             #[cfg(unix)]
             Stream::Unix(stream) => {
                 let path = |address: io::Result<tokio::net::unix::SocketAddr>| {
@@ -90,6 +97,8 @@ macro_rules! each {
             Stream::Tcp($stream) => $do,
             #[cfg(feature = "tls")]
             Stream::Tls($stream) => $do.map_err(super::secure::explained),
+            #[cfg(feature = "quic")]
+            Stream::Quic($stream) => $do,
             #[cfg(unix)]
             Stream::Unix($stream) => $do,
             Stream::Mem($stream) => $do,

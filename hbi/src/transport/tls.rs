@@ -8,7 +8,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
-    client::WebPkiServerVerifier,
+    client::{WebPkiServerVerifier, danger::ServerCertVerifier},
     crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
@@ -19,6 +19,8 @@ use crate::{Error, Kind};
 
 mod certificate;
 mod explain;
+#[cfg(feature = "quic")]
+pub(crate) mod noting;
 mod pinned;
 mod self_signed;
 
@@ -177,13 +179,35 @@ impl ClientTls {
     /// # Errors
     /// When the system trusts nobody, or certificate and key do not fit each other.
     pub fn config(&self, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, Error> {
+        self.config_with(alpn, self.verifier()?)
+    }
+
+    /// The same, with what keeps why a certificate was not taken.
+    #[cfg(feature = "quic")]
+    pub(crate) fn noting(
+        &self,
+        alpn: &[&[u8]],
+    ) -> Result<(Arc<ClientConfig>, Arc<noting::Noting>), Error> {
+        let noting = Arc::new(noting::Noting::new(self.verifier()?));
+        let verifier = Arc::clone(&noting) as Arc<dyn ServerCertVerifier>;
+        Ok((self.config_with(alpn, verifier)?, noting))
+    }
+
+    fn verifier(&self) -> Result<Arc<dyn ServerCertVerifier>, Error> {
         let provider = provider();
-        let verifier: Arc<dyn rustls::client::danger::ServerCertVerifier> = match &self.trust {
+        Ok(match &self.trust {
             Trust::Pin(pin) => Arc::new(Pinned::new(*pin, &provider)),
             Trust::System => verifier(system()?, &provider)?,
             Trust::Authorities(roots) => verifier(Arc::clone(roots), &provider)?,
-        };
-        let builder = ClientConfig::builder_with_provider(provider)
+        })
+    }
+
+    fn config_with(
+        &self,
+        alpn: &[&[u8]],
+        verifier: Arc<dyn ServerCertVerifier>,
+    ) -> Result<Arc<ClientConfig>, Error> {
+        let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|error| misconfigured(&error))?
             // "dangerous" is what rustls calls any verifier that is not made by the builder itself

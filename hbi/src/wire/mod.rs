@@ -1,4 +1,6 @@
 //! Framings: how messages of conversations stand in a stream of bytes. Pure: no I/O, no clock.
 
 pub mod mux;
+#[cfg(feature = "quic")]
+pub mod quic;
 pub mod text;

@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -14,7 +15,8 @@ use rhai::{Dynamic, EvalAltResult, NativeCallContext, Position, Scope};
 use super::{account::Account, convert, fiber};
 use crate::{
     Failure, Kind, Place,
-    env::{Artifacts, Bounds, Outcome},
+    env::{Artifacts, Bounds, Outcome, incoming::panicked},
+    value::Packed,
 };
 
 /// One run of a script.
@@ -61,10 +63,6 @@ impl Landing {
         }
     }
 
-    pub(super) fn print(&self, line: &str) {
-        (self.print)(line);
-    }
-
     /// See [`Account::touch`].
     pub(super) fn touch(
         &self,
@@ -108,7 +106,8 @@ impl Landing {
         })
     }
 
-    fn has_thread(&self) {
+    /// The script has the thread, from now on.
+    pub(super) fn has_thread(&self) {
         let now = self.began.elapsed().as_micros() as u64;
         self.resumed.store(now, Ordering::Relaxed);
     }
@@ -135,7 +134,6 @@ fn take_turns(landing: &Landing, now: Instant) -> bool {
     IN_LINE.fetch_add(1, Ordering::Relaxed);
     let goes_on = fiber::breathe().is_ok();
     IN_LINE.fetch_sub(1, Ordering::Relaxed);
-    landing.has_thread();
     goes_on
 }
 
@@ -212,38 +210,42 @@ type Called = Result<Dynamic, Box<EvalAltResult>>;
 
 /// Calls something exposed.
 pub(super) fn call(
-    name: &str,
+    name: &Arc<str>,
     context: &NativeCallContext<'_>,
     arguments: &mut [&mut Dynamic],
 ) -> Called {
-    let position = context.call_position();
-    invoke(position, |landing| {
-        let mut packed = Vec::with_capacity(arguments.len());
-        for argument in arguments {
-            packed.push(convert::to_packed(argument)?);
-        }
-        Ok(landing.artifacts.call(name, packed))
-    })
+    let (position, name) = (context.call_position(), Arc::clone(name));
+    let packed = pack(arguments).map_err(|failure| thrown(failure, position))?;
+    invoke(position, move |artifacts| artifacts.call(&name, packed))
 }
 
 /// Calls a method of an object.
 pub(super) fn call_method(
-    name: &str,
+    name: &Arc<str>,
     context: &NativeCallContext<'_>,
     arguments: &mut [&mut Dynamic],
 ) -> Called {
-    let position = context.call_position();
-    invoke(position, |landing| {
-        let mut packed = Vec::with_capacity(arguments.len());
-        for argument in arguments {
-            packed.push(convert::to_packed(argument)?);
-        }
-        let object = packed.remove(0);
-        Ok(landing.artifacts.call_method(object, name, packed))
+    let (position, name) = (context.call_position(), Arc::clone(name));
+    let mut packed = pack(arguments).map_err(|failure| thrown(failure, position))?;
+    let object = packed.remove(0);
+    invoke(position, move |artifacts| {
+        artifacts.call_method(object, &name, packed)
     })
 }
 
-fn invoke(position: Position, start: impl FnOnce(&Landing) -> Result<Outcome, Failure>) -> Called {
+fn pack(arguments: &mut [&mut Dynamic]) -> Result<Vec<Packed>, Failure> {
+    let packed = arguments
+        .iter()
+        .map(|argument| convert::to_packed(argument));
+    Ok(packed.collect::<Result<_, _>>()?)
+}
+
+/// Calls what the host exposes: on the thread's own stack, since how much of it that takes is the
+/// host's affair, and the fiber's is small.
+fn invoke<F>(position: Position, start: F) -> Called
+where
+    F: FnOnce(&dyn Artifacts) -> Outcome + Send + 'static,
+{
     let Some(landing) = current() else {
         return Err(ended(cancelled()));
     };
@@ -255,17 +257,29 @@ fn invoke(position: Position, start: impl FnOnce(&Landing) -> Result<Outcome, Fa
             "raise `Bounds::calls` at the host",
         )));
     }
-    let outcome = start(&landing).map_err(|failure| thrown(failure, position))?;
-    let answer = match outcome {
-        Outcome::Ready(answer) => answer,
-        Outcome::Waiting(future) => {
-            let answer = fiber::wait(future);
-            landing.has_thread();
-            answer.map_err(|fiber::Stopped| ended(cancelled()))?
+    let artifacts = Arc::clone(&landing.artifacts);
+    let answer = fiber::wait(async move {
+        match catch_unwind(AssertUnwindSafe(|| start(&*artifacts))) {
+            Ok(Outcome::Ready(answer)) => answer,
+            Ok(Outcome::Waiting(future)) => future.await,
+            Err(panic) => Err(panicked(&*panic)),
         }
-    };
+    });
+    let answer = answer.map_err(|fiber::Stopped| ended(cancelled()))?;
     let packed = answer.map_err(|failure| raised(failure, position))?;
     convert::to_dynamic(packed, &landing).map_err(|failure| raised(failure, position))
+}
+
+/// Prints a line: on the thread's own stack, as it is the host's code too.
+pub(super) fn print(line: &str) {
+    let (landing, line) = (current(), line.to_owned());
+    // one that is to stop prints no more
+    let _ = fiber::wait(async move {
+        let print = || landing.inspect(|landing| (landing.print)(&line));
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(print)) {
+            tracing::error!(target: "hbi", failure = %panicked(&*panic), "the hook for `print`");
+        }
+    });
 }
 
 /// Counts operations, and looks at the time; what it returns ends the script.

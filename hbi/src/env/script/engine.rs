@@ -1,6 +1,9 @@
 //! The interpreter's engine for one script: what all share, the bounds, and the names it uses.
 
-use std::{any::TypeId, sync::LazyLock};
+use std::{
+    any::TypeId,
+    sync::{Arc, LazyLock},
+};
 
 use rhai::{
     Dynamic, Engine, FuncRegistration, Module, NativeCallContext, Shared,
@@ -59,16 +62,8 @@ pub(super) fn engine(names: &Names, exposed: impl Fn(&str) -> bool, bounds: &Bou
     }
     engine.on_progress(calls::progress);
     watch_variables(&mut engine);
-    engine.on_print(|line| {
-        if let Some(landing) = calls::current() {
-            landing.print(line);
-        }
-    });
-    engine.on_debug(|line, _, _| {
-        if let Some(landing) = calls::current() {
-            landing.print(line);
-        }
-    });
+    engine.on_print(calls::print);
+    engine.on_debug(|line, _, _| calls::print(line));
     library::name_types(&mut engine);
     register_names(&mut engine, names, exposed);
     engine
@@ -100,7 +95,7 @@ fn watch_variables(engine: &mut Engine) {
 fn register_path(module: &mut Module, path: &str, function: &str) {
     macro_rules! with {
         ($($argument:ident)*) => {{
-            let path = path.to_owned();
+            let path: Arc<str> = path.into();
             FuncRegistration::new(function).set_into_module(
                 module,
                 move |context: NativeCallContext<'_>, $(mut $argument: Dynamic),*| {
@@ -163,7 +158,7 @@ fn register_names(engine: &mut Engine, names: &Names, exposed: impl Fn(&str) -> 
             }
             None if exposed(name) => {
                 for types in signatures(name) {
-                    let path = name.clone();
+                    let path: Arc<str> = name.as_str().into();
                     engine.register_raw_fn(
                         name,
                         types,
@@ -184,7 +179,7 @@ fn register_names(engine: &mut Engine, names: &Names, exposed: impl Fn(&str) -> 
         for count in 0..MOST_ARGUMENTS {
             let mut types = vec![TypeId::of::<Dynamic>(); count + 1];
             types[0] = TypeId::of::<Held>();
-            let name = method.clone();
+            let name: Arc<str> = method.as_str().into();
             engine.register_raw_fn(
                 method,
                 types,

@@ -178,7 +178,10 @@ impl Future for Running {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Running { fiber, landing } = self.get_mut();
         match fiber {
-            Some(fiber) => calls::within(landing, || Pin::new(fiber).poll(cx)),
+            Some(fiber) => {
+                landing.has_thread();
+                calls::within(landing, || Pin::new(fiber).poll(cx))
+            }
             None => Poll::Pending,
         }
     }

@@ -15,7 +15,7 @@ use super::WireHandle;
 use crate::Failure;
 
 /// MessagePack and the handles in it, as they arrived.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Payload {
     /// MessagePack.
     pub bytes: Bytes,
@@ -51,6 +51,8 @@ pub(super) enum Chunk {
         fields: Vec<u8>,
         body: Bytes,
         begun: bool,
+        /// Objects given out in it.
+        objects: Vec<u32>,
         /// The first of its side's main sequence, which needs no credit of its channel.
         first: bool,
     },
@@ -96,6 +98,24 @@ impl Sending {
     pub(super) fn has_room(&self) -> bool {
         // one that is over takes it, and says so
         self.queued < SEND_BUFFER || self.is_over()
+    }
+
+    /// Drops what waits; returns the objects in it that the peer never hears of.
+    pub(super) fn clear(&mut self) -> Vec<u32> {
+        self.queued = 0;
+        let mut lost = Vec::new();
+        for chunk in self.queue.drain(..) {
+            // of a message that was begun the peer has the handles, and releases them itself
+            if let Chunk::Message {
+                objects,
+                begun: false,
+                ..
+            } = chunk
+            {
+                lost.extend(objects);
+            }
+        }
+        lost
     }
 
     pub(super) fn is_over(&self) -> bool {

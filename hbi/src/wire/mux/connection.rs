@@ -4,14 +4,14 @@ use std::{
     collections::VecDeque,
     fmt,
     task::{Context, Poll, Waker},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 
 use super::{
     Arrival, CoId, HandleKind, Payload, Settings, Violation, WireHandle,
-    channel::{Channels, ReceiveState, Receiving, SendState, Sending},
+    channel::{Channels, Partial, ReceiveState, Receiving, SendState, Sending},
     deadlines::Deadlines,
     frame::{self, kind},
     numbers::Numbers,
@@ -119,6 +119,21 @@ fn is_read<P>(receiving: &Receiving<P>) -> bool {
     matches!(receiving.state, ReceiveState::Dropped)
 }
 
+/// Ends at the front of the output that nobody waits for: they go out with whatever is written next,
+/// or when there are many, or when it is time. A notification is answered by nothing else, and a
+/// write costs more than all the rest of it.
+#[derive(Debug, Default)]
+pub(super) struct Patient {
+    pub(super) bytes: usize,
+    count: u32,
+    /// When the first of them has waited long enough.
+    until: Option<Instant>,
+}
+
+/// How many ends wait at most, and how long.
+const PATIENT_ENDS: u32 = 16;
+const PATIENCE: Duration = Duration::from_millis(50);
+
 /// The mux wire's state machine for one connection.
 ///
 /// `P` is what the environment makes of a script's number, `U` what the driver keeps with a hosted
@@ -131,6 +146,7 @@ pub struct Connection<P, U> {
     pub(super) theirs: Numbers<Conversation<P, U>>,
     /// Frames to be written, in order.
     pub(super) out: Vec<u8>,
+    pub(super) patient: Patient,
     /// Channels with small messages to send, then those with bulk.
     pub(super) ready: VecDeque<(CoId, u16)>,
     pub(super) bulk: VecDeque<(CoId, u16)>,
@@ -155,6 +171,8 @@ pub struct Connection<P, U> {
     pub(super) wakers: Vec<Waker>,
     /// Users' values of ended conversations, to be dropped outside of the lock.
     pub(super) dropped: Vec<U>,
+    /// Objects in messages that were dropped before they left.
+    pub(super) lost: Vec<u32>,
 }
 
 impl<P, U> fmt::Debug for Connection<P, U> {
@@ -185,6 +203,7 @@ impl<P, U> Connection<P, U> {
             ours: Numbers::new(),
             theirs: Numbers::new(),
             out,
+            patient: Patient::default(),
             ready: VecDeque::new(),
             bulk: VecDeque::new(),
             credit: 0,
@@ -203,6 +222,7 @@ impl<P, U> Connection<P, U> {
             waiting_for_room: VecDeque::new(),
             wakers: Vec::new(),
             dropped: Vec::new(),
+            lost: Vec::new(),
         }
     }
 
@@ -233,7 +253,7 @@ impl<P, U> Connection<P, U> {
 
     /// Whether there is something to write.
     pub fn has_output(&self) -> bool {
-        !self.out.is_empty()
+        self.out.len() > self.patient.bytes
             || self.pong.is_some()
             || !self.ready.is_empty()
             || (!self.bulk.is_empty() && self.credit > frame::MESSAGE_COST)
@@ -251,6 +271,11 @@ impl<P, U> Connection<P, U> {
     /// Takes what belonged to conversations that ended.
     pub fn take_dropped(&mut self) -> Vec<U> {
         std::mem::take(&mut self.dropped)
+    }
+
+    /// Takes the objects in messages that were dropped before they left, one by one.
+    pub fn take_lost(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.lost)
     }
 
     /// Why the connection is over, once it is.
@@ -388,11 +413,12 @@ impl<P, U> Connection<P, U> {
         };
         let was_open = matches!(receiving.state, ReceiveState::Open);
         receiving.state = ReceiveState::Dropped;
-        receiving.partial = None;
+        let partial = receiving.partial.take();
         let rest = std::mem::take(&mut receiving.queue);
         if was_open && !in_ended {
             frame::text_frame(&mut self.out, kind::STOP, id, channel, &[]);
         }
+        self.drop_partial(partial);
         self.drop_arrivals(id, rest);
         self.settle(id);
     }
@@ -458,6 +484,17 @@ impl<P, U> Connection<P, U> {
                 HandleKind::Stream => self.stop(id, handle.number as u16),
                 HandleKind::Object => self.write_release(handle.number, 1),
                 HandleKind::Returned => {}
+            }
+        }
+    }
+
+    /// Releases the objects of a message whose rest does not come, or is of no use. Its streams end
+    /// with the conversation.
+    pub(super) fn drop_partial(&mut self, partial: Option<Box<Partial>>) {
+        let handles = partial.map_or_else(Vec::new, |partial| partial.handles);
+        for handle in handles {
+            if handle.kind == HandleKind::Object {
+                self.write_release(handle.number, 1);
             }
         }
     }
@@ -594,9 +631,21 @@ impl<P, U> Connection<P, U> {
             self.own.keep_alive
         };
         let silence = self.heard.checked_add(wait);
-        match (silence, self.deadlines.next()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
+        let times = [silence, self.deadlines.next(), self.patient.until];
+        times.into_iter().flatten().min()
+    }
+
+    /// Ends a hosted conversation whose poster waits for nothing.
+    pub fn end_unwatched(&mut self, id: CoId) {
+        let before = self.out.len();
+        self.end(id, 0);
+        let few = PATIENT_ENDS.min(self.own.conversations / 8);
+        let leaving = self.leaving || self.peer_leaving.is_some();
+        if before == self.patient.bytes && self.patient.count < few && !leaving {
+            self.patient.bytes = self.out.len();
+            self.patient.count += 1;
+            let until = self.patient.until;
+            self.patient.until = until.or(self.heard.checked_add(PATIENCE));
         }
     }
 
@@ -622,6 +671,9 @@ impl<P, U> Connection<P, U> {
                     out.extend_from_slice(&[0; 8])
                 });
             }
+        }
+        if self.patient.until.is_some_and(|until| until <= now) {
+            self.patient = Patient::default();
         }
         let mut hosted = Vec::new();
         while let Some(id) = self.deadlines.pop(now) {
@@ -675,7 +727,7 @@ impl<P, U> Connection<P, U> {
             }
             for sending in &mut channels.sending {
                 sending.state = SendState::Stopped;
-                sending.queue.clear();
+                self.lost.extend(sending.clear());
                 woken.extend(sending.waker.take());
             }
         }
@@ -803,7 +855,8 @@ fn end_conversation<P, U>(
         for sending in &mut channels.sending {
             wakers.extend(sending.waker.take());
             sending.state = SendState::Stopped;
-            sending.queue.clear();
+            // with the connection all objects are let go
+            drop(sending.clear());
         }
     }
     match std::mem::take(&mut co.answer) {
@@ -833,7 +886,7 @@ fn not_landed() -> Box<Failure> {
 }
 
 /// A failure's MessagePack. One that fits no frame loses its payload and the end of its message.
-fn pack_failure(failure: &Failure) -> Bytes {
+pub(in crate::wire) fn pack_failure(failure: &Failure) -> Bytes {
     const ROOM: usize = 12 << 10;
     match crate::value::Packed::pack(failure) {
         Ok(packed) if packed.bytes().len() <= ROOM => packed.into_parts().0,

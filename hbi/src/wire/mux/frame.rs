@@ -18,41 +18,41 @@ pub(super) const MAX_OPENING: usize = 64;
 /// Length (3 bytes), kind, conversation (4 bytes).
 pub(super) const HEAD: usize = 8;
 
-pub(super) mod kind {
-    pub(in super::super) const DEFINE: u8 = 0x01;
-    pub(in super::super) const OPEN: u8 = 0x02;
-    pub(in super::super) const SCRIPT: u8 = 0x03;
-    pub(in super::super) const ITEM: u8 = 0x04;
-    pub(in super::super) const DATA: u8 = 0x05;
-    pub(in super::super) const END: u8 = 0x06;
-    pub(in super::super) const ERROR: u8 = 0x07;
-    pub(in super::super) const CREDIT: u8 = 0x08;
-    pub(in super::super) const STOP: u8 = 0x09;
-    pub(in super::super) const PING: u8 = 0x0a;
-    pub(in super::super) const PONG: u8 = 0x0b;
-    pub(in super::super) const GOODBYE: u8 = 0x0c;
-    pub(in super::super) const RELEASE: u8 = 0x0d;
-    pub(in super::super) const CLOSE: u8 = 0x0e;
-    pub(in super::super) const CONNECTION_CREDIT: u8 = 0x0f;
+pub(in crate::wire) mod kind {
+    pub(in crate::wire) const DEFINE: u8 = 0x01;
+    pub(in crate::wire) const OPEN: u8 = 0x02;
+    pub(in crate::wire) const SCRIPT: u8 = 0x03;
+    pub(in crate::wire) const ITEM: u8 = 0x04;
+    pub(in crate::wire) const DATA: u8 = 0x05;
+    pub(in crate::wire) const END: u8 = 0x06;
+    pub(in crate::wire) const ERROR: u8 = 0x07;
+    pub(in crate::wire) const CREDIT: u8 = 0x08;
+    pub(in crate::wire) const STOP: u8 = 0x09;
+    pub(in crate::wire) const PING: u8 = 0x0a;
+    pub(in crate::wire) const PONG: u8 = 0x0b;
+    pub(in crate::wire) const GOODBYE: u8 = 0x0c;
+    pub(in crate::wire) const RELEASE: u8 = 0x0d;
+    pub(in crate::wire) const CLOSE: u8 = 0x0e;
+    pub(in crate::wire) const CONNECTION_CREDIT: u8 = 0x0f;
     /// Kinds from here on may be skipped by those who do not know them.
-    pub(in super::super) const OPTIONAL: u8 = 0x80;
+    pub(in crate::wire) const OPTIONAL: u8 = 0x80;
 }
 
-pub(super) mod flag {
+pub(in crate::wire) mod flag {
     /// The script's value is asked for.
-    pub(in super::super) const VALUE: u8 = 0x01;
+    pub(in crate::wire) const VALUE: u8 = 0x01;
     /// Nothing follows on this channel.
-    pub(in super::super) const LAST: u8 = 0x02;
+    pub(in crate::wire) const LAST: u8 = 0x02;
     /// The message goes on in ITEM frames of the same channel.
-    pub(in super::super) const MORE: u8 = 0x04;
+    pub(in crate::wire) const MORE: u8 = 0x04;
     /// A list of handles stands before the body.
-    pub(in super::super) const HANDLES: u8 = 0x08;
+    pub(in crate::wire) const HANDLES: u8 = 0x08;
     /// OPEN: milliseconds that remain (4 bytes).
-    pub(in super::super) const DEADLINE: u8 = 0x10;
+    pub(in crate::wire) const DEADLINE: u8 = 0x10;
     /// OPEN: nesting depth (1 byte).
-    pub(in super::super) const NESTED: u8 = 0x20;
+    pub(in crate::wire) const NESTED: u8 = 0x20;
     /// OPEN: a W3C trace context (25 bytes: trace, span, flags).
-    pub(in super::super) const TRACE: u8 = 0x40;
+    pub(in crate::wire) const TRACE: u8 = 0x40;
 }
 
 /// What a handle in a payload stands for.
@@ -102,7 +102,7 @@ pub(super) fn read_head(input: &[u8]) -> Option<(usize, u8, u32)> {
     ))
 }
 
-pub(super) fn write_handles(out: &mut Vec<u8>, handles: &[WireHandle]) {
+pub(in crate::wire) fn write_handles(out: &mut Vec<u8>, handles: &[WireHandle]) {
     if handles.is_empty() {
         return;
     }
@@ -131,13 +131,13 @@ pub(super) fn text_frame(out: &mut Vec<u8>, kind: u8, co: CoId, channel: u16, te
 
 /// Reads the fields of a frame's body, front to back.
 #[derive(Debug)]
-pub(super) struct Fields<'a> {
-    pub(super) rest: &'a [u8],
-    pub(super) kind: u8,
+pub(in crate::wire) struct Fields<'a> {
+    pub(in crate::wire) rest: &'a [u8],
+    pub(in crate::wire) kind: u8,
 }
 
 impl<'a> Fields<'a> {
-    pub(super) fn bytes<const N: usize>(&mut self) -> Result<[u8; N], Violation> {
+    pub(in crate::wire) fn bytes<const N: usize>(&mut self) -> Result<[u8; N], Violation> {
         match self.rest.split_first_chunk::<N>() {
             Some((bytes, rest)) => {
                 self.rest = rest;
@@ -150,7 +150,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    pub(super) fn slice(&mut self, n: usize) -> Result<&'a [u8], Violation> {
+    pub(in crate::wire) fn slice(&mut self, n: usize) -> Result<&'a [u8], Violation> {
         match self.rest.split_at_checked(n) {
             Some((bytes, rest)) => {
                 self.rest = rest;
@@ -163,24 +163,24 @@ impl<'a> Fields<'a> {
         }
     }
 
-    pub(super) fn u8(&mut self) -> Result<u8, Violation> {
+    pub(in crate::wire) fn u8(&mut self) -> Result<u8, Violation> {
         Ok(self.bytes::<1>()?[0])
     }
 
-    pub(super) fn u16(&mut self) -> Result<u16, Violation> {
+    pub(in crate::wire) fn u16(&mut self) -> Result<u16, Violation> {
         Ok(u16::from_le_bytes(self.bytes()?))
     }
 
-    pub(super) fn u32(&mut self) -> Result<u32, Violation> {
+    pub(in crate::wire) fn u32(&mut self) -> Result<u32, Violation> {
         Ok(u32::from_le_bytes(self.bytes()?))
     }
 
-    pub(super) fn u64(&mut self) -> Result<u64, Violation> {
+    pub(in crate::wire) fn u64(&mut self) -> Result<u64, Violation> {
         Ok(u64::from_le_bytes(self.bytes()?))
     }
 
     /// The flags, of which only those in `known` may be set.
-    pub(super) fn flags(&mut self, known: u8) -> Result<u8, Violation> {
+    pub(in crate::wire) fn flags(&mut self, known: u8) -> Result<u8, Violation> {
         let flags = self.u8()?;
         if flags & !known != 0 {
             return Err(Violation::new(format!(
@@ -192,7 +192,7 @@ impl<'a> Fields<'a> {
         Ok(flags)
     }
 
-    pub(super) fn handles(&mut self) -> Result<Vec<WireHandle>, Violation> {
+    pub(in crate::wire) fn handles(&mut self) -> Result<Vec<WireHandle>, Violation> {
         let count = self.u16()? as usize;
         if count > MAX_HANDLES {
             return Err(Violation::new(format!(
@@ -215,7 +215,7 @@ impl<'a> Fields<'a> {
         Ok(handles)
     }
 
-    pub(super) fn end(&self) -> Result<(), Violation> {
+    pub(in crate::wire) fn end(&self) -> Result<(), Violation> {
         if self.rest.is_empty() {
             return Ok(());
         }

@@ -4,12 +4,12 @@
 //! written down in `docs/wire.md`.
 
 mod channel;
-mod connection;
+pub(in crate::wire) mod connection;
 mod deadlines;
-mod frame;
+pub(in crate::wire) mod frame;
 mod numbers;
 mod output;
-mod preface;
+pub(in crate::wire) mod preface;
 mod receive;
 mod send;
 mod settings;
@@ -25,6 +25,8 @@ pub use output::Output;
 pub use preface::{MAGIC, MAX_TOKEN, Preface, read_preface};
 pub use receive::{Body, Event, Open, ScriptArrival};
 pub use send::{OpenRefused, Opening, SendRefused};
+#[cfg(feature = "quic")]
+pub(crate) use send::{stopped, too_large, too_many_streams};
 pub use settings::Settings;
 
 /// A violation of the protocol: it ends the connection, its text sent to the peer first.

@@ -19,7 +19,7 @@ pub const MAX_TOKEN: usize = 4096;
 /// The key of a token: the value is its length, it follows the settings.
 const TOKEN: u16 = 9;
 
-pub(super) fn write(out: &mut Vec<u8>, settings: &Settings, token: &[u8]) {
+pub(in crate::wire) fn write(out: &mut Vec<u8>, settings: &Settings, token: &[u8]) {
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&[OLDEST, NEWEST]);
     let mut pairs = settings.pairs().to_vec();

@@ -1,16 +1,13 @@
 //! Receiving: from bytes to events, and into the channels of conversations.
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
 use super::{
     ALLOWANCE, Arrival, CoId, Connection, HandleKind, Payload, Violation, WireHandle,
     channel::{Partial, ReceiveState, Receiving, SendState},
-    connection::{Answer, Conversation, bit},
+    connection::{Answer, Conversation, Patient, bit},
     frame::{self, Fields, HEAD, MESSAGE_COST, flag, kind},
     preface,
 };
@@ -282,6 +279,8 @@ impl<P, U> Connection<P, U> {
                 let last = fields.u64()?;
                 fields.end()?;
                 self.peer_leaving = Some(last);
+                // now somebody waits for all ends
+                self.patient = Patient::default();
                 for waker in std::mem::take(&mut self.waiting_for_room) {
                     self.wake(Some(waker));
                 }
@@ -334,8 +333,9 @@ impl<P, U> Connection<P, U> {
         let text = |bytes| {
             std::str::from_utf8(bytes).map_err(|_| Violation::new("a script that is no UTF-8"))
         };
-        let count = fields.u8()?;
-        let mut parameters = Vec::with_capacity(count as usize);
+        let count = fields.u16()?;
+        // each is a byte at least
+        let mut parameters = Vec::with_capacity(fields.rest.len().min(count as usize));
         for _ in 0..count {
             let len = fields.u8()?;
             parameters.push(text(fields.slice(len as usize)?)?);
@@ -872,7 +872,7 @@ impl<P, U> Connection<P, U> {
     fn side_ended(&mut self, id: CoId, failure: Option<Box<Failure>>) {
         let Some(co) = self.get_mut(id) else { return };
         co.bits |= bit::IN_ENDED;
-        let mut woken = Vec::new();
+        let (mut woken, mut partials) = (Vec::new(), Vec::new());
         if co.is(bit::CALL) && matches!(co.answer, Answer::Unwatched | Answer::Watched(_)) {
             let failure = failure.clone().unwrap_or_else(|| {
                 Box::new(Failure::new(
@@ -889,7 +889,7 @@ impl<P, U> Connection<P, U> {
         if let Some(channels) = &mut co.channels {
             for (channel, receiving) in channels.receiving.iter_mut().enumerate() {
                 woken.extend(receiving.waker.take());
-                receiving.partial = None;
+                partials.push(receiving.partial.take());
                 if !matches!(receiving.state, ReceiveState::Open) {
                     continue;
                 }
@@ -913,6 +913,9 @@ impl<P, U> Connection<P, U> {
         }
         for waker in woken {
             self.wake(Some(waker));
+        }
+        for partial in partials {
+            self.drop_partial(partial);
         }
         self.settle(id);
     }
@@ -948,11 +951,12 @@ impl<P, U> Connection<P, U> {
                 "an error on channel {channel}, not opened"
             )));
         };
-        receiving.partial = None;
+        let partial = receiving.partial.take();
         if matches!(receiving.state, ReceiveState::Open) {
             receiving.state = ReceiveState::Failed(failure);
         }
         let waker = receiving.waker.take();
+        self.drop_partial(partial);
         self.wake(waker);
         self.settle(id);
         Ok(None)
@@ -983,7 +987,7 @@ impl<P, U> Connection<P, U> {
             return (!co.is(bit::OUT_ENDED)).then_some(Event::Cancelled(id));
         }
         let mut waker = None;
-        let mut rest = VecDeque::new();
+        let mut lost = Vec::new();
         if let Some(sending) = co
             .channels
             .as_mut()
@@ -991,12 +995,11 @@ impl<P, U> Connection<P, U> {
         {
             if !sending.is_over() {
                 sending.state = SendState::Stopped;
-                rest = std::mem::take(&mut sending.queue);
-                sending.queued = 0;
+                lost = sending.clear();
             }
             waker = sending.waker.take();
         }
-        drop(rest);
+        self.lost.extend(lost);
         self.wake(waker);
         self.settle(id);
         None

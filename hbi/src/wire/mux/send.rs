@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::{
     ALLOWANCE, CoId, Connection, HandleKind, Output, WireHandle,
     channel::{Chunk, ReceiveState, SendState, Sending},
-    connection::{Conversation, bit, over},
+    connection::{Conversation, Patient, bit, over},
     frame::{self, HEAD, MESSAGE_COST, flag, kind},
 };
 use crate::{Failure, Kind};
@@ -186,6 +186,7 @@ impl<P, U> Connection<P, U> {
                 fields: Vec::new(),
                 body: Bytes::copy_from_slice(opening.arguments),
                 begun: true,
+                objects: Vec::new(),
                 first: true,
             };
             self.queue(id, 0, message);
@@ -219,10 +220,12 @@ impl<P, U> Connection<P, U> {
         }
     }
 
-    /// Answers a hosted conversation with its value; nothing follows on the main sequence.
-    pub fn answer(&mut self, id: CoId, body: &[u8], handles: &[WireHandle]) {
+    /// Answers a hosted conversation with its value; nothing follows on the main sequence. `false`
+    /// where nobody gets it: the caller gave up, or it cannot be sent.
+    #[must_use = "what is not sent holds no objects at the peer"]
+    pub fn answer(&mut self, id: CoId, body: &[u8], handles: &[WireHandle]) -> bool {
         let Some(co) = self.theirs.get_mut(id) else {
-            return;
+            return false;
         };
         if handles.is_empty()
             && co.bits & (bit::OUT_STARTED | bit::OUT_DONE) == 0
@@ -236,13 +239,15 @@ impl<P, U> Connection<P, U> {
                 out.extend_from_slice(&[flag::LAST, 0, 0]);
                 out.extend_from_slice(body);
             });
-            return self.settle(id);
+            self.settle(id);
+            return true;
         }
         let sent = self.send_item(id, 0, Bytes::copy_from_slice(body), handles, true);
-        if let Err(SendRefused::Failed(failure)) = sent {
-            self.fail(id, 0, &failure);
+        if let Err(SendRefused::Failed(failure)) = &sent {
+            self.fail(id, 0, failure);
         }
         self.end(id, 0);
+        sent.is_ok()
     }
 
     /// Sends a value on a channel. `forced` takes it even where the channel has no room.
@@ -391,6 +396,7 @@ impl<P, U> Connection<P, U> {
                     fields,
                     body,
                     begun: false,
+                    objects: objects(handles),
                     first,
                 },
             );
@@ -549,19 +555,19 @@ impl<P, U> Connection<P, U> {
             };
             if matches!(sending.state, SendState::Open | SendState::Ending) {
                 sending.state = SendState::Closed;
-                sending.queue.clear();
-                sending.queued = 0;
+                let lost = sending.clear();
+                self.lost.extend(lost);
                 self.write_error(id, channel, failure);
                 self.settle(id);
             }
             return;
         }
         co.bits |= bit::OUT_DONE | bit::OUT_ENDED;
-        let mut wakers = Vec::new();
+        let (mut wakers, mut lost) = (Vec::new(), Vec::new());
         if let Some(channels) = &mut co.channels {
             for sending in &mut channels.sending {
                 sending.state = SendState::Stopped;
-                sending.queue.clear();
+                lost.extend(sending.clear());
                 wakers.extend(sending.waker.take());
             }
             if id.is_hosted() {
@@ -579,15 +585,17 @@ impl<P, U> Connection<P, U> {
         for waker in wakers {
             self.wake(Some(waker));
         }
+        self.lost.extend(lost);
         self.write_error(id, 0, failure);
         self.settle(id);
     }
 
-    /// Tells the peer the text of a script's number.
+    /// Tells the peer the text of a script's number. At most 65,535 parameters, of at most 255 bytes
+    /// each.
     pub fn define(&mut self, number: u32, parameters: &[impl AsRef<str>], source: &str) {
         frame::write(&mut self.out, kind::DEFINE, 0, |out| {
             out.extend_from_slice(&number.to_le_bytes());
-            out.push(parameters.len() as u8);
+            out.extend_from_slice(&(parameters.len() as u16).to_le_bytes());
             for name in parameters {
                 let name = name.as_ref();
                 out.push(name.len() as u8);
@@ -635,6 +643,7 @@ impl<P, U> Connection<P, U> {
         while let Some((id, channel)) = self.ready.pop_front() {
             self.write_queued(id, channel, usize::MAX, None);
         }
+        self.patient = Patient::default();
         output.swap(&mut self.out);
         let mut turn = BULK_TURN;
         let mut tries = self.bulk.len();
@@ -732,6 +741,7 @@ impl<P, U> Connection<P, U> {
                     body,
                     begun,
                     first,
+                    ..
                 } => {
                     // the first message of a side needs the connection's credit only
                     let credit = if *first { self.credit } else { credit };
@@ -844,6 +854,12 @@ impl<P, U> Connection<P, U> {
     }
 }
 
+/// The objects of this side among handles.
+fn objects(handles: &[WireHandle]) -> Vec<u32> {
+    let objects = handles.iter().filter(|h| h.kind == HandleKind::Object);
+    objects.map(|h| h.number).collect()
+}
+
 /// What the first message of a side costs of the connection's credit: short ones always pass.
 fn first_cost(len: usize) -> u32 {
     if len <= ALLOWANCE {
@@ -853,12 +869,12 @@ fn first_cost(len: usize) -> u32 {
     }
 }
 
-/// Whether the next to be sent is the first message of its side.
 /// Whether a message at the front was written in part.
 fn is_cut(queue: &VecDeque<Chunk>) -> bool {
     matches!(queue.front(), Some(Chunk::Message { begun: true, .. }))
 }
 
+/// Whether the next to be sent is the first message of its side.
 fn is_first(queue: &VecDeque<Chunk>) -> bool {
     matches!(queue.front(), Some(Chunk::Message { first: true, .. }))
 }
@@ -894,7 +910,7 @@ fn millis(remaining: Duration) -> u32 {
         .min(u32::MAX as u128) as u32
 }
 
-fn too_large(len: usize, limit: u32) -> Box<Failure> {
+pub(crate) fn too_large(len: usize, limit: u32) -> Box<Failure> {
     Box::new(Failure::limit(
         "message",
         format_args!("{len} bytes where the peer takes {limit}"),
@@ -902,7 +918,7 @@ fn too_large(len: usize, limit: u32) -> Box<Failure> {
     ))
 }
 
-fn too_many_streams(limit: u32) -> Box<Failure> {
+pub(crate) fn too_many_streams(limit: u32) -> Box<Failure> {
     Box::new(Failure::limit(
         "channels",
         format_args!("the peer takes {limit} streams in one conversation"),
@@ -910,7 +926,7 @@ fn too_many_streams(limit: u32) -> Box<Failure> {
     ))
 }
 
-fn stopped() -> Box<Failure> {
+pub(crate) fn stopped() -> Box<Failure> {
     Box::new(Failure::new(
         Kind::Cancelled,
         "the peer wants no more of this",

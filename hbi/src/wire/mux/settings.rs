@@ -64,7 +64,7 @@ const OBJECTS: u16 = 8;
 
 impl Settings {
     /// Settings within the bounds that the format has.
-    pub(super) fn clamped(mut self) -> Self {
+    pub(crate) fn clamped(mut self) -> Self {
         self.frame = self.frame.clamp(16 << 10, (16 << 20) - 1);
         self.message = self.message.max(self.frame);
         self.window = self.window.max(16 << 10);

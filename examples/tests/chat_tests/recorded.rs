@@ -1,0 +1,267 @@
+//! Sessions of the chat clients written in Python and Go, recorded byte by byte, played to the chat
+//! as it serves the text wire.
+
+use std::collections::BTreeMap;
+
+use hbi::{
+    script::python::Program,
+    wire::text::{Event, Receiver},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::watch,
+    time::timeout,
+};
+
+use super::{SOON, ear};
+use crate::{protocol::ChatStub, server};
+
+macro_rules! recorded {
+    ($name:literal, $file:literal) => {
+        &include_bytes!(concat!("../../../tests/data/text-wire/", $name, "/", $file))[..]
+    };
+}
+
+/// A part of a stream: the number of a conversation, whether it is an answer, what it says.
+#[derive(Debug, Clone, Default)]
+struct Span {
+    seq: String,
+    ack: bool,
+    code: Vec<String>,
+    objects: Vec<String>,
+    raw: Vec<u8>,
+}
+
+/// Takes spans off a stream.
+struct Spans {
+    receiver: Receiver,
+    input: bytes::BytesMut,
+    open: Span,
+}
+
+impl Spans {
+    fn new() -> Self {
+        Self {
+            receiver: Receiver::new(1 << 20),
+            input: bytes::BytesMut::new(),
+            open: Span::default(),
+        }
+    }
+
+    /// Feeds bytes; the spans that are complete now.
+    fn feed(&mut self, bytes: &[u8]) -> Vec<Span> {
+        self.input.extend_from_slice(bytes);
+        let mut spans = Vec::new();
+        while let Some(event) = self.receiver.next(&mut self.input).expect("well formed") {
+            self.receiver.expect_raw(raw_behind(&event));
+            match event {
+                Event::Begin(seq) => self.open.seq = seq,
+                Event::AckBegin(seq) => (self.open.seq, self.open.ack) = (seq, true),
+                Event::Raw(bytes) => self.open.raw.extend_from_slice(&bytes),
+                Event::Code(source) => self.open.code.extend(statements(&source)),
+                Event::Object(source) => self.open.objects.push(comparable(&source)),
+                Event::End | Event::AckEnd => spans.push(std::mem::take(&mut self.open)),
+                Event::Ask(_) | Event::Error(_) => panic!("{event:?}"),
+            }
+        }
+        spans
+    }
+}
+
+/// How many raw bytes follow, which only the application knows.
+fn raw_behind(event: &Event) -> u64 {
+    let number = |text: Option<&str>| text.and_then(|n| n.trim().parse().ok()).unwrap_or(0);
+    match event {
+        Event::Code(text) if text.starts_with("\nSay(") || text.starts_with("\nRecvFile(") => {
+            number(text.trim().trim_end_matches(')').rsplit(',').next())
+        }
+        Event::Object(text) if text.contains("last modified") => {
+            number(text.trim_start_matches('[').split(',').next())
+        }
+        _ => 0,
+    }
+}
+
+/// The statements of a script, comparably.
+fn statements(source: &str) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut open = String::new();
+    for line in source.lines().filter(|line| !line.trim().is_empty()) {
+        open.push_str(line);
+        open.push('\n');
+        if Program::parse(&open, 64).is_ok() {
+            all.push(masked(&comparable(&open)));
+            open.clear();
+        }
+    }
+    assert_eq!(open, "", "is no statement");
+    all
+}
+
+/// A script without what differs between languages and runs: quotes, blanks, addresses, dates.
+fn comparable(source: &str) -> String {
+    let program = format!("{:?}", Program::parse(source, 64).expect("a script"));
+    let mut shown = String::new();
+    let mut parts = program.split("place: Place { ");
+    shown.push_str(parts.next().expect("the first part"));
+    for part in parts {
+        shown.push_str(part.split_once('}').expect("a place ends").1);
+    }
+    let shown = shown.replace("Anonymous@", "Stranger$").replace("\\n", " ");
+    let shown = without_digits_behind(&shown, "127.0.0.1:");
+    let shown = without_digits_behind(&shown, "last modified: ");
+    shown.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A text without the digits (and what stands between those of a date) behind a mark.
+fn without_digits_behind(text: &str, mark: &str) -> String {
+    let mut parts = text.split(mark);
+    let mut shown = parts.next().expect("the first part").to_owned();
+    for part in parts {
+        let is_digit = |c: char| c.is_ascii_digit() || "-: ".contains(c);
+        shown.push_str(mark);
+        shown.push(' ');
+        shown.push_str(part.trim_start_matches(is_digit));
+    }
+    shown
+}
+
+/// A statement without times: numbers of ten digits and what stands behind their point.
+fn masked(statement: &str) -> String {
+    let mut shown = String::new();
+    let mut rest = statement;
+    while let Some(from) = rest.find(|c: char| c.is_ascii_digit()) {
+        let (before, number) = rest.split_at(from);
+        let len = number.find(|c: char| !c.is_ascii_digit() && c != '.');
+        let (number, behind) = number.split_at(len.unwrap_or(number.len()));
+        let digits = number.split('.').next().map_or(0, str::len);
+        shown.push_str(before);
+        shown.push_str(if digits == 10 { "TIME" } else { number });
+        rest = behind;
+    }
+    shown.push_str(rest);
+    shown
+        .replace("Float(TIME)", "TIME")
+        .replace("Int(TIME)", "TIME")
+}
+
+/// The spans of a recording, with their bytes.
+fn split(bytes: &[u8]) -> Vec<(Span, &[u8])> {
+    let mut spans = Spans::new();
+    let mut from = 0;
+    let mut all = Vec::new();
+    for to in 1..=bytes.len() {
+        if let Some(span) = spans.feed(&bytes[to - 1..to]).pop() {
+            all.push((span, &bytes[from..to]));
+            from = to;
+        }
+    }
+    assert_eq!(from, bytes.len());
+    all
+}
+
+/// What spans say: what each conversation of the client answers, and all statements, sorted.
+fn said(spans: &[Span]) -> (BTreeMap<String, (Vec<String>, Vec<u8>)>, Vec<String>) {
+    let answers = spans.iter().filter(|span| span.ack);
+    let answers = answers.map(|span| {
+        let answer = (span.objects.clone(), span.raw.clone());
+        (span.seq.clone(), answer)
+    });
+    let mut code: Vec<_> = spans.iter().flat_map(|span| span.code.clone()).collect();
+    // the recorded servers told nobody
+    code.retain(|statement| !statement.contains("is known as"));
+    code.sort();
+    (answers.collect(), code)
+}
+
+#[tokio::test]
+async fn recorded_clients_are_told_what_their_own_servers_told_them() {
+    for (c2s, s2c) in [
+        (
+            recorded!("session-py-client-py-server", "c2s.bin"),
+            recorded!("session-py-client-py-server", "s2c.bin"),
+        ),
+        (
+            recorded!("session-go-client-go-server", "c2s.bin"),
+            recorded!("session-go-client-go-server", "s2c.bin"),
+        ),
+    ] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let addresses = ["text+tcp://127.0.0.1:0", "tcp://127.0.0.1:0"];
+        let serving = server::serve(&addresses.map(str::to_owned), dir.path()).await;
+        let serving = serving.expect("serves");
+        let [text, tcp] = &serving.addresses()[..] else {
+            panic!("two addresses");
+        };
+        let stream = TcpStream::connect(text.trim_start_matches("text+tcp://")).await;
+        let came = play(stream.expect("connects"), c2s, tcp).await;
+        let recorded: Vec<_> = split(s2c).into_iter().map(|(span, _)| span).collect();
+        let ((answers, code), (expected, told)) = (said(&came), said(&recorded));
+        assert_eq!(answers, expected);
+        assert_eq!(code, told);
+    }
+}
+
+/// Plays a recorded client, and the other one that it meets; returns what the server sent.
+async fn play(stream: TcpStream, recorded: &'static [u8], address: &str) -> Vec<Span> {
+    let (mut read, mut write) = stream.into_split();
+    let (came, mut coming) = watch::channel(Vec::<Span>::new());
+    let reading = tokio::spawn(async move {
+        let mut spans = Spans::new();
+        let mut buffer = [0; 4096];
+        while let Ok(n @ 1..) = read.read(&mut buffer).await {
+            let new = spans.feed(&buffer[..n]);
+            came.send_modify(|all| all.extend(new));
+        }
+        came
+    });
+    // the other client, which comes and talks where the recording has it
+    let mut bob = None;
+    for (span, bytes) in split(recorded) {
+        let awaited = match (span.ack, &*span.seq) {
+            (true, "102") => {
+                let (env, heard) = ear();
+                let connection = hbi::connect(address, env).await.expect("connects");
+                let chat = ChatStub::new(&connection);
+                chat.goto_room("Tea").await.expect("an answer");
+                bob = Some((chat, connection, heard));
+                Some("ChatterJoined")
+            }
+            (true, "103") => {
+                let (chat, ..) = bob.as_ref().expect("has come");
+                let nick = "Bob \"the\" O'Neil é";
+                chat.set_nick(nick).await.expect("an answer");
+                let line = b"pushed line one".to_vec();
+                chat.say(0, line).await.expect("is said");
+                Some("pushed line one")
+            }
+            _ => None,
+        };
+        let told = |all: &Vec<Span>| {
+            // what it answers has to be there
+            let asked = !span.ack || all.iter().any(|one| !one.ack && one.seq == span.seq);
+            let mut code = all.iter().flat_map(|span| &span.code);
+            let heard = |what| code.any(|statement| statement.contains(what));
+            asked && awaited.is_none_or(heard)
+        };
+        drop(timeout(SOON, coming.wait_for(told)).await.expect("is told"));
+        write.write_all(bytes).await.expect("is read");
+        if !span.ack {
+            let answered = |all: &Vec<Span>| all.iter().any(|one| one.ack && one.seq == span.seq);
+            let wait = coming.wait_for(answered);
+            drop(timeout(SOON, wait).await.expect("is answered"));
+        }
+    }
+    // what was pushed for the last of it
+    let last = |all: &Vec<Span>| {
+        let code = all.iter().flat_map(|span| &span.code);
+        code.filter(|statement| statement.contains("RoomMsgs"))
+            .count()
+            == 3
+    };
+    drop(timeout(SOON, coming.wait_for(last)).await.expect("is told"));
+    drop(write);
+    let came = timeout(SOON, reading).await.expect("the server hangs up");
+    came.expect("reads").borrow().clone()
+}

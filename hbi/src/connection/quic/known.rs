@@ -1,0 +1,134 @@
+//! What the peer has opened: its conversations, and streams, which may come before the message that
+//! names them.
+
+use quinn::RecvStream;
+
+use super::{
+    receive::Receiving,
+    state::{Conversation, Key, State},
+};
+use crate::wire::{
+    mux::{HandleKind, Violation, WireHandle},
+    quic::{Reader, STOP_DONE},
+};
+
+impl State {
+    /// Opens the channels of the streams in a payload that arrived.
+    pub(super) fn add_received(
+        &mut self,
+        key: Key,
+        handles: &[WireHandle],
+    ) -> Result<(), Violation> {
+        let limit = self.own.channels;
+        for handle in handles {
+            if handle.kind != HandleKind::Stream {
+                continue;
+            }
+            let reader = Reader::new(&self.own);
+            let Some(co) = self.conversations.get_mut(&key) else {
+                return Ok(());
+            };
+            let next = co.receiving.len();
+            if handle.number as usize != next || handle.number > limit {
+                return Err(Violation(format!(
+                    "stream {} opened where {next} is the next and {limit} the last",
+                    handle.number
+                )));
+            }
+            let arrived = self.early.remove(&(key, next as u16));
+            co.receiving.push(match arrived {
+                Some((stream, reader)) => Receiving::new(Some(stream), reader),
+                None => Receiving::new(None, reader),
+            });
+        }
+        Ok(())
+    }
+
+    /// A stream of a conversation arrived.
+    pub(super) fn channel_arrived(
+        &mut self,
+        key: Key,
+        channel: u16,
+        mut stream: RecvStream,
+        reader: Reader,
+    ) -> Result<(), Violation> {
+        let over = if key.is_hosted() {
+            self.is_known(key.number())
+        } else if key.number() > self.opened {
+            return Err(Violation(format!(
+                "a stream of conversation {}, which was not opened",
+                key.number()
+            )));
+        } else {
+            true
+        };
+        let receiving = match self.conversations.get_mut(&key) {
+            Some(co) => co.receiving.get_mut(channel as usize),
+            None if over => {
+                // it is stopped as it is dropped
+                self.tell_seen(key, channel, 0);
+                return Ok(());
+            }
+            None => None,
+        };
+        let Some(receiving) = receiving else {
+            if channel == 0
+                || self
+                    .early
+                    .insert((key, channel), (stream, reader))
+                    .is_some()
+            {
+                return Err(Violation(format!("channel {channel} was opened twice")));
+            }
+            return Ok(());
+        };
+        if channel == 0 || receiving.stream.is_some() {
+            return Err(Violation(format!("channel {channel} was opened twice")));
+        }
+        if receiving.is_over() {
+            // nobody reads it: it has not been stopped before
+            let _ = stream.stop(STOP_DONE.into());
+            self.tell_seen(key, channel, 0);
+            return Ok(());
+        }
+        receiving.stream = Some(stream);
+        receiving.reader = reader;
+        let waker = receiving.waker.take();
+        self.wakers.extend(waker);
+        Ok(())
+    }
+
+    /// Streams within conversations that the peer has open.
+    pub(super) fn open_streams(&self) -> usize {
+        let open = |co: &Conversation| {
+            let streams = co.receiving.iter().skip(1);
+            streams.filter(|stream| stream.stream.is_some()).count()
+        };
+        self.early.len() + self.conversations.values().map(open).sum::<usize>()
+    }
+
+    fn is_known(&self, number: u64) -> bool {
+        number <= self.known_to || self.known.contains(&number)
+    }
+
+    /// A conversation of the peer arrived.
+    pub(super) fn learn(&mut self, number: u64) -> Result<(), Violation> {
+        if number == 0 || self.is_known(number) {
+            return Err(Violation(format!("conversation {number} was opened twice")));
+        }
+        self.known.insert(number);
+        while self.known.remove(&(self.known_to + 1)) {
+            self.known_to += 1;
+        }
+        Ok(())
+    }
+
+    /// How many conversations of the peer have arrived, and the last of them.
+    pub(super) fn arrived(&self) -> (u64, u64) {
+        let beyond = self.known.last().copied();
+        (
+            self.known_to + self.known.len() as u64,
+            beyond.unwrap_or(self.known_to),
+        )
+    }
+}

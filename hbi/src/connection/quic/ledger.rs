@@ -1,0 +1,141 @@
+//! What is given to the peer by reference, until it is known what of it the peer has seen: messages may
+//! be stopped before they are read, and releases may overtake them.
+
+use std::sync::Arc;
+
+use super::{
+    send::SendState,
+    state::{Dropped, Key, State},
+};
+use crate::{
+    Failure,
+    connection::handles::Outgoing,
+    endpoint::{Carried, Link},
+    value::Handles,
+    wire::{
+        mux::{HandleKind, Violation},
+        quic::Control,
+    },
+};
+
+/// Handles that may be on their way to the peer in messages that it has not confirmed.
+const LEDGER: usize = 64 << 10;
+
+/// What was given to the peer in one direction of a conversation, until the peer is done with it: what
+/// it did not see is taken back, and what it gets back it can still find.
+pub(super) enum Given {
+    Object(u32),
+    /// Holds on to an object of the peer's: its release must not overtake it.
+    Returned {
+        _held: Carried,
+    },
+    Stream,
+}
+
+impl State {
+    /// Takes the handles of a message that goes out on a channel. Streams get channels of their own.
+    pub(super) fn outgoing(
+        &mut self,
+        outgoing: &mut Outgoing,
+        this: &Arc<dyn Link>,
+        (key, channel): (Key, u16),
+        next: u32,
+        handles: &mut Handles,
+    ) -> Result<(), Failure> {
+        if handles.is_empty() {
+            return Ok(());
+        }
+        let limit = self.own.objects;
+        if self.ledger.values().map(Vec::len).sum::<usize>() + handles.len() > LEDGER {
+            return Err(Failure::limit(
+                "handles",
+                format_args!("{LEDGER} that the peer has not seen yet"),
+                "let it take what was sent",
+            ));
+        }
+        outgoing.take(this, handles, &mut self.objects, limit, next)?;
+        if outgoing
+            .wire
+            .iter()
+            .any(|handle| handle.kind != HandleKind::Stream)
+        {
+            let rest = outgoing.take_rest();
+            let given = outgoing.wire.iter().zip(rest).map(|pair| match pair {
+                (wire, Some(_)) if wire.kind == HandleKind::Object => Given::Object(wire.number),
+                (_, Some(held)) => Given::Returned { _held: held },
+                (_, None) => Given::Stream,
+            });
+            self.ledger.entry((key, channel)).or_default().extend(given);
+        }
+        Ok(())
+    }
+
+    /// How many handles were given on a channel.
+    pub(super) fn given(&self, channel: (Key, u16)) -> usize {
+        self.ledger.get(&channel).map_or(0, Vec::len)
+    }
+
+    /// Takes back what was given on a channel beyond the first so many: its message is not sent.
+    pub(super) fn revoke(&mut self, channel: (Key, u16), from: usize) {
+        let Some(given) = self.ledger.get_mut(&channel) else {
+            return;
+        };
+        let revoked = given.split_off(from.min(given.len()));
+        if given.is_empty() {
+            self.ledger.remove(&channel);
+        }
+        for given in &revoked {
+            if let Given::Object(number) = given {
+                // it was given just now
+                let _ = self.take_back(*number, 1);
+            }
+        }
+        self.dropped.push(Dropped::Given(revoked));
+    }
+
+    /// The peer is done with what came to it in one direction of a conversation.
+    pub(super) fn seen(&mut self, key: Key, channel: u16, handles: u32) -> Result<(), Violation> {
+        if let Some(sending) = self.sending(key, channel)
+            && sending.state == SendState::Open
+        {
+            // what is given from now on it would not see
+            sending.stop();
+            let waker = sending.waker.take();
+            self.wakers.extend(waker);
+            self.settle(key);
+        }
+        let Some(given) = self.ledger.remove(&(key, channel)) else {
+            return Ok(());
+        };
+        for unseen in given.iter().skip(handles as usize) {
+            if let Given::Object(number) = unseen {
+                self.take_back(*number, 1)?;
+            }
+        }
+        self.dropped.push(Dropped::Given(given));
+        Ok(())
+    }
+
+    /// The peer holds an object of this side that many times less.
+    pub(super) fn take_back(&mut self, object: u32, count: u32) -> Result<(), Violation> {
+        match self.objects.take_back(object, count) {
+            Ok(dropped) => {
+                self.dropped.extend(dropped.map(Dropped::Object));
+                Ok(())
+            }
+            Err(()) => Err(Violation(format!(
+                "object {object} released {count} times more than it was given out"
+            ))),
+        }
+    }
+
+    /// Tells the peer how much of one direction this side has seen.
+    pub(super) fn tell_seen(&mut self, key: Key, channel: u16, handles: u32) {
+        self.tell(&Control::Seen {
+            receivers: key.is_hosted(),
+            number: key.number(),
+            channel,
+            handles,
+        });
+    }
+}

@@ -1,0 +1,264 @@
+//! QUIC: endpoints, the handshake of each side, and the control stream that comes first.
+
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use quinn::{
+    Connection, ConnectionError, Endpoint, IdleTimeout, RecvStream, TransportConfig, VarInt,
+    congestion::BbrConfig,
+    crypto::rustls::{QuicClientConfig, QuicServerConfig},
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{Insecure, TlsOptions, tls};
+use crate::wire::{mux::Settings, quic::StreamKind};
+
+/// Streams of each kind that a peer may have open at first. QUIC keeps something for each that may be
+/// open, so the driver allows more only as they are used.
+pub(crate) const FIRST_STREAMS: u32 = 64;
+
+/// How fast a side sends over QUIC.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Congestion {
+    /// Slows down when packets are lost, as TCP does: fair to others, and slow on ways that lose packets
+    /// for other reasons, such as wireless ones.
+    #[default]
+    Cubic,
+    /// Sends as fast as packets arrive, and leaves room for small messages beside bulk where packets get
+    /// lost. quinn calls its implementation experimental: it may crowd out others.
+    Bbr,
+}
+
+/// A connection whose handshake is done. What is read of it is the peer's control stream.
+pub(crate) struct Quic {
+    pub(crate) conn: Connection,
+    /// The endpoint, where it serves this connection only.
+    pub(crate) endpoint: Option<Endpoint>,
+    control: Control,
+}
+
+/// The peer's control stream.
+enum Control {
+    Accepting(Pin<Box<dyn Future<Output = Result<RecvStream, ConnectionError>> + Send>>),
+    Open(RecvStream),
+}
+
+impl Quic {
+    fn new(conn: Connection, endpoint: Option<Endpoint>) -> Self {
+        let accepting = conn.clone();
+        let control = Control::Accepting(Box::pin(async move {
+            let mut stream = accepting.accept_uni().await?;
+            let first = stream.read_chunk(1, true).await;
+            match first {
+                Ok(Some(first)) if first.bytes[..] == [StreamKind::Control.to_byte()] => Ok(stream),
+                _ => Err(ConnectionError::LocallyClosed),
+            }
+        }));
+        Self {
+            conn,
+            endpoint,
+            control,
+        }
+    }
+
+    /// The addresses of the peer and of this side.
+    pub(super) fn addresses(&self) -> (String, String) {
+        let own = match (&self.endpoint, self.conn.local_ip()) {
+            (_, Some(ip)) => ip.to_string(),
+            (Some(endpoint), None) => endpoint
+                .local_addr()
+                .map_or_else(|_| "unknown".to_owned(), |address| address.to_string()),
+            (None, None) => "unknown".to_owned(),
+        };
+        (self.conn.remote_address().to_string(), own)
+    }
+
+    /// The certificate that the peer has shown.
+    pub(super) fn certificate(&self) -> Option<tls::Certificate> {
+        let shown = self.conn.peer_identity()?;
+        let chain: Box<Vec<rustls::pki_types::CertificateDer<'static>>> = shown.downcast().ok()?;
+        tls::Certificate::of_peer(Some(&chain))
+    }
+
+    /// The control stream, if reading it has begun.
+    pub(crate) fn into_control(self) -> (Connection, Option<Endpoint>, Option<RecvStream>) {
+        let control = match self.control {
+            Control::Open(stream) => Some(stream),
+            Control::Accepting(_) => None,
+        };
+        (self.conn, self.endpoint, control)
+    }
+}
+
+impl AsyncRead for Quic {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            match &mut self.control {
+                Control::Accepting(accepting) => match ready!(accepting.as_mut().poll(cx)) {
+                    Ok(stream) => self.control = Control::Open(stream),
+                    Err(ConnectionError::LocallyClosed) => {
+                        let text = "the peer's first stream is no control stream";
+                        return Poll::Ready(Err(io::Error::other(text)));
+                    }
+                    Err(error) => return Poll::Ready(Err(error.into())),
+                },
+                Control::Open(stream) => {
+                    let read = pin!(stream.read_chunk(buf.remaining(), true)).poll(cx);
+                    let chunk = ready!(read)?.map_or(Bytes::new(), |chunk| chunk.bytes);
+                    buf.put_slice(&chunk);
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        }
+    }
+}
+
+/// Nobody writes here: this side's control stream is its driver's to open.
+impl AsyncWrite for Quic {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// What QUIC itself is told of this side's limits.
+fn transport(settings: &Settings, congestion: Congestion) -> Arc<TransportConfig> {
+    let settings = settings.clone().clamped();
+    let mut config = TransportConfig::default();
+    config
+        .max_concurrent_bidi_streams(settings.conversations.min(FIRST_STREAMS).into())
+        .max_concurrent_uni_streams(FIRST_STREAMS.into())
+        .stream_receive_window(settings.window.into())
+        // what waits in one stream must not hold up another: each has its own window, and all
+        // together as much as this side holds
+        .receive_window(VarInt::from_u64(settings.held).unwrap_or(VarInt::MAX))
+        .datagram_receive_buffer_size(None)
+        .keep_alive_interval(Some(settings.keep_alive))
+        // one that is too long to be told is none
+        .max_idle_timeout(IdleTimeout::try_from(settings.idle_timeout).ok());
+    if congestion == Congestion::Bbr {
+        config.congestion_controller_factory(Arc::new(BbrConfig::default()));
+    }
+    Arc::new(config)
+}
+
+/// Listens at an address.
+pub(super) fn listen(
+    address: SocketAddr,
+    config: Arc<rustls::ServerConfig>,
+    settings: &Settings,
+    options: &TlsOptions,
+) -> io::Result<Endpoint> {
+    let tls = QuicServerConfig::try_from(config).map_err(io::Error::other)?;
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
+    config
+        .transport_config(transport(settings, options.congestion))
+        .migration(options.migration);
+    Endpoint::server(config, address)
+}
+
+/// Connects to an address; `name` is what the certificate has to be for.
+pub(super) async fn connect(
+    address: SocketAddr,
+    name: String,
+    tls: Arc<rustls::ClientConfig>,
+    settings: &Settings,
+    congestion: Congestion,
+) -> io::Result<Quic> {
+    let tls = QuicClientConfig::try_from(tls).map_err(io::Error::other)?;
+    let mut config = quinn::ClientConfig::new(Arc::new(tls));
+    config.transport_config(transport(settings, congestion));
+    let any = match address {
+        SocketAddr::V4(_) => "0.0.0.0:0",
+        SocketAddr::V6(_) => "[::]:0",
+    };
+    let any = any.parse().map_err(io::Error::other)?;
+    let endpoint = Endpoint::client(any)?;
+    let connecting = endpoint
+        .connect_with(config, address, &name)
+        .map_err(io::Error::other)?;
+    let conn = connecting.await.map_err(explained)?;
+    Ok(Quic::new(conn, Some(endpoint)))
+}
+
+/// A server's handshake.
+pub(super) async fn accept(incoming: quinn::Incoming) -> Result<Quic, Insecure> {
+    match incoming.await {
+        Ok(conn) => Ok(Quic::new(conn, None)),
+        Err(error) => Err(match &error {
+            ConnectionError::TransportError(failed) if is_certificate(failed.code) => {
+                Insecure::Client(explained(error).to_string())
+            }
+            _ => Insecure::Failed(explained(error).to_string()),
+        }),
+    }
+}
+
+/// QUIC's codes for failed handshakes are TLS alerts from here on.
+const CRYPTO: u64 = 0x100;
+
+fn alert(code: quinn::TransportErrorCode) -> Option<rustls::AlertDescription> {
+    let code = u64::from(code).checked_sub(CRYPTO)?;
+    Some(u8::try_from(code).ok()?.into())
+}
+
+/// Whether a handshake failed over a certificate.
+fn is_certificate(code: quinn::TransportErrorCode) -> bool {
+    use rustls::AlertDescription as A;
+    matches!(
+        alert(code),
+        Some(
+            A::BadCertificate
+                | A::CertificateExpired
+                | A::CertificateRequired
+                | A::CertificateRevoked
+                | A::CertificateUnknown
+                | A::UnknownCA
+                | A::UnsupportedCertificate
+        )
+    )
+}
+
+/// Whether a connection ended in its handshake, over who the peers are.
+pub(crate) fn is_handshake(error: &ConnectionError) -> bool {
+    match error {
+        ConnectionError::TransportError(failed) => alert(failed.code).is_some(),
+        ConnectionError::ConnectionClosed(closed) => alert(closed.error_code).is_some(),
+        _ => false,
+    }
+}
+
+/// A failed handshake in words.
+pub(crate) fn explained(error: ConnectionError) -> io::Error {
+    let text = match &error {
+        ConnectionError::TransportError(failed) => failed.to_string(),
+        ConnectionError::ConnectionClosed(closed) => match alert(closed.error_code) {
+            Some(alert) => tls::explain(&rustls::Error::AlertReceived(alert)),
+            None => closed.to_string(),
+        },
+        ConnectionError::TimedOut => "the peer does not answer: is it a `quic://` address, and \
+             does UDP pass?"
+            .to_owned(),
+        other => other.to_string(),
+    };
+    io::Error::new(io::ErrorKind::ConnectionRefused, text)
+}

@@ -1,0 +1,218 @@
+//! What conversations on QUIC streams have to get right beside what every transport has: order, though
+//! streams overtake each other; objects, though their release may; loss; and peers that do not follow
+//! the rules.
+
+use std::{future::IntoFuture, net::SocketAddr, sync::Arc, time::Duration};
+
+use hbi::{HostingEnv, Options, Scheme};
+use hbi_tests::{
+    lossy::{Loss, Relay},
+    pair::Transport,
+    work::{ConsumerHost, MyConsumer, MyWork, Seen, WorkHost, WorkStub},
+};
+
+/// A server, and a consumer connected to it over a way that loses packets.
+struct Far {
+    _server: hbi::Server,
+    relay: Relay,
+    peer: hbi::Connection,
+    work: WorkStub,
+    seen: Arc<Seen>,
+}
+
+async fn far(permille: u64, delay: Duration) -> Far {
+    far_with(Options::new(), permille, delay).await
+}
+
+async fn far_with(options: Options, permille: u64, delay: Duration) -> Far {
+    let seen = Arc::new(Seen::default());
+    let kept = Arc::clone(&seen);
+    let server = Transport::Quic.serving(options);
+    let server = server.serve("quic://127.0.0.1:0", move |peer| {
+        let (seen, po) = (Arc::clone(&kept), peer.po());
+        async move { Ok(HostingEnv::new().service(WorkHost::new(MyWork { seen, po }))) }
+    });
+    let server = server.await.unwrap();
+    let Scheme::Quic(at) = server.address().scheme() else {
+        panic!("{}", server.address());
+    };
+    let (host, pin) = (at.host.parse::<SocketAddr>().unwrap(), at.pin.unwrap());
+    let loss = Loss {
+        permille,
+        delay,
+        seed: 0x5eed,
+    };
+    let relay = Relay::start(host, loss).await.unwrap();
+    let (me, _events) = MyConsumer::new();
+    let env = HostingEnv::new().service(ConsumerHost::new(me));
+    let address = format!("quic://{}#sha256={pin}", relay.address());
+    let peer = Options::new().connect(address, env).await.unwrap();
+    Far {
+        work: WorkStub::new(&peer),
+        _server: server,
+        relay,
+        peer,
+        seen,
+    }
+}
+
+const SHORT: Duration = Duration::from_millis(2);
+
+#[tokio::test]
+async fn landings_begin_in_the_order_of_their_openings_whatever_gets_lost() {
+    let far = far(50, SHORT).await;
+    let expected: Vec<String> = (0..500).map(|n| format!("line {n}")).collect();
+    for line in &expected {
+        far.work.log(line.clone()).await.unwrap();
+    }
+    assert_eq!(far.work.lines().await.unwrap(), expected);
+    assert!(far.relay.packets().0 > 0, "something was lost");
+}
+
+#[tokio::test]
+async fn a_large_opening_holds_up_no_smaller_one() {
+    let far = far(20, SHORT).await;
+    let large = far.work.echo(vec![1; 2 << 20]).send();
+    for n in 0..20 {
+        assert_eq!(far.work.add(n, 1).await.unwrap(), n + 1);
+    }
+    assert_eq!(large.await.unwrap().len(), 2 << 20);
+}
+
+#[tokio::test]
+async fn bulk_and_calls_and_streams_come_whole_whatever_gets_lost() {
+    let far = far(50, SHORT).await;
+    let (meta, data) = far.work.download("f", 1_000_000).await.unwrap();
+    let calls = async {
+        for n in 0..50 {
+            assert_eq!(far.work.add(n, n).await.unwrap(), 2 * n);
+        }
+    };
+    let events = async {
+        let mut events = far.work.watch("tea", 300).await.unwrap();
+        let mut count = 0;
+        while let Some(event) = events.try_next().await.unwrap() {
+            assert_eq!(event.n, count);
+            count += 1;
+        }
+        assert_eq!(count, 300);
+    };
+    let (bytes, (), ()) = tokio::join!(data.to_bytes(usize::MAX), calls, events);
+    let bytes = bytes.unwrap();
+    assert_eq!(bytes.len() as u64, meta.size);
+    assert!(bytes.iter().enumerate().all(|(n, &b)| b == n as u8));
+}
+
+#[tokio::test]
+async fn objects_are_found_though_their_release_may_overtake() {
+    let far = far(50, SHORT).await;
+    for n in 0..30 {
+        let counter = far.work.counter(n).await.unwrap();
+        // let go of while the call is on its way
+        let value = far.work.value_of(&counter).send();
+        drop(counter);
+        value.await.unwrap();
+    }
+    // all of them are let go of in the end
+    while far
+        .seen
+        .counters_dropped
+        .load(std::sync::atomic::Ordering::SeqCst)
+        < 30
+    {
+        far.work.add(0, 0).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn objects_in_answers_that_nobody_reads_are_taken_back() {
+    let far = far(0, SHORT).await;
+    for n in 0..30 {
+        let mut call = Box::pin(far.work.counter(n).into_future());
+        assert!(futures_util::poll!(&mut call).is_pending());
+        far.work.add(0, 0).await.unwrap();
+        // the answer is there, or on its way, and nobody looks at it
+        drop(call);
+    }
+    while far
+        .seen
+        .counters_dropped
+        .load(std::sync::atomic::Ordering::SeqCst)
+        < 30
+    {
+        far.work.add(0, 0).await.unwrap();
+    }
+}
+
+/// Data without end.
+fn endless() -> hbi::Data {
+    let piece = bytes::Bytes::from(vec![7; 16 << 10]);
+    hbi::Data::stream(futures_util::stream::repeat_with(move || {
+        Ok::<_, hbi::Error>(piece.clone())
+    }))
+}
+
+#[tokio::test]
+async fn a_poster_learns_why_its_host_reads_no_more() {
+    let far = far(20, SHORT).await;
+    let mut co = far.peer.po().co().await.unwrap();
+    let error = co.send_data(endless()).await.unwrap_err();
+    assert!(error.to_string().contains("no hosted code"), "{error}");
+}
+
+#[tokio::test]
+async fn a_sender_without_room_learns_of_the_deadline() {
+    let far = far(20, SHORT).await;
+    let co = far.peer.po().co().await.unwrap();
+    let mut co = co.within(Duration::from_millis(200));
+    co.send_code("work::wait(1)").await.unwrap();
+    let error = co.send_data(endless()).await.unwrap_err();
+    assert!(error.is_timeout(), "{error}");
+}
+
+#[tokio::test]
+async fn a_host_that_ends_early_lets_the_poster_finish() {
+    let far = far(20, SHORT).await;
+    let mut co = far.work.send_file("f").open().await.unwrap();
+    let sent = co.send_data(vec![0; 5 << 20]).await;
+    let error = sent.unwrap_err();
+    assert!(error.to_string().contains("wants no more"), "{error}");
+    let mut co = co.start_recv().await.unwrap();
+    let _meta: hbi_tests::work::FileMeta = co.recv_obj().await.unwrap();
+    let mut file = Vec::new();
+    co.recv_data(&mut file).await.unwrap();
+    assert!(!file.is_empty());
+    drop(co);
+    while far.peer.conversations() != (0, 0) {
+        far.work.add(0, 0).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn clients_may_move_where_the_server_lets_them() {
+    let far = far_with(Options::new().migration(true), 0, SHORT).await;
+    for n in 0..3 {
+        far.relay.move_clients();
+        assert_eq!(far.work.add(n, 1).await.unwrap(), n + 1);
+    }
+    let mut settings = hbi::Settings::default();
+    settings.idle_timeout = Duration::from_millis(300);
+    let far = far_with(Options::new().settings(settings), 0, SHORT).await;
+    assert_eq!(far.work.add(1, 1).await.unwrap(), 2);
+    far.relay.move_clients();
+    let error = far.work.add(1, 1).await.unwrap_err();
+    assert!(error.is_disconnected(), "{error}");
+}
+
+#[tokio::test]
+async fn a_goodbye_loses_nothing() {
+    for round in 0..5 {
+        let far = far(50, SHORT).await;
+        for n in 0..20 {
+            far.work.log(format!("line {n}")).await.unwrap();
+        }
+        let closed = far.peer.close(Duration::from_secs(20)).await;
+        closed.unwrap_or_else(|error| panic!("round {round}: {error}"));
+        assert_eq!(far.seen.lines.lock().unwrap().len(), 20);
+    }
+}

@@ -1,0 +1,459 @@
+//! Peers that do not follow the rules of the QUIC wire: each is told which, its connection ends, and
+//! nobody else notices.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use hbi::{
+    HostingEnv, Options, Scheme, Settings,
+    tls::ClientTls,
+    wire::{
+        mux::{HandleKind, WireHandle},
+        quic::{
+            ALPN, ChannelHead, Control, Opening, ScriptText, StreamKind, write_data, write_end,
+            write_item, write_opening, write_script,
+        },
+    },
+};
+use hbi_tests::pair::Transport;
+use quinn::crypto::rustls::QuicClientConfig;
+
+async fn server() -> hbi::Server {
+    let options = Transport::Quic.serving(Options::new());
+    let factory = |_peer| async { Ok(HostingEnv::new().function("one", || 1)) };
+    options.serve("quic://127.0.0.1:0", factory).await.unwrap()
+}
+
+/// A client that writes its streams by hand.
+struct Client {
+    conn: quinn::Connection,
+    control: quinn::SendStream,
+    /// Conversations whose answers are still wanted.
+    kept: Vec<(quinn::SendStream, quinn::RecvStream)>,
+    _endpoint: quinn::Endpoint,
+}
+
+impl Client {
+    /// Connected, and introduced.
+    async fn new(server: &hbi::Server) -> Self {
+        let Scheme::Quic(at) = server.address().scheme() else {
+            panic!("{}", server.address());
+        };
+        let tls = ClientTls::new().pin(at.pin.unwrap());
+        let tls = QuicClientConfig::try_from(tls.config(&[ALPN]).unwrap()).unwrap();
+        let config = quinn::ClientConfig::new(Arc::new(tls));
+        let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address: SocketAddr = at.host.parse().unwrap();
+        let conn = endpoint
+            .connect_with(config, address, "localhost")
+            .unwrap()
+            .await
+            .unwrap();
+        let mut control = conn.open_uni().await.unwrap();
+        let preface = Control::Preface {
+            settings: Box::new(Settings::default()),
+            token: (&[][..]).into(),
+        };
+        control.write_all(&written(&preface)).await.unwrap();
+        Self {
+            conn,
+            control,
+            kept: Vec::new(),
+            _endpoint: endpoint,
+        }
+    }
+
+    async fn tell(&mut self, message: &Control<'_>) {
+        self.control.write_all(&written(message)).await.unwrap();
+    }
+
+    /// A conversation in which this stands.
+    async fn conversation(&self, bytes: &[u8]) -> (quinn::SendStream, quinn::RecvStream) {
+        let (mut send, recv) = self.conn.open_bi().await.unwrap();
+        send.write_all(bytes).await.unwrap();
+        (send, recv)
+    }
+
+    async fn unidirectional(&self, bytes: &[u8]) -> quinn::SendStream {
+        let mut send = self.conn.open_uni().await.unwrap();
+        send.write_all(bytes).await.unwrap();
+        send
+    }
+
+    /// Why the server ends the connection.
+    async fn ended(&self, rule: &str) -> String {
+        let closed = tokio::time::timeout(Duration::from_secs(20), self.conn.closed()).await;
+        match closed.unwrap_or_else(|_| panic!("the connection goes on, where {rule}")) {
+            quinn::ConnectionError::ApplicationClosed(closed) => {
+                String::from_utf8(closed.reason.to_vec()).unwrap()
+            }
+            other => panic!("{other}"),
+        }
+    }
+}
+
+fn written(message: &Control<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    message.write(&mut bytes);
+    bytes
+}
+
+/// The page that writes the wire down.
+const PAGE: &str = include_str!("../../docs/quic.md");
+
+/// The bytes of an example of the page.
+fn vector(name: &str) -> Vec<u8> {
+    let (_, rest) = PAGE
+        .split_once(&format!("```vector {name}\n"))
+        .unwrap_or_else(|| panic!("the page has no example {name}"));
+    let (hex, _) = rest.split_once("```").unwrap();
+    hex.split_whitespace()
+        .map(|byte| u8::from_str_radix(byte, 16).unwrap())
+        .collect()
+}
+
+#[test]
+fn the_examples_of_the_page_are_what_is_written() {
+    let preface = Control::Preface {
+        settings: Box::new(Settings::default()),
+        token: (&[][..]).into(),
+    };
+    assert_eq!(vector("preface"), written(&preface));
+    let mut control = Vec::new();
+    for message in [
+        Control::Define {
+            number: 1,
+            parameters: vec!["a0".into(), "a1".into()],
+            source: "calc::add(a0, a1)".into(),
+        },
+        Control::Defined(1),
+        Control::Release {
+            object: 3,
+            count: 1,
+        },
+        Control::Seen {
+            receivers: true,
+            number: 5,
+            channel: 0,
+            handles: 2,
+        },
+        Control::Goodbye(7),
+        Control::Done(9),
+        Control::Close {
+            kind: hbi::Kind::Refused,
+            reason: "no".into(),
+        },
+    ] {
+        message.write(&mut control);
+    }
+    assert_eq!(vector("control"), control);
+    let script = |inline| match inline {
+        false => ScriptText::Number(1),
+        true => ScriptText::Inline {
+            parameters: vec!["a0".into()],
+            source: "f(a0)".into(),
+        },
+    };
+    let mut openings = Vec::new();
+    for (number, inline) in [(1, true), (2, false)] {
+        let opening = Opening {
+            number,
+            landing: number,
+            script: Some(script(inline)),
+            value: true,
+            last: true,
+            remaining: (!inline).then_some(Duration::from_secs(1)),
+            depth: 0,
+            trace: None,
+            arguments: &[0x91, 0x05],
+            handles: &[],
+        };
+        write_opening(&mut openings, &opening);
+    }
+    assert_eq!(vector("openings"), openings);
+    let mut frames = Vec::new();
+    write_script(&mut frames, &script(false), false, &[0x90], &[]);
+    write_data(&mut frames, 3);
+    frames.extend_from_slice(b"abc");
+    write_data(&mut frames, 0);
+    let stream = WireHandle {
+        kind: HandleKind::Stream,
+        number: 1,
+    };
+    write_item(&mut frames, 6, true, &[stream]);
+    frames.extend_from_slice(&[0xd6, 72, 0, 0, 0, 0]);
+    write_end(&mut frames);
+    assert_eq!(vector("frames"), frames);
+    assert_eq!(vector("channel"), channel(5, true, 1));
+}
+
+/// An opening that asks for the value of `one()`.
+fn opening(number: u64, landing: u64, last: bool, handles: &[WireHandle]) -> Vec<u8> {
+    let script = ScriptText::Inline {
+        parameters: Vec::new(),
+        source: "one()".into(),
+    };
+    let mut bytes = Vec::new();
+    write_opening(
+        &mut bytes,
+        &Opening {
+            number,
+            landing,
+            script: Some(script),
+            value: true,
+            last,
+            remaining: None,
+            depth: 0,
+            trace: None,
+            arguments: &[0x90],
+            handles,
+        },
+    );
+    bytes
+}
+
+fn channel(number: u64, receivers: bool, channel: u16) -> Vec<u8> {
+    let head = ChannelHead {
+        receivers,
+        number,
+        channel,
+    };
+    [&[StreamKind::Channel.to_byte()], &head.to_bytes()[..]].concat()
+}
+
+/// Breaks a rule on a connection of its own; the server says which, and serves others.
+async fn breaks<F: Future<Output = Client>>(
+    server: &hbi::Server,
+    rule: &str,
+    how: impl FnOnce(Client) -> F,
+) {
+    let client = how(Client::new(server).await).await;
+    let reason = client.ended(rule).await;
+    assert!(reason.contains(rule), "`{rule}` is not in: {reason}");
+}
+
+#[tokio::test]
+async fn by_the_rules_it_works() {
+    let server = server().await;
+    let client = Client::new(&server).await;
+    for number in 1..=3 {
+        let (_send, mut recv) = client
+            .conversation(&opening(number, number, true, &[]))
+            .await;
+        let answer = recv.read_to_end(100).await.unwrap();
+        let mut expected = Vec::new();
+        write_item(&mut expected, 1, true, &[]);
+        expected.push(1);
+        assert_eq!(answer, expected);
+    }
+}
+
+#[tokio::test]
+async fn what_stands_in_conversations_is_checked() {
+    let server = server().await;
+    for (bytes, rule) in [
+        (vec![0x33, 0, 0, 0, 0], "unknown kind 0x33"),
+        (vec![0x04, 255, 255, 255, 255], "Settings::message"),
+        (vec![0x02, 1, 0, 0, 0, 0x80], "reserved flags"),
+        (vec![0x02, 1, 0, 0, 0, 0], "ends within its fields"),
+        (vec![0x06, 0, 0, 0, 0], "does not begin with an opening"),
+        (opening(0, 1, true, &[]), "conversation 0 was opened twice"),
+        (
+            {
+                let text = ScriptText::Number(1 << 20);
+                let mut bytes = opening(1, 1, false, &[]);
+                write_script(&mut bytes, &text, true, &[0x90], &[]);
+                bytes
+            },
+            "Settings::scripts",
+        ),
+        (
+            {
+                let mut bytes = opening(1, 1, false, &[]);
+                bytes.extend_from_slice(&opening(2, 2, false, &[]));
+                bytes
+            },
+            "where there can be none",
+        ),
+        (
+            {
+                let stream = WireHandle {
+                    kind: HandleKind::Stream,
+                    number: 7,
+                };
+                opening(1, 1, true, &[stream])
+            },
+            "stream 7 opened where 1 is the next",
+        ),
+    ] {
+        breaks(&server, rule, |mut client| async move {
+            let streams = client.conversation(&bytes).await;
+            client.kept.push(streams);
+            client
+        })
+        .await;
+    }
+    breaks(&server, "ended before its opening", |client| async {
+        let (mut send, _recv) = client.conversation(&[]).await;
+        send.finish().unwrap();
+        client
+    })
+    .await;
+    works(&server).await;
+}
+
+#[tokio::test]
+async fn numbers_are_used_once() {
+    let server = server().await;
+    breaks(&server, "conversation 1 was opened twice", |client| async {
+        client.conversation(&opening(1, 1, true, &[])).await;
+        client.conversation(&opening(1, 2, true, &[])).await;
+        client
+    })
+    .await;
+    for second in [1, 3] {
+        breaks(&server, "in the order was used", |client| async move {
+            // the third waits for the second, which never comes
+            for (number, landing) in [(1, 1), (2, 3), (3, second)] {
+                client
+                    .conversation(&opening(number, landing, true, &[]))
+                    .await;
+            }
+            client
+        })
+        .await;
+    }
+    works(&server).await;
+}
+
+#[tokio::test]
+async fn streams_are_what_was_told() {
+    let server = server().await;
+    for (bytes, rule) in [
+        (vec![9], "unknown kind 0x09"),
+        (vec![StreamKind::Control.to_byte()], "second control stream"),
+        (channel(1, true, 1), "conversation 1, which was not opened"),
+        ([&[2, 5][..], &[0; 10]].concat(), "of neither side"),
+    ] {
+        breaks(&server, rule, |client| async move {
+            client.unidirectional(&bytes).await;
+            client
+        })
+        .await;
+    }
+    breaks(&server, "channel 1 was opened twice", |client| async {
+        for _ in 0..2 {
+            client.unidirectional(&channel(1, false, 1)).await;
+        }
+        client
+    })
+    .await;
+    works(&server).await;
+}
+
+#[tokio::test]
+async fn what_is_told_on_the_control_stream_is_checked() {
+    let server = server().await;
+    let define = |number| Control::Define {
+        number,
+        parameters: Vec::new(),
+        source: "one()".into(),
+    };
+    for (messages, rule) in [
+        (vec![define(0)], "script number 0 defined"),
+        (vec![define(1 << 20)], "Settings::scripts"),
+        (vec![define(1), define(1)], "script 1 was defined twice"),
+        (vec![Control::Defined(0)], "which was not defined"),
+        (
+            vec![Control::Release {
+                object: 3,
+                count: 1,
+            }],
+            "object 3 released",
+        ),
+    ] {
+        breaks(&server, rule, |mut client| async move {
+            for message in &messages {
+                client.tell(message).await;
+            }
+            client
+        })
+        .await;
+    }
+    breaks(&server, "unknown kind 0x30", |mut client| async {
+        client.control.write_all(&[0x30, 0, 0, 0, 0]).await.unwrap();
+        client
+    })
+    .await;
+    works(&server).await;
+}
+
+#[tokio::test]
+async fn streams_that_nobody_waits_for_are_stopped() {
+    let server = server().await;
+    let client = Client::new(&server).await;
+    let (_send, mut recv) = client.conversation(&opening(1, 1, true, &[])).await;
+    recv.read_to_end(100).await.unwrap();
+    let mut bytes = channel(1, false, 1);
+    write_data(&mut bytes, 3);
+    bytes.extend_from_slice(b"abc");
+    write_end(&mut bytes);
+    let send = client.unidirectional(&bytes).await;
+    assert!(send.stopped().await.unwrap().is_some());
+    assert!(client.conn.close_reason().is_none());
+}
+
+/// The head of an opening whose arguments are large, and the zeros that are to follow.
+fn large_opening(number: u64) -> (Vec<u8>, usize) {
+    let mut bytes = opening(number, 0, true, &[]);
+    let len = (3 << 20) + bytes.len() - 5;
+    bytes[1..5].copy_from_slice(&(len as u32).to_le_bytes());
+    (bytes, 3 << 20)
+}
+
+#[tokio::test]
+async fn few_large_openings_are_put_together_at_once() {
+    let server = server().await;
+    let client = Client::new(&server).await;
+    let (begun, mut beginning) = tokio::sync::mpsc::unbounded_channel();
+    let (go, _) = tokio::sync::watch::channel(false);
+    let mut writing = tokio::task::JoinSet::new();
+    for number in 1..=12 {
+        let (head, left) = large_opening(number);
+        let (mut send, mut recv) = client.conversation(&head).await;
+        let (begun, mut going) = (begun.clone(), go.subscribe());
+        writing.spawn(async move {
+            // more than waits in a stream that nobody reads
+            send.write_all(&vec![0; 1 << 20]).await.unwrap();
+            begun.send(()).unwrap();
+            going.wait_for(|go| *go).await.unwrap();
+            send.write_all(&vec![0; left - (1 << 20)]).await.unwrap();
+            send.finish().unwrap();
+            recv.read_to_end(1 << 10).await.unwrap()
+        });
+    }
+    for _ in 0..4 {
+        beginning.recv().await.unwrap();
+    }
+    // others go on meanwhile
+    for number in 13..=33 {
+        let (_send, mut recv) = client
+            .conversation(&opening(number, number - 12, true, &[]))
+            .await;
+        recv.read_to_end(100).await.unwrap();
+    }
+    let mut more = 0;
+    while beginning.try_recv().is_ok() {
+        more += 1;
+    }
+    assert!(more <= 1, "{} are put together at once", 4 + more);
+    go.send_replace(true);
+    while let Some(answer) = writing.join_next().await {
+        assert!(!answer.unwrap().is_empty());
+    }
+}
+
+async fn works(server: &hbi::Server) {
+    let peer = hbi::connect(server.address().to_string(), HostingEnv::new()).await;
+    let one: i64 = peer.unwrap().script("one()").await.unwrap();
+    assert_eq!(one, 1);
+}
