@@ -139,3 +139,148 @@ async fn names_and_texts_that_are_too_long_are_refused_at_once() {
     assert!(error.is_limit() && !error.was_sent(), "{error}");
     assert_eq!(calc.id(1).await.unwrap(), 1, "the connection goes on");
 }
+
+#[tokio::test]
+async fn what_is_shared_in_the_body_of_a_map_is_compiled_once() {
+    let (host, calc, _pair) = calc().await;
+    let doubled = calc.list(3).map(|n| {
+        let mut sum = calc.add(&n, 0);
+        for _ in 0..40 {
+            sum = calc.add(&sum, &sum);
+        }
+        sum
+    });
+    let doubled = doubled.await.unwrap();
+    assert_eq!(doubled, [0, 1 << 40, 2 << 40]);
+    assert_eq!(host.calls.load(Ordering::SeqCst), 3 * 41);
+}
+
+#[tokio::test]
+async fn the_body_of_a_map_runs_for_each_element() {
+    let (host, calc, _pair) = calc().await;
+    // what does not use the element as well
+    let counts = calc.list(3).map(|_| calc.count()).await.unwrap();
+    assert_eq!(counts, [0, 1, 2]);
+    let counts = calc.list(0).map(|_| calc.count()).await.unwrap();
+    assert_eq!(counts, [0; 0]);
+    assert_eq!(host.counted.load(Ordering::SeqCst), 3);
+    // what was made outside runs once, wherever it is used
+    let outside = calc.count();
+    let sums = calc.list(3).map(|n| calc.add(n, outside.field("x")));
+    drop(sums);
+    let one = calc.id(40);
+    let sums = calc.list(3).map(|n| calc.add(n, &one));
+    let (sums, one) = hbi::all((sums, one)).await.unwrap();
+    assert_eq!((sums, one), (vec![40, 41, 42], 40));
+    assert_eq!(host.calls.load(Ordering::SeqCst), 4);
+}
+
+#[tokio::test]
+async fn maps_in_maps_run_their_bodies_for_each_element_of_their_own() {
+    let (host, calc, _pair) = calc().await;
+    let outer = calc.id(10);
+    let nested = calc.list(2).map(|a| {
+        let each = calc.add(&a, &outer);
+        calc.list(2).map(|b| calc.add(calc.add(&a, b), &each))
+    });
+    let nested = nested.await.unwrap();
+    assert_eq!(nested, [[10, 11], [12, 13]]);
+    // `outer` once, `each` twice, and two calls for each of four
+    assert_eq!(host.calls.load(Ordering::SeqCst), 1 + 2 + 8);
+}
+
+#[tokio::test]
+async fn what_a_map_makes_stays_in_its_closure() {
+    let (host, calc, _pair) = calc().await;
+    let mut kept = None;
+    let sums = calc.list(2).map(|n| {
+        let sum = calc.add(n, 1);
+        let twice = calc.add(&sum, &sum);
+        kept = Some(sum);
+        twice
+    });
+    let error = hbi::all((sums, kept.unwrap())).await.unwrap_err();
+    assert!(error.message().contains("used outside"), "{error}");
+    // a map made outside is a value as any other
+    let ones = calc.list(2).map(|n| n);
+    let lists = calc.list(2).map(|_| ones);
+    assert_eq!(lists.await.unwrap(), [[0, 1], [0, 1]]);
+    assert_eq!(host.calls.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn deadlines_of_parts_hold_for_the_whole() {
+    let (_, calc, _pair) = calc().await;
+    let short = Duration::from_millis(20);
+    let long = Duration::from_secs(600);
+    let error = calc.add(calc.slow().within(short), 1).within(long).await;
+    assert!(error.unwrap_err().is_timeout());
+    let error = calc.add(1, calc.slow()).within(short).await;
+    assert!(error.unwrap_err().is_timeout());
+    let error = hbi::all((calc.id(1), calc.slow().within(short))).await;
+    assert!(error.unwrap_err().is_timeout());
+    let error = calc.list(1).map(|_| calc.slow().within(short)).await;
+    assert!(error.unwrap_err().is_timeout());
+    // of an object that is not there yet
+    let opened = calc.open().within(short);
+    let error = opened.hang().await;
+    assert!(error.unwrap_err().is_timeout());
+    let stub = calc.open().within(long).await.unwrap();
+    assert_eq!(stub.say(1).await.unwrap(), 1);
+    assert!(calc.left().within(long).await.unwrap());
+    assert!(!calc.left().await.unwrap());
+}
+
+#[tokio::test]
+async fn a_deadline_set_once_sent_is_told_to_be_too_late() {
+    let (_, calc, _pair) = calc().await;
+    let error = calc.slow().send().within(Duration::from_secs(1)).await;
+    let error = error.unwrap_err();
+    assert!(
+        error.kind() == Kind::Misuse && error.message().contains("within"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_composition_that_fails_leaves_its_parts_unsent() {
+    let (host, calc, _pair) = calc().await;
+    let (_, other, _other) = self::calc().await;
+    let a = calc.id(1);
+    let error = calc.add(&a, other.id(2)).await.unwrap_err();
+    assert!(error.message().contains("another connection"), "{error}");
+    let error = calc.add(&a, calc.id(3).send()).await.unwrap_err();
+    assert!(error.message().contains("sent before"), "{error}");
+    assert_eq!(calc.add(&a, 1).await.unwrap(), 2);
+    let error = calc.add(&a, 1).await.unwrap_err();
+    assert!(error.message().contains("sent before"), "{error}");
+    assert_eq!(host.calls.load(Ordering::SeqCst), 3, "what was sent");
+}
+
+/// So many calls in each other.
+fn deep(calc: &CalcStub, depth: usize) -> Call<i64> {
+    let mut sum = calc.add(1, 0);
+    for _ in 1..depth {
+        sum = calc.add(sum, 1);
+    }
+    sum
+}
+
+#[tokio::test]
+async fn up_to_512_calls_stand_in_each_other() {
+    let (_, calc, _pair) = calc().await;
+    assert_eq!(deep(&calc, 512).await.unwrap(), 512);
+    for depth in [513, 100_000] {
+        let error = deep(&calc, depth).await.unwrap_err();
+        assert!(
+            error.kind() == Kind::Misuse && error.message().contains("512"),
+            "{error}"
+        );
+        drop(deep(&calc, depth));
+    }
+    let mut call = deep(&calc, 1);
+    for _ in 0..100_000 {
+        call = call + 1;
+    }
+    assert!(call.await.is_err());
+}

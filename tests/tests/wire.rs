@@ -170,7 +170,7 @@ fn the_page_shows_what_is_written_and_read() {
             "open Some(1) value true last true arguments 92 01 02 "
         ]
     );
-    b.answer(hosted(), &[3], &[]);
+    let _ = b.answer(hosted(), &[3], &[]);
     let bytes = output(&mut b);
     assert_eq!(hex(&bytes), hex(&vector("answer")));
     assert!(feed(&mut a, &bytes).unwrap().is_empty());
@@ -359,7 +359,7 @@ fn late_frames_are_dropped_and_their_credit_returned() {
     a.define(1, &["a"], "f(a)");
     a.open(call(Some(1), &[0x91, 1]), Instant::now()).unwrap();
     feed(&mut b, &output(&mut a)).unwrap();
-    b.answer(hosted(), &[3], &[]);
+    let _ = b.answer(hosted(), &[3], &[]);
     assert_eq!(b.conversations(), (0, 0));
     // a cancel that crossed the answer
     assert!(feed(&mut b, &frame(0x09, 0, &[0, 0])).unwrap().is_empty());
@@ -418,7 +418,7 @@ fn numbers_are_used_again_for_ever() {
         );
         let bytes = output(&mut a);
         feed(&mut b, &bytes).unwrap();
-        b.answer(CoId::from_bits(id.to_bits() | 1 << 31), &[3], &[]);
+        let _ = b.answer(CoId::from_bits(id.to_bits() | 1 << 31), &[3], &[]);
         let bytes = output(&mut b);
         feed(&mut a, &bytes).unwrap();
         assert!(a.poll_reply(id, &mut cx()).is_ready(), "call {n}");

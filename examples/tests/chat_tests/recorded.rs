@@ -161,8 +161,11 @@ fn split(bytes: &[u8]) -> Vec<(Span, &[u8])> {
     all
 }
 
+/// What a conversation is answered: objects, and raw data.
+type Answered = (Vec<String>, Vec<u8>);
+
 /// What spans say: what each conversation of the client answers, and all statements, sorted.
-fn said(spans: &[Span]) -> (BTreeMap<String, (Vec<String>, Vec<u8>)>, Vec<String>) {
+fn said(spans: &[Span]) -> (BTreeMap<String, Answered>, Vec<String>) {
     let answers = spans.iter().filter(|span| span.ack);
     let answers = answers.map(|span| {
         let answer = (span.objects.clone(), span.raw.clone());

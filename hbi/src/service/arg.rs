@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::{Call, Opened, Reactor, Stub, compose::Node, post::Packing};
+use super::{Call, Opened, Reactor, Stub, compose::Node, post::Packing, scope::Scope};
 use crate::{
     Data, Error, Items, PostingEnd,
     endpoint::Encoding,
@@ -26,7 +26,11 @@ pub struct Arguments {
 
 /// One argument.
 #[derive(Debug, Clone)]
-pub struct Arg(pub(super) Arc<Node>);
+pub struct Arg {
+    pub(super) node: Arc<Node>,
+    /// The closure of a `map` that it was made in.
+    pub(super) scope: u64,
+}
 
 impl Arguments {
     /// No arguments yet, of so many.
@@ -125,8 +129,14 @@ impl Arguments {
 }
 
 impl Arg {
+    /// One that is made here and now.
+    pub(super) fn new(node: Arc<Node>) -> Self {
+        let scope = Scope::current();
+        Self { node, scope }
+    }
+
     pub(super) fn value(packed: Packed) -> Self {
-        Arg(Arc::new(Node::value(packed)))
+        Self::new(Arc::new(Node::value(packed)))
     }
 }
 

@@ -15,8 +15,9 @@ use serde::de::DeserializeOwned;
 
 use super::{
     Arg, Arguments, Outcome,
-    compose::{self, Callee, Node},
+    compose::{self, Callee, Node, Op},
     post::{Manner, Post, PostText, StubMethod},
+    scope::Scope,
 };
 use crate::{
     Data, Error, Kind, PostingEnd,
@@ -35,6 +36,8 @@ pub struct Call<T, E = Error> {
     within: Option<Duration>,
     /// Whether an answer that carries a stream or an object is an error.
     plain: bool,
+    /// The closure of a `map` that it was made in.
+    scope: u64,
     /// The method whose error is an `E`.
     root: &'static str,
     answer: PhantomData<fn() -> (T, E)>,
@@ -78,13 +81,7 @@ impl<T, E> Call<T, E> {
             ..
         } = arguments;
         if let (Some(arguments), None) = (parts, &error) {
-            let sent = std::sync::atomic::AtomicBool::new(false);
-            let node = Node::Call {
-                po: po.clone(),
-                callee,
-                arguments,
-                sent,
-            };
+            let node = Node::call(po, callee, arguments);
             return Self::composed(po.clone(), node, method.path);
         }
         let text = match callee {
@@ -96,13 +93,14 @@ impl<T, E> Call<T, E> {
             text,
             arguments: bytes,
             handles,
+            within: None,
             error,
         };
         Self::with(State::Ready(Box::new(post)), method.path)
     }
 
     pub(super) fn composed(po: PostingEnd, node: Node, root: &'static str) -> Self {
-        Self::of(po, Arg(Arc::new(node)), root)
+        Self::of(po, Arg::new(Arc::new(node)), root)
     }
 
     pub(super) fn of(po: PostingEnd, arg: Arg, root: &'static str) -> Self {
@@ -126,6 +124,7 @@ impl<T, E> Call<T, E> {
             text,
             arguments,
             handles,
+            within: None,
             error: Some(error),
         })
     }
@@ -135,6 +134,7 @@ impl<T, E> Call<T, E> {
             state: Mutex::new(state),
             within: None,
             plain: false,
+            scope: Scope::current(),
             root,
             answer: PhantomData,
         }
@@ -200,23 +200,48 @@ impl<T, E> Call<T, E> {
     /// The call as a part of a composition.
     pub(super) fn share(&self) -> Arg {
         let mut state = self.lock();
-        let (po, node) = match &mut *state {
-            State::Shared(_, arg) => return arg.clone(),
-            State::Ready(post) => (post.po.clone(), post.as_node()),
+        let (po, arg) = match &mut *state {
+            State::Shared(po, arg) => (po.clone(), arg.clone()),
+            State::Ready(post) => (post.po.clone(), self.arg(post.as_node())),
             // told when the composition is sent
-            State::Sent(po, ..) | State::Over(po) => (po.clone(), Node::Sent),
+            State::Sent(..) | State::Over(_) => return self.arg(Node::new(Op::Sent, Vec::new())),
         };
-        let arg = Arg(Arc::new(node));
-        if let State::Ready(_) = &*state {
-            *state = State::Shared(po, arg.clone());
-        }
+        let arg = match self.within {
+            Some(time) => self.timed(arg, time),
+            None => arg,
+        };
+        *state = State::Shared(po, arg.clone());
         arg
+    }
+
+    fn arg(&self, node: Node) -> Arg {
+        Arg {
+            node: Arc::new(node),
+            scope: self.scope,
+        }
+    }
+
+    /// The argument with the time it is given, once.
+    fn timed(&self, arg: Arg, time: Duration) -> Arg {
+        match arg.node.op {
+            Op::Within(other) if other <= time => arg,
+            Op::Within(_) => self.arg(Node::new(Op::Within(time), arg.node.args.clone())),
+            _ => self.arg(Node::new(Op::Within(time), vec![arg])),
+        }
     }
 
     /// Gives the call this long, from when it is sent. The peer is told how much is left; calls it
     /// makes for this one inherit that. When it has passed, the call ends with an error
     /// ([`Error::is_timeout`]), and what runs for it at the peer is cancelled.
+    ///
+    /// A composition has the shortest time that is given to one of its calls. Once a call is sent it
+    /// is too late, and the call fails.
     pub fn within(mut self, time: Duration) -> Self {
+        let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
+        if let State::Sent(po, ..) | State::Over(po) = state {
+            let text = "`within` comes too late for a call that was sent: set it before `send`";
+            return Self::failed(po.clone(), Error::new(Kind::Misuse, text));
+        }
         self.within = Some(self.within.map_or(time, |other| other.min(time)));
         self
     }

@@ -5,11 +5,12 @@ use std::{
     borrow::Cow,
     collections::{HashMap, HashSet},
     fmt::{self, Write as _},
-    ops,
+    ops::{self, RangeInclusive},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use bytes::Bytes;
 use super::{
     Arg, Call,
     post::{Packing, Post, PostText, StubMethod},
+    scope::Scope,
 };
 use crate::{
     Error, Kind, PostingEnd, Result,
@@ -25,14 +27,20 @@ use crate::{
 };
 
 /// One place of the graph that calls and their arguments make.
-pub(super) enum Node {
+pub(super) struct Node {
+    pub(super) op: Op,
+    /// What it is made of; a map's are the list and the body.
+    pub(super) args: Vec<Arg>,
+}
+
+/// What a place of the graph does.
+pub(super) enum Op {
     /// A value; taken when the composition is sent.
     Value(Mutex<Option<Packed>>),
     /// A call of something exposed, or of a method of the first argument.
     Call {
         po: PostingEnd,
         callee: Callee,
-        arguments: Vec<Arg>,
         sent: AtomicBool,
     },
     /// A free script, which cannot be a part of another text, or a call that failed already.
@@ -40,19 +48,20 @@ pub(super) enum Node {
     /// A call that was sent before.
     Sent,
     /// A field of a pending struct.
-    Field(Arg, Cow<'static, str>),
+    Field(Cow<'static, str>),
     /// Arithmetic on pending numbers.
-    Binary(&'static str, Arg, Arg),
+    Binary(&'static str),
     /// Several answers as a list.
-    List(Vec<Arg>),
+    List,
     /// What stands for an element while [`Call::map`] runs.
     Element,
-    /// A call for each element of a pending list.
+    /// A call for each element of a pending list. What was made in its scopes belongs to its body.
     Map {
-        over: Arg,
         element: Arc<Node>,
-        body: Arg,
+        scopes: RangeInclusive<u64>,
     },
+    /// A call that is given so long.
+    Within(Duration),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -63,66 +72,77 @@ pub(super) enum Callee {
 
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Node::Value(_) => f.write_str("value"),
-            Node::Call {
+        match &self.op {
+            Op::Value(_) => f.write_str("value"),
+            Op::Call {
                 callee: Callee::Path(method) | Callee::Method(method),
                 ..
             } => f.write_str(method.path),
-            Node::Alone(_) => f.write_str("script"),
-            Node::Sent => f.write_str("sent"),
-            Node::Field(_, name) => write!(f, ".{name}"),
-            Node::Binary(op, ..) => f.write_str(op),
-            Node::List(_) => f.write_str("list"),
-            Node::Element => f.write_str("element"),
-            Node::Map { .. } => f.write_str("map"),
+            Op::Alone(_) => f.write_str("script"),
+            Op::Sent => f.write_str("sent"),
+            Op::Field(name) => write!(f, ".{name}"),
+            Op::Binary(op) => f.write_str(op),
+            Op::List => f.write_str("list"),
+            Op::Element => f.write_str("element"),
+            Op::Map { .. } => f.write_str("map"),
+            Op::Within(time) => write!(f, "within {time:?}"),
+        }
+    }
+}
+
+impl Drop for Node {
+    /// One after the other: a graph may be deeper than the stack.
+    fn drop(&mut self) {
+        let mut rest = std::mem::take(&mut self.args);
+        while let Some(arg) = rest.pop() {
+            if let Some(mut node) = Arc::into_inner(arg.node) {
+                rest.append(&mut node.args);
+            }
         }
     }
 }
 
 impl Node {
-    pub(super) fn value(packed: Packed) -> Self {
-        Node::Value(Mutex::new(Some(packed)))
+    pub(super) fn new(op: Op, args: Vec<Arg>) -> Self {
+        Self { op, args }
     }
 
-    /// Whether it may safely run twice, its children aside.
+    pub(super) fn value(packed: Packed) -> Self {
+        Self::new(Op::Value(Mutex::new(Some(packed))), Vec::new())
+    }
+
+    pub(super) fn call(po: &PostingEnd, callee: Callee, args: Vec<Arg>) -> Self {
+        let op = Op::Call {
+            po: po.clone(),
+            callee,
+            sent: AtomicBool::new(false),
+        };
+        Self::new(op, args)
+    }
+
+    /// Whether it may safely run twice, what it is made of aside.
     pub(super) fn is_idempotent(&self) -> bool {
-        match self {
-            Node::Call {
+        match &self.op {
+            Op::Call {
                 callee: Callee::Path(method) | Callee::Method(method),
                 ..
             } => method.idempotent,
-            Node::Alone(_) | Node::Sent => false,
-            Node::Value(_)
-            | Node::Field(..)
-            | Node::Binary(..)
-            | Node::List(_)
-            | Node::Element
-            | Node::Map { .. } => true,
+            Op::Alone(_) | Op::Sent => false,
+            _ => true,
         }
     }
 
     /// Whether it is no value that carries a stream or an object.
     #[cfg(feature = "balance")]
     pub(super) fn is_plain(&self) -> bool {
-        match self {
-            Node::Value(packed) => {
+        match &self.op {
+            Op::Value(packed) => {
                 let packed = packed.lock().unwrap_or_else(|e| e.into_inner());
                 packed
                     .as_ref()
                     .is_none_or(|packed| packed.handles().is_empty())
             }
             _ => true,
-        }
-    }
-
-    fn children(&self) -> Vec<&Arg> {
-        match self {
-            Node::Value(_) | Node::Element | Node::Alone(_) | Node::Sent => Vec::new(),
-            Node::Call { arguments, .. } | Node::List(arguments) => arguments.iter().collect(),
-            Node::Field(of, _) => vec![of],
-            Node::Binary(_, left, right) => vec![left, right],
-            Node::Map { over, body, .. } => vec![over, body],
         }
     }
 }
@@ -133,9 +153,9 @@ pub(super) fn nodes(root: &Arg) -> Vec<&Node> {
     let mut found = Vec::new();
     let mut open = vec![root];
     while let Some(arg) = open.pop() {
-        if seen.insert(Arc::as_ptr(&arg.0)) {
-            found.push(&*arg.0);
-            open.extend(arg.0.children());
+        if seen.insert(Arc::as_ptr(&arg.node)) {
+            found.push(&*arg.node);
+            open.extend(&arg.node.args);
         }
     }
     found
@@ -145,23 +165,21 @@ impl Post {
     /// The request as a part of a composition.
     pub(super) fn as_node(&mut self) -> Node {
         if let Some(error) = self.error.take() {
-            return Node::Alone(Some(error));
+            return Node::new(Op::Alone(Some(error)), Vec::new());
         }
         let callee = match self.text {
             PostText::Path(method) => Callee::Path(method),
             PostText::Method(method) => Callee::Method(method),
-            PostText::Free { .. } => return Node::Alone(None),
+            PostText::Free { .. } => return Node::new(Op::Alone(None), Vec::new()),
         };
         let bytes = Bytes::copy_from_slice(&self.arguments);
         let arguments = Packed::from_parts(bytes, std::mem::take(&mut self.handles));
         match arguments.elements() {
-            Ok(values) => Node::Call {
-                po: self.po.clone(),
-                callee,
-                arguments: values.into_iter().map(Arg::value).collect(),
-                sent: AtomicBool::new(false),
-            },
-            Err(error) => Node::Alone(Some(error.into())),
+            Ok(values) => {
+                let args = values.into_iter().map(Arg::value).collect();
+                Node::call(&self.po, callee, args)
+            }
+            Err(error) => Node::new(Op::Alone(Some(error.into())), Vec::new()),
         }
     }
 }
@@ -171,13 +189,21 @@ pub(super) fn compile(po: &PostingEnd, root: &Arg) -> Post {
     let mut compiler = Compiler {
         po,
         names: HashMap::new(),
-        open: Vec::new(),
+        bound: HashMap::new(),
+        closed: HashSet::new(),
         parameters: Vec::new(),
         values: Vec::new(),
+        calls: Vec::new(),
+        within: None,
         lets: 0,
+        loops: 0,
     };
     let mut source = String::new();
     let emitted = compiler.emit(root, &mut source, 0);
+    let taken = emitted.and_then(|last| {
+        source.push_str(&last);
+        compiler.take()
+    });
     let mut post = Post {
         po: po.clone(),
         text: PostText::Free {
@@ -187,20 +213,15 @@ pub(super) fn compile(po: &PostingEnd, root: &Arg) -> Post {
         },
         arguments: Packing::new(),
         handles: Default::default(),
+        within: compiler.within,
         error: None,
     };
-    let emitted = match refuse_count(compiler.values.len()) {
-        Some(why) => emitted.and(Err(misuse(why))),
-        None => emitted,
-    };
-    match emitted {
-        Ok(last) => {
-            source.push_str(&last);
-            let (bytes, handles) = Packed::array(compiler.values).into_parts();
-            let parameters = compiler.parameters;
+    match taken {
+        Ok(values) => {
+            let (bytes, handles) = Packed::array(values).into_parts();
             post.text = PostText::Free {
                 source: source.into(),
-                parameters,
+                parameters: compiler.parameters,
                 again: true,
             };
             post.arguments = Packing::from_slice(&bytes);
@@ -214,46 +235,75 @@ pub(super) fn compile(po: &PostingEnd, root: &Arg) -> Post {
 /// How deep a composition may nest.
 const MAX_DEPTH: usize = 512;
 
+/// How many maps may stand in each other's closures: more than an interpreter takes by default.
+const MAX_LOOPS: usize = 32;
+
 struct Compiler<'a> {
     po: &'a PostingEnd,
     /// What was emitted already, by place in the graph.
     names: HashMap<*const Node, String>,
-    /// Elements whose loops are open.
-    open: Vec<*const Node>,
+    /// Parameters, which are there everywhere.
+    bound: HashMap<*const Node, Cow<'static, str>>,
+    /// What was emitted in loops that are over.
+    closed: HashSet<*const Node>,
     parameters: Vec<Cow<'static, str>>,
-    values: Vec<Packed>,
+    /// What is taken once all is found to be good.
+    values: Vec<&'a Mutex<Option<Packed>>>,
+    calls: Vec<(&'static str, &'a AtomicBool)>,
+    /// The shortest time that a part of it is given.
+    within: Option<Duration>,
     lets: usize,
+    /// How many loops are open.
+    loops: usize,
 }
 
-impl Compiler<'_> {
-    /// Emits what `arg` needs; returns the name its value has then.
-    fn emit(&mut self, arg: &Arg, out: &mut String, depth: usize) -> Result<String> {
-        let key = Arc::as_ptr(&arg.0);
-        if let Some(name) = self.names.get(&key) {
-            return Ok(name.clone());
-        }
-        if depth > MAX_DEPTH {
-            return Err(misuse(format!(
-                "a composition of more than {MAX_DEPTH} calls in each other"
-            )));
-        }
-        let expression = match &*arg.0 {
-            Node::Value(value) => {
-                let value = value.lock().unwrap_or_else(|e| e.into_inner()).take();
-                let value =
-                    value.ok_or_else(|| misuse("an argument that was sent before".into()))?;
-                let name = parameter(self.values.len());
-                self.values.push(value);
-                self.parameters.push(name.clone());
-                self.names.insert(key, name.clone().into());
-                return Ok(name.into());
+impl<'a> Compiler<'a> {
+    /// Emits what `root` needs, arguments before their calls; returns the name its value has then.
+    /// Without recursion, since graphs may be deep; but for maps in maps.
+    fn emit(&mut self, root: &'a Arg, out: &mut String, depth: usize) -> Result<String> {
+        // what is to be emitted, and whether all that it needs was
+        let mut open = vec![(root, depth, false)];
+        while let Some((arg, depth, ready)) = open.pop() {
+            if ready {
+                self.make(arg, out, depth)?;
+            } else if self.name(arg).is_none() {
+                self.check(arg, depth)?;
+                open.push((arg, depth, true));
+                let node = &arg.node;
+                let first = match node.op {
+                    // the body has a text of its own
+                    Op::Map { .. } => 1,
+                    _ => node.args.len(),
+                };
+                let deeper = depth + usize::from(!matches!(node.op, Op::Within(_)));
+                let needed = node.args[..first].iter().rev();
+                open.extend(needed.map(|arg| (arg, deeper, false)));
             }
-            Node::Call {
-                po,
-                callee,
-                arguments,
-                sent,
-            } => {
+        }
+        self.named(root)
+    }
+
+    fn name(&self, arg: &Arg) -> Option<String> {
+        let key = Arc::as_ptr(&arg.node);
+        let bound = || self.bound.get(&key).map(|name| name.clone().into());
+        self.names.get(&key).cloned().or_else(bound)
+    }
+
+    fn named(&self, arg: &Arg) -> Result<String> {
+        self.name(arg)
+            .ok_or_else(|| misuse("a composition that is made of itself".into()))
+    }
+
+    /// Why it cannot be a part of this composition, if it cannot.
+    fn check(&mut self, arg: &'a Arg, depth: usize) -> Result<()> {
+        if self.closed.contains(&Arc::as_ptr(&arg.node)) {
+            return Err(misuse(
+                "a call made in the closure of a `map` is used outside of it".into(),
+            ));
+        }
+        too_deep(depth)?;
+        match &arg.node.op {
+            Op::Call { po, callee, sent } => {
                 let (Callee::Path(method) | Callee::Method(method)) = callee;
                 if !same(po, self.po) {
                     return Err(misuse(format!(
@@ -262,109 +312,182 @@ impl Compiler<'_> {
                         method.path
                     )));
                 }
-                if sent.swap(true, Ordering::AcqRel) {
-                    return Err(misuse(format!(
-                        "this call of `{}` was sent before, and would run twice: await it first, and \
-                         pass its value",
-                        method.path
-                    )));
+                if sent.load(Ordering::Acquire) {
+                    return Err(sent_before(method.path));
                 }
-                let mut names = Vec::with_capacity(arguments.len());
-                for argument in arguments {
-                    names.push(self.emit(argument, out, depth + 1)?);
-                }
-                match callee {
-                    Callee::Path(method) => format!("{}({})", method.path, names.join(", ")),
-                    Callee::Method(method) => {
-                        format!("{}.{}({})", names[0], method.name, names[1..].join(", "))
-                    }
-                }
+                self.calls.push((method.path, sent));
+                Ok(())
             }
-            Node::Field(of, name) => format!("{}.{name}", self.emit(of, out, depth + 1)?),
-            Node::Binary(op, left, right) => {
-                let left = self.emit(left, out, depth + 1)?;
-                format!("{left} {op} {}", self.emit(right, out, depth + 1)?)
+            Op::Within(time) => {
+                self.within = Some(self.within.map_or(*time, |other| other.min(*time)));
+                Ok(())
             }
-            Node::List(items) => {
-                let mut names = Vec::with_capacity(items.len());
-                for item in items {
-                    names.push(self.emit(item, out, depth + 1)?);
-                }
-                format!("[{}]", names.join(", "))
-            }
-            Node::Alone(error) => {
-                return Err(error.clone().unwrap_or_else(|| {
-                    misuse("a free script cannot be a part of a composition: await it first".into())
-                }));
-            }
-            Node::Sent => {
-                return Err(misuse(
-                    "a call in this composition was sent before, and would run twice: await it \
-                     first, and pass its value"
-                        .into(),
-                ));
-            }
-            Node::Element => {
-                return Err(misuse(
-                    "an element of a `map` outside of its closure".into(),
-                ));
-            }
-            Node::Map {
-                over,
-                element,
-                body,
-            } => {
-                let over = self.emit(over, out, depth + 1)?;
-                self.open.push(Arc::as_ptr(element));
-                // what does not depend on the element runs once
-                self.hoist(body, out, depth + 1)?;
-                self.open.pop();
-                let (list, name) = (self.fresh(), self.fresh());
-                self.names.insert(Arc::as_ptr(element), name.clone());
-                let mut inner = String::new();
-                let last = self.emit(body, &mut inner, depth + 1)?;
-                let _ = write!(
-                    out,
-                    "let {list} = [];\nfor {name} in {over} {{\n{inner}{list}.push({last});\n}}\n"
-                );
-                self.names.insert(key, list.clone());
-                return Ok(list);
-            }
-        };
-        let name = self.fresh();
-        let _ = writeln!(out, "let {name} = {expression};");
-        self.names.insert(key, name.clone());
-        Ok(name)
+            Op::Alone(error) => Err(error.clone().unwrap_or_else(|| {
+                misuse("a free script cannot be a part of a composition: await it first".into())
+            })),
+            Op::Sent => Err(misuse(
+                "a call in this composition was sent before, and would run twice: await it first, \
+                 and pass its value"
+                    .into(),
+            )),
+            Op::Element => Err(misuse(
+                "an element of a `map` outside of its closure".into(),
+            )),
+            Op::Value(_) | Op::Field(_) | Op::Binary(_) | Op::List | Op::Map { .. } => Ok(()),
+        }
     }
 
-    fn hoist(&mut self, arg: &Arg, out: &mut String, depth: usize) -> Result<()> {
-        if depth > MAX_DEPTH {
-            return Err(misuse(format!(
-                "a composition of more than {MAX_DEPTH} calls in each other"
-            )));
+    /// Emits a place whose arguments have names.
+    fn make(&mut self, arg: &'a Arg, out: &mut String, depth: usize) -> Result<()> {
+        let node = &*arg.node;
+        let key = Arc::as_ptr(&arg.node);
+        let mut names = Vec::with_capacity(node.args.len());
+        for argument in &node.args {
+            if let Some(name) = self.name(argument) {
+                names.push(name);
+            }
         }
-        if !self.depends(arg) {
-            return self.emit(arg, out, depth).map(|_| ());
+        let expression = match &node.op {
+            Op::Value(value) => {
+                let name = parameter(self.values.len());
+                self.values.push(value);
+                self.parameters.push(name.clone());
+                self.bound.insert(key, name);
+                return Ok(());
+            }
+            Op::Within(_) => {
+                self.names.insert(key, self.named(&node.args[0])?);
+                return Ok(());
+            }
+            Op::Call { callee, .. } => match callee {
+                Callee::Path(method) => format!("{}({})", method.path, names.join(",")),
+                Callee::Method(method) => {
+                    format!("{}.{}({})", names[0], method.name, names[1..].join(","))
+                }
+            },
+            Op::Field(name) => format!("{}.{name}", names[0]),
+            Op::Binary(op) => names.join(op),
+            Op::List => format!("[{}]", names.join(",")),
+            Op::Map { element, scopes } => {
+                let list = self.map(&names[0], element, scopes, &node.args[1], out, depth)?;
+                self.names.insert(key, list);
+                return Ok(());
+            }
+            // checked before
+            Op::Alone(_) | Op::Sent | Op::Element => return Ok(()),
+        };
+        let name = self.fresh();
+        let _ = writeln!(out, "let {name}={expression};");
+        self.names.insert(key, name);
+        Ok(())
+    }
+
+    /// Emits a loop; returns the name of the list it makes.
+    fn map(
+        &mut self,
+        over: &str,
+        element: &Arc<Node>,
+        scopes: &RangeInclusive<u64>,
+        body: &'a Arg,
+        out: &mut String,
+        depth: usize,
+    ) -> Result<String> {
+        if self.loops == MAX_LOOPS {
+            return Err(misuse(format!("more than {MAX_LOOPS} maps in each other")));
         }
-        for child in arg.0.children() {
-            self.hoist(child, out, depth + 1)?;
+        self.hoist(body, scopes, out, depth + 1)?;
+        let (list, name) = (self.fresh(), self.fresh());
+        let outside = self.names.clone();
+        self.names.insert(Arc::as_ptr(element), name.clone());
+        let mut inner = String::new();
+        self.loops += 1;
+        let last = self.emit(body, &mut inner, depth + 1)?;
+        self.loops -= 1;
+        let _ = write!(
+            out,
+            "let {list}=[];\nfor {name} in {over} {{\n{inner}{list}.push({last});\n}}\n"
+        );
+        let all = std::mem::replace(&mut self.names, outside);
+        let made = all.into_keys();
+        let made = made.filter(|made| !self.names.contains_key(made));
+        self.closed.extend(made);
+        Ok(list)
+    }
+
+    /// Emits what the body of a map uses and was made outside of its closure: it runs once.
+    fn hoist(
+        &mut self,
+        body: &'a Arg,
+        scopes: &RangeInclusive<u64>,
+        out: &mut String,
+        depth: usize,
+    ) -> Result<()> {
+        let mut seen = HashSet::new();
+        let mut open = vec![(body, depth)];
+        while let Some((arg, depth)) = open.pop() {
+            too_deep(depth)?;
+            if !seen.insert(Arc::as_ptr(&arg.node)) {
+                continue;
+            }
+            if scopes.contains(&arg.scope) {
+                let needed = arg.node.args.iter().rev();
+                open.extend(needed.map(|arg| (arg, depth + 1)));
+            } else {
+                self.emit(arg, out, depth)?;
+            }
         }
         Ok(())
     }
 
-    /// Whether it needs an element that has no name yet.
-    fn depends(&self, arg: &Arg) -> bool {
-        let key = Arc::as_ptr(&arg.0);
-        if self.names.contains_key(&key) {
-            return false;
+    /// Takes the values, and marks the calls as sent: all of them, or none.
+    fn take(&self) -> Result<Vec<Packed>> {
+        if let Some(why) = refuse_count(self.values.len()) {
+            return Err(misuse(why));
         }
-        matches!(*arg.0, Node::Element) || arg.0.children().iter().any(|child| self.depends(child))
+        for (i, (path, sent)) in self.calls.iter().enumerate() {
+            if sent.swap(true, Ordering::AcqRel) {
+                self.untake(i);
+                return Err(sent_before(path));
+            }
+        }
+        let mut values: Vec<_> = self.values.iter().map(|value| lock(value)).collect();
+        if values.iter().any(|value| value.is_none()) {
+            self.untake(self.calls.len());
+            return Err(misuse("an argument that was sent before".into()));
+        }
+        Ok(values.iter_mut().filter_map(|value| value.take()).collect())
+    }
+
+    fn untake(&self, calls: usize) {
+        for (_, sent) in &self.calls[..calls] {
+            sent.store(false, Ordering::Release);
+        }
     }
 
     fn fresh(&mut self) -> String {
         self.lets += 1;
         format!("v{}", self.lets)
     }
+}
+
+fn too_deep(depth: usize) -> Result<()> {
+    if depth > MAX_DEPTH {
+        return Err(misuse(format!(
+            "a composition of more than {MAX_DEPTH} calls in each other"
+        )));
+    }
+    Ok(())
+}
+
+fn sent_before(path: &str) -> Error {
+    misuse(format!(
+        "this call of `{path}` was sent before, and would run twice: await it first, and pass its \
+         value"
+    ))
+}
+
+fn lock(value: &Mutex<Option<Packed>>) -> MutexGuard<'_, Option<Packed>> {
+    value.lock().unwrap_or_else(|e| e.into_inner())
 }
 
 fn same(a: &PostingEnd, b: &PostingEnd) -> bool {
@@ -392,7 +515,7 @@ macro_rules! bundle {
             fn into_call(self) -> Call<Self::Output> {
                 let ($($v,)*) = self;
                 let po = [$($v.po()),*][0].clone();
-                Call::composed(po, Node::List(vec![$($v.share()),*]), "")
+                Call::composed(po, Node::new(Op::List, vec![$($v.share()),*]), "")
             }
         }
     };
@@ -434,7 +557,7 @@ macro_rules! arithmetic {
                 let error = arguments.error.take();
                 match right {
                     Some(right) if error.is_none() => {
-                        Call::composed(po, Node::Binary($op, self.share(), right), "")
+                        Call::composed(po, Node::new(Op::Binary($op), vec![self.share(), right]), "")
                     }
                     _ => Call::failed(po, error.unwrap_or_else(|| misuse("no argument".into()))),
                 }
@@ -445,34 +568,30 @@ macro_rules! arithmetic {
 arithmetic!(Add add "+", Sub sub "-", Mul mul "*", Div div "/", Rem rem "%");
 
 impl<T, E> Call<Vec<T>, E> {
-    /// A call for each element of a pending list, all in one round trip. `f` is called once, here,
-    /// with a call that stands for an element. Needs the peer's interpreter.
+    /// A call for each element of a pending list, all in one round trip. Needs the peer's
+    /// interpreter.
+    ///
+    /// `f` is called once, here, with a call that stands for an element. What is made in it runs for
+    /// each element, whether it uses the element or not; what was made outside of it runs once.
     pub fn map<U, F>(self, f: impl FnOnce(Call<T>) -> Call<U, F>) -> Call<Vec<U>> {
         let po = self.po().clone();
-        let element = Arc::new(Node::Element);
-        let body = f(Call::of(po.clone(), Arg(Arc::clone(&element)), ""));
-        let body = body.share();
-        Call::composed(
-            po,
-            Node::Map {
-                over: self.share(),
-                element,
-                body,
-            },
-            "",
-        )
+        let over = self.share();
+        let element = Arc::new(Node::new(Op::Element, Vec::new()));
+        let scope = Scope::enter();
+        let standing = Arg::new(Arc::clone(&element));
+        let body = f(Call::of(po.clone(), standing, "")).share();
+        let scopes = scope.leave();
+        let map = Op::Map { element, scopes };
+        Call::composed(po, Node::new(map, vec![over, body]), "")
     }
 }
 
 impl<T, E> Call<T, E> {
-    /// A field of a pending struct, in the same round trip. `#[derive(hbi::Value)]` makes typed
+    /// A field of a pending struct, in the same round trip. `#[derive(hbi::Fields)]` makes typed
     /// methods of it.
     pub fn field<U>(&self, name: &'static str) -> Call<U> {
-        Call::composed(
-            self.po().clone(),
-            Node::Field(self.share(), Cow::Borrowed(name)),
-            "",
-        )
+        let field = Op::Field(Cow::Borrowed(name));
+        Call::composed(self.po().clone(), Node::new(field, vec![self.share()]), "")
     }
 }
 
@@ -488,6 +607,7 @@ impl<T, E> FromIterator<Call<T, E>> for Call<Vec<T>> {
             po.get_or_insert_with(|| call.po().clone());
             items.push(call.share());
         }
-        Call::composed(po.expect("at least one call"), Node::List(items), "")
+        let list = Node::new(Op::List, items);
+        Call::composed(po.expect("at least one call"), list, "")
     }
 }

@@ -10,6 +10,7 @@ mod notify;
 mod outbox;
 mod post;
 mod reactor;
+mod scope;
 mod script;
 mod target;
 

@@ -74,6 +74,8 @@ pub(super) struct Post {
     pub(super) text: PostText,
     pub(super) arguments: Packing,
     pub(super) handles: Handles,
+    /// The time that its parts are given, from when it is sent.
+    pub(super) within: Option<Duration>,
     /// Why it cannot be sent.
     pub(super) error: Option<Error>,
 }
@@ -156,6 +158,7 @@ impl Post {
         }
         let link = self.po.link();
         let mut deadline = default_deadline(&**link);
+        let within = self.within.into_iter().chain(within).min();
         if let Some(at) = within.and_then(|time| now().checked_add(time)) {
             deadline = Some(deadline.map_or(at, |other| other.min(at)));
         }

@@ -147,10 +147,10 @@ impl<S: Stub, E> Opened<S, E> {
         self.call.share()
     }
 
-    /// Gives the call this long, from when it is sent.
-    pub fn within(mut self, time: Duration) -> Self {
-        self.call = self.call.within(time);
-        self
+    /// Gives the call this long, from when it is sent, and with it calls of the object in the same
+    /// round trip.
+    pub fn within(self, time: Duration) -> Self {
+        Self::new(self.call.po(), self.call.within(time))
     }
 }
 

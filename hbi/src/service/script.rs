@@ -100,6 +100,7 @@ fn into_call<T>(script: Script, po: PostingEnd) -> Call<T> {
         },
         arguments: Packing::from_slice(&bytes),
         handles,
+        within: None,
         error,
     })
 }

@@ -84,8 +84,8 @@ impl Account {
         self.measure(scope, level, pending, bounds)?;
         self.levels[level].touched = at;
         match from_end(scope).nth(scope.len() - 1 - at) {
-            Some((_, value)) => check(value, bounds).map_err(calls::ended),
-            None => Ok(()),
+            Some((_, value)) if is_large(value) => check(value, bounds).map_err(calls::ended),
+            _ => Ok(()),
         }
     }
 
@@ -225,7 +225,15 @@ fn of_entries(count: usize) -> usize {
     }
 }
 
+/// Whether a value is of a kind that may be large.
+fn is_large(value: &Dynamic) -> bool {
+    value.is_string() || value.is_array() || value.is_map() || value.is_blob()
+}
+
 fn size_of(value: &Dynamic) -> usize {
+    if !is_large(value) {
+        return ELEMENT + OWN;
+    }
     let mut size = Size::default();
     // what was put into it since it was checked is not deep
     size.add(value, 2 * NESTING);
@@ -253,6 +261,9 @@ impl Size {
     fn add(&mut self, value: &Dynamic, depth: usize) -> bool {
         if depth == 0 {
             return false;
+        }
+        if !is_large(value) {
+            return true;
         }
         if let Some(text) = value.read_lock::<ImmutableString>() {
             self.text += text.len();

@@ -147,6 +147,12 @@ pub(super) fn current() -> Option<Arc<Landing>> {
     CURRENT.with_borrow(Clone::clone)
 }
 
+/// Looks at that run, where the script is not suspended meanwhile.
+#[inline(never)]
+pub(super) fn with_current<T>(look: impl FnOnce(&Landing) -> T) -> Option<T> {
+    CURRENT.with_borrow(|landing| landing.as_deref().map(look))
+}
+
 #[inline(never)]
 fn set_current(landing: Option<Arc<Landing>>) -> Option<Arc<Landing>> {
     CURRENT.replace(landing)
@@ -284,13 +290,18 @@ pub(super) fn print(line: &str) {
 
 /// Counts operations, and looks at the time; what it returns ends the script.
 pub(super) fn progress(_: u64) -> Option<Dynamic> {
+    let glance = with_current(|landing| {
+        let operations = landing.operations.fetch_add(1, Ordering::Relaxed);
+        operations >= landing.bounds.operations || operations % GLANCE == GLANCE - 1
+    })?;
+    if glance { look_up() } else { None }
+}
+
+#[cold]
+fn look_up() -> Option<Dynamic> {
     let landing = current()?;
-    let operations = landing.operations.fetch_add(1, Ordering::Relaxed);
-    if operations >= landing.bounds.operations {
-        return landing.exceeded_operations().map(end);
-    }
-    if operations % GLANCE != GLANCE - 1 {
-        return None;
+    if let Some(failure) = landing.exceeded_operations() {
+        return Some(end(failure));
     }
     let now = Instant::now();
     if landing.until.is_some_and(|until| now > until) {

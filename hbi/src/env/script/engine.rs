@@ -75,19 +75,20 @@ pub(super) fn engine(names: &Names, exposed: impl Fn(&str) -> bool, bounds: &Bou
     reason = "the interpreter calls these volatile, not deprecated"
 )]
 fn watch_variables(engine: &mut Engine) {
-    engine.on_var(|name, back, context| match calls::current() {
-        Some(landing) => {
-            let touched = landing.touch(name, back, context.scope(), context.call_level());
-            touched.map(|()| None)
-        }
-        None => Ok(None),
+    engine.on_var(|name, back, context| {
+        let (scope, level) = (context.scope(), context.call_level());
+        calls::with_current(|landing| landing.touch(name, back, scope, level))
+            .unwrap_or(Ok(()))
+            .map(|()| None)
     });
-    engine.on_def_var(|runs, _, context| match calls::current() {
-        Some(landing) if runs => {
-            let defined = landing.define(context.scope(), context.call_level());
-            defined.map(|()| true)
+    engine.on_def_var(|runs, _, context| {
+        if !runs {
+            return Ok(true);
         }
-        _ => Ok(true),
+        let (scope, level) = (context.scope(), context.call_level());
+        calls::with_current(|landing| landing.define(scope, level))
+            .unwrap_or(Ok(()))
+            .map(|()| true)
     });
 }
 
