@@ -644,3 +644,38 @@ fn fingerprints_are_read_with_colons_and_without() {
     assert!("ab".parse::<Fingerprint>().is_err());
     assert!("ab".repeat(33).parse::<Fingerprint>().is_err());
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_opens_too_much_is_read_more_slowly() {
+    let mut defences = Defences::default();
+    defences.openings_per_second = 100;
+    let options = Options::new().defences(defences);
+    let _server = options
+        .serve("mem://secure-openings", |_peer| async {
+            Ok(HostingEnv::new().function("double", |n: u64| n * 2))
+        })
+        .await
+        .unwrap();
+    let peer = hbi::connect("mem://secure-openings", HostingEnv::new())
+        .await
+        .unwrap();
+    let began = tokio::time::Instant::now();
+    for round in 0..5 {
+        let call = |n: u64| peer.script::<u64>("double(n)").bind("n", n).into_future();
+        let calls = (0..100).map(call);
+        let answers = futures_util::future::try_join_all(calls).await.unwrap();
+        assert_eq!(answers[99], 198);
+        // those of the first second at once, those of each further one when it begins
+        let took = began.elapsed();
+        let least = Duration::from_secs(round);
+        assert!(took >= least, "{took:?} for round {round}");
+        assert!(
+            took < least + Duration::from_secs(1),
+            "{took:?} for round {round}"
+        );
+    }
+    // the other way nothing is limited, and what is slow is not dead
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    let four: u64 = peer.script("double(2)").await.unwrap();
+    assert_eq!(four, 4);
+}

@@ -5,6 +5,7 @@ mod handles;
 mod mux;
 mod mux_driver;
 mod objects;
+mod pace;
 #[cfg(feature = "quic")]
 mod quic;
 mod text;

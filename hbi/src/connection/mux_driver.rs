@@ -21,6 +21,7 @@ use tracing::Instrument;
 use super::{
     handles::{self, Outgoing},
     mux::{MuxLink, Running, State, now, number},
+    pace::Pace,
 };
 use crate::{
     Error, Failure, Kind,
@@ -70,6 +71,11 @@ pub(crate) struct Driver<S> {
     blocked: Option<Instant>,
     /// The size of the next read buffer.
     appetite: usize,
+    /// How fast the peer may open conversations, how many it has since that was looked at, and until
+    /// when nothing is read since it opened more.
+    pace: Option<Pace>,
+    opened: u32,
+    paused: Option<Instant>,
     output: Output,
     /// What arrived and did not land yet.
     waiting: VecDeque<Work>,
@@ -148,6 +154,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             partial: None,
             blocked: None,
             appetite: READ_LEAST,
+            pace: None,
+            opened: 0,
+            paused: None,
             output: Output::default(),
             waiting: VecDeque::new(),
             held: HashSet::new(),
@@ -168,6 +177,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     pub(crate) fn with_input(mut self, input: BytesMut) -> Self {
         self.unread = !input.is_empty();
         self.input = input;
+        self
+    }
+
+    /// The same, for a peer that may open so many conversations in a second.
+    pub(crate) fn with_pace(mut self, per_second: Option<u32>) -> Self {
+        self.pace = per_second.map(Pace::new);
         self
     }
 
@@ -285,7 +300,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Reads once, and takes apart what came; `true` when something did.
     fn poll_input(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, End> {
-        if self.hung_up {
+        // the timer wakes this task when a pause is over
+        self.paused = self.paused.filter(|until| *until > now);
+        if self.hung_up || self.paused.is_some() {
             return Ok(false);
         }
         let spare = self.input.capacity() - self.input.len();
@@ -317,6 +334,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let mut input = std::mem::take(&mut self.input).freeze();
         let mut at = 0;
         let taken = self.take_apart(&input, &mut at, now);
+        let opened = std::mem::take(&mut self.opened);
+        self.paused = match &mut self.pace {
+            Some(pace) => pace.opened(opened, now),
+            None => None,
+        };
         input.advance(at);
         if at > 0 || input.is_empty() {
             self.partial = None;
@@ -472,7 +494,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         input: &Bytes,
     ) -> Result<Option<Work>, Violation> {
         Ok(Some(match event {
-            Event::Open(open) => Work::Land(self.opened(state, open, input)),
+            Event::Open(open) => {
+                self.opened += 1;
+                Work::Land(self.opened(state, open, input))
+            }
             Event::Script(arrival) => {
                 let prepared = self.landing.prepare(arrival.script);
                 state.mux.push_script(arrival, prepared);
@@ -836,7 +861,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 return Err(End::Failed(cut(&text)));
             }
             let mut next = state.mux.timeout();
-            for other in [self.tidy_at, state.leave_by, self.linger_until, give_up] {
+            for other in [
+                self.tidy_at,
+                state.leave_by,
+                self.linger_until,
+                give_up,
+                self.paused,
+            ] {
                 next = match (next, other) {
                     (Some(a), Some(b)) => Some(a.min(b)),
                     (a, b) => a.or(b),

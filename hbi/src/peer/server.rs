@@ -232,7 +232,10 @@ async fn host<F, R>(
     };
     drop((making, closing));
     match made {
-        Ok((env, hooks)) => driver.run(env, hooks).await,
+        Ok((env, hooks)) => {
+            let driver = driver.paced(options.defences.openings_per_second);
+            driver.run(env, hooks).await;
+        }
         Err(reason) => {
             tracing::info!(target: "hbi", %reason, "a peer was refused");
             Box::pin(driver.refuse(Kind::Refused, &reason)).await;

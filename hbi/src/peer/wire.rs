@@ -95,6 +95,8 @@ pub(super) struct Starter {
     input: BytesMut,
     /// The largest packet of a text wire, and how long it may take.
     packet: (usize, Duration),
+    /// How many conversations the peer may open in a second.
+    pace: Option<u32>,
 }
 
 /// What the two sides show of themselves.
@@ -152,12 +154,19 @@ pub(super) fn start(
             stream,
             input: introduction.input,
             packet: (settings.message as usize, settings.idle_timeout),
+            pace: None,
         },
         wire,
     }
 }
 
 impl Starter {
+    /// Reads a peer more slowly that opens more conversations in a second.
+    pub(super) fn paced(mut self, per_second: u32) -> Self {
+        self.pace = Some(per_second);
+        self
+    }
+
     /// Runs the driver in a task of its own.
     pub(super) fn spawn(self, env: Arc<Environment>, hooks: Hooks) {
         tokio::spawn(self.run(env, hooks));
@@ -169,7 +178,8 @@ impl Starter {
         match self.wire {
             Wire::Mux(link) => {
                 let driver = Driver::new(link, self.stream, landing);
-                Box::new(driver.with_input(self.input)).run().await;
+                let driver = driver.with_input(self.input).with_pace(self.pace);
+                Box::new(driver).run().await;
             }
             Wire::Text(link) => {
                 let (most, patience) = self.packet;
