@@ -14,9 +14,6 @@ mod receive;
 mod send;
 mod settings;
 
-#[cfg(test)]
-mod tests;
-
 pub use channel::{Arrival, Payload};
 pub use connection::{Answer, Connection, Reply};
 pub use frame::{ALLOWANCE, HandleKind, MAX_CONVERSATIONS, WireHandle};

@@ -1,1 +1,0 @@
-//! The state machine: two of them joined, and one against frames written by hand.
