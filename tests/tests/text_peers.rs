@@ -745,3 +745,46 @@ async fn a_factory_that_refuses_is_told_as_an_err() {
     );
     assert!(!rest.contains("ever"), "{rest}");
 }
+
+fn packet(directive: &str, payload: &str) -> String {
+    format!("[{}#{directive}]{payload}", payload.len())
+}
+
+#[tokio::test]
+async fn a_long_object_is_read_in_time_that_grows_with_its_length() {
+    let calc = MyCalc::default();
+    let (server, _ends) = serve("text+tcp://127.0.0.1:0", &calc).await;
+    let mut raw = Raw::connect(&server).await;
+    // a quarter of a million elements would take minutes, were each found from the beginning
+    let list = format!("[{}0]", "1,\n".repeat(250_000));
+    raw.send(packet("co_begin", "1")).await;
+    raw.send(packet("co_send", &list)).await;
+    raw.send(packet("co_end", "1")).await;
+    raw.expect("[750003#co_recv][1, 1, ").await;
+    // too many are refused
+    let mut raw = Raw::connect(&server).await;
+    let list = format!("[{}0]", "1,".repeat(300_000));
+    raw.send(packet("co_begin", "1")).await;
+    raw.send(packet("co_send", &list)).await;
+    assert!(raw.rest().await.contains("limit `values`"));
+}
+
+#[tokio::test]
+async fn a_peer_that_asks_and_never_reads_is_let_go() {
+    let calc = MyCalc::default();
+    let (server, mut ends) = serve("text+tcp://127.0.0.1:0", &calc).await;
+    let mut raw = Raw::connect(&server).await;
+    raw.send(packet("co_begin", "1")).await;
+    let ask = packet("co_send", &format!("'{}'", "x".repeat(60_000)));
+    let flood = async {
+        for _ in 0..2500 {
+            if raw.0.write_all(ask.as_bytes()).await.is_err() {
+                return;
+            }
+        }
+        panic!("all of it was taken");
+    };
+    timeout(SOON, flood).await.expect("it is let go soon");
+    let reason = ends.recv().await.expect("it is told");
+    assert!(reason.to_string().contains("limit `unread`"), "{reason}");
+}

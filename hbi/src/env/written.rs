@@ -188,6 +188,9 @@ pub(super) fn read_value(
     Ok(Arc::new(Wanted::Code(env, Arc::new(code), source.len())))
 }
 
+/// The most that one object of a peer may take while it is read, in bytes.
+const VALUE_MEMORY: usize = 64 << 20;
+
 /// The bounds of a value that was written down: what its length allows.
 fn bounds(env: &Environment, len: usize) -> super::Bounds {
     let mut bounds = env.bounds.clone();
@@ -196,7 +199,7 @@ fn bounds(env: &Environment, len: usize) -> super::Bounds {
     for bound in [&mut bounds.string, &mut bounds.array, &mut bounds.map] {
         *bound = (*bound).max(len);
     }
-    bounds.memory = bounds.memory.max(len.saturating_mul(128));
+    bounds.memory = bounds.memory.max(len.saturating_mul(128).min(VALUE_MEMORY));
     bounds.operations = bounds.operations.max(8 * len as u64);
     bounds.calls = bounds.calls.max(len as u64);
     bounds

@@ -37,6 +37,9 @@ const LINGER: Duration = Duration::from_secs(1);
 /// What is read ahead at most while a conversation holds the reader.
 const AHEAD: usize = 64 << 10;
 
+/// Answers that may wait for a peer that asks for more; twice what may wait between its spans.
+const UNREAD: usize = 2 * BACKLOG;
+
 /// Packets between chances for others to run.
 const PACKETS_PER_TURN: u32 = 64;
 
@@ -616,6 +619,14 @@ impl<S: AsyncRead> Reader<S> {
         let Some(id) = self.current else {
             return Ok(());
         };
+        // within its span a peer is read on, whatever it reads itself
+        if self.link.lock().outbox.len() > UNREAD {
+            return Err(End::Failed(Failure::limit(
+                "unread",
+                format_args!("{UNREAD} bytes that it asked for"),
+                "read what is asked for while asking for more",
+            )));
+        }
         let prepared = self.landing.read_value(source).map_err(End::Failed)?;
         let packed = self.evaluate(id, prepared).await?;
         let dialect = match self.link.info().encoding {

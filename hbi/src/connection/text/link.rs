@@ -566,7 +566,7 @@ impl Link for TextLink {
         let mut state = self.lock();
         if let Some(conversation) = state.conversations.get_mut(&co.0) {
             if channel == DATA_BEHIND {
-                conversation.data_to_come += bytes;
+                conversation.data_to_come = conversation.data_to_come.saturating_add(bytes);
                 conversation.data_dropped = false;
                 if bytes == 0
                     && let Hold::Data(times) = conversation.hold

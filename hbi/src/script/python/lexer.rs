@@ -403,8 +403,63 @@ pub(super) fn fail(source: &str, at: usize, message: String) -> Failure {
 
 /// The line and column of a place.
 pub(super) fn place(source: &str, at: usize) -> Place {
-    let before = &source[..at];
-    let line = before.matches('\n').count() as u32 + 1;
-    let column = before.rsplit('\n').next().unwrap_or("").chars().count() as u32 + 1;
-    Place { line, column }
+    on_from(source, 0, Place { line: 1, column: 1 }, at)
+}
+
+/// The place at `at`, counted on from an earlier one.
+fn on_from(source: &str, from: usize, place: Place, at: usize) -> Place {
+    let passed = &source[from..at];
+    let lines = passed.matches('\n').count() as u32;
+    let last = passed.rsplit('\n').next().unwrap_or("").chars().count() as u32;
+    Place {
+        line: place.line + lines,
+        column: if lines > 0 {
+            last + 1
+        } else {
+            place.column + last
+        },
+    }
+}
+
+/// Places of a source, found without counting from its beginning each time.
+#[derive(Debug)]
+pub(super) struct Places(Vec<(usize, Place)>);
+
+/// Bytes between places that are known.
+const STEP: usize = 256;
+
+impl Places {
+    pub(super) fn of(source: &str) -> Self {
+        let mut known = vec![(0, Place { line: 1, column: 1 })];
+        let mut at = 0;
+        while source.len() - at > STEP {
+            let next = (at + STEP..source.len())
+                .find(|&next| source.is_char_boundary(next))
+                .unwrap_or(source.len());
+            let (_, place) = known[known.len() - 1];
+            known.push((next, on_from(source, at, place, next)));
+            at = next;
+        }
+        Self(known)
+    }
+
+    pub(super) fn at(&self, source: &str, at: usize) -> Place {
+        let next = self.0.partition_point(|(from, _)| *from <= at);
+        let (from, place) = self.0[next - 1];
+        on_from(source, from, place, at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_found_as_if_counted_from_the_beginning() {
+        let source = "ä = 1\nxyz\n\n".repeat(200) + &"é".repeat(700);
+        let places = Places::of(&source);
+        for (at, _) in source.char_indices() {
+            assert_eq!(places.at(&source, at), place(&source, at));
+        }
+    }
 }

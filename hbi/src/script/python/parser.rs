@@ -1,7 +1,9 @@
 //! From tokens to the tree: recursive descent, with a limit on how deep it goes.
 
+use std::rc::Rc;
+
 use super::{
-    lexer::{Lexer, Token, fail, place},
+    lexer::{Lexer, Places, Token, fail},
     syntax::{Expression, Kind, Operator, Part, Program, Statement, Target},
 };
 use crate::{Failure, Place};
@@ -26,14 +28,20 @@ const WORDS: [&str; 12] = [
     "and", "or", "not", "in", "if", "else", "elif", "for", "return", "pass", "break", "continue",
 ];
 
+/// Values that stand in one script or object, at most: what is read takes many times the memory of its
+/// text.
+const ATOMS_MOST: usize = 1 << 18;
+
 pub(super) fn parse(source: &str, depth: usize) -> Result<Program, Refused> {
-    let mut parser = Parser::new(source, 0, source.len(), depth.min(DEPTH_MOST))?;
+    let places = Rc::new(Places::of(source));
+    let mut parser = Parser::new(source, places, 0, source.len(), depth.min(DEPTH_MOST))?;
     let statements = parser.statements(&Token::End)?;
     Ok(Program { statements })
 }
 
 struct Parser<'a> {
     source: &'a str,
+    places: Rc<Places>,
     lexer: Lexer<'a>,
     token: Token<'a>,
     at: usize,
@@ -45,12 +53,21 @@ struct Parser<'a> {
     /// A `{` here begins a block, not a map.
     no_map: bool,
     loops: usize,
+    /// Values that stand in it, so far.
+    atoms: usize,
 }
 
 impl<'a> Parser<'a> {
-    fn new(source: &'a str, from: usize, to: usize, depth: usize) -> Result<Self, Refused> {
+    fn new(
+        source: &'a str,
+        places: Rc<Places>,
+        from: usize,
+        to: usize,
+        depth: usize,
+    ) -> Result<Self, Refused> {
         let mut parser = Self {
             source,
+            places,
             lexer: Lexer::new(source, from, to),
             token: Token::End,
             at: from,
@@ -59,6 +76,7 @@ impl<'a> Parser<'a> {
             most: depth,
             no_map: false,
             loops: 0,
+            atoms: 0,
         };
         parser.advance()?;
         Ok(parser)
@@ -123,7 +141,7 @@ impl<'a> Parser<'a> {
     }
 
     fn place(&self) -> Place {
-        place(self.source, self.at)
+        self.places.at(self.source, self.at)
     }
 
     fn fail(&self, at: usize, message: impl Into<String>) -> Refused {
@@ -678,6 +696,13 @@ impl<'a> Parser<'a> {
 
     fn atom(&mut self) -> Result<Expression, Refused> {
         let place = self.place();
+        self.atoms += 1;
+        if self.atoms > ATOMS_MOST {
+            let hint = "send data as raw data, or in several values";
+            return Err(Box::new(
+                Failure::limit("values", ATOMS_MOST, hint).in_script(place),
+            ));
+        }
         let kind = match self.token {
             Token::Int(_)
             | Token::Float(_)
@@ -761,7 +786,8 @@ impl<'a> Parser<'a> {
                 parts.push(Part::Text(text));
             }
             if let Some((from, to)) = range {
-                let mut inner = Parser::new(self.source, from, to, self.depth)?;
+                let mut inner =
+                    Parser::new(self.source, Rc::clone(&self.places), from, to, self.depth)?;
                 inner.brackets = 1;
                 inner.most = self.most;
                 let value = inner.expression()?;
