@@ -680,3 +680,81 @@ async fn a_method_may_fail_before_its_stream_has_ended_and_numbers_are_used_agai
         }
     }
 }
+
+#[hbi::service]
+trait Streams {
+    async fn large(&self) -> hbi::Items<Vec<u8>>;
+    async fn nested(&self, count: u32) -> hbi::Items<hbi::Items<u32>>;
+}
+
+struct MyStreams;
+
+impl Streams for MyStreams {
+    async fn large(&self) -> hbi::Items<Vec<u8>> {
+        hbi::Items::iter([vec![1], vec![2; 5 << 20]])
+    }
+
+    async fn nested(&self, count: u32) -> hbi::Items<hbi::Items<u32>> {
+        hbi::Items::iter((0..count).map(|n| hbi::Items::iter([n])))
+    }
+}
+
+#[tokio::test]
+async fn limits_met_within_a_stream_are_told_at_its_end() {
+    let env = HostingEnv::new().service(StreamsHost::new(MyStreams));
+    let pair = hbi::testing::pair(env, HostingEnv::new()).await.unwrap();
+    let stub = StreamsStub::new(&pair.client);
+    let mut large = stub.large().await.unwrap();
+    assert_eq!(large.try_next().await.unwrap(), Some(vec![1]));
+    let error = large.try_next().await.unwrap_err();
+    assert!(error.is_limit(), "{error}");
+    assert!(error.to_string().contains("`message`"), "{error}");
+    let mut nested = stub.nested(100).await.unwrap();
+    let mut count = 0;
+    let error = loop {
+        match nested.try_next().await {
+            Ok(Some(inner)) => assert_eq!(inner.collect().await.unwrap(), [count]),
+            Ok(None) => panic!("more streams than there may be"),
+            Err(error) => break error,
+        }
+        count += 1;
+    };
+    assert!(error.is_limit() && count > 60, "{count}: {error}");
+    assert!(error.to_string().contains("`channels`"), "{error}");
+    let (_giver, giver, _pair) = giver().await;
+    let mut items = giver.items(5).await.unwrap();
+    let mut held = Vec::new();
+    let error = loop {
+        match items.try_next().await {
+            Ok(item) => held.push(item.expect("more objects than there may be")),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(held.len(), 3);
+    assert!(error.to_string().contains("`objects`"), "{error}");
+}
+
+#[tokio::test]
+async fn a_stream_that_failed_gives_its_error_again() {
+    let env = HostingEnv::new().service(StreamsHost::new(MyStreams));
+    let pair = hbi::testing::pair(env, HostingEnv::new()).await.unwrap();
+    let mut large = StreamsStub::new(&pair.client).large().await.unwrap();
+    assert!(large.try_next().await.unwrap().is_some());
+    for _ in 0..2 {
+        assert!(large.try_next().await.unwrap_err().is_limit());
+    }
+    // as a `Stream` it is over after the error
+    assert!(large.next().await.is_none());
+    let dry = hbi::Error::from(std::io::Error::other("dry"));
+    let dry = Err::<bytes::Bytes, hbi::Error>(dry);
+    let mut data = hbi::Data::stream(futures_util::stream::iter([dry]));
+    for _ in 0..2 {
+        assert!(
+            data.try_next()
+                .await
+                .unwrap_err()
+                .to_string()
+                .contains("dry")
+        );
+    }
+}

@@ -128,7 +128,7 @@ impl Caller {
 
     /// How many hosted conversations this one is nested in; 0 for a call that began at the caller.
     pub fn depth(&self) -> u8 {
-        self.0.current().depth - 1
+        self.0.current().depth.saturating_sub(1)
     }
 
     /// The trace context that came with the call; with [`Options::trace`](crate::Options::trace) there

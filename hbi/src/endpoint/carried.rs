@@ -101,8 +101,9 @@ impl Messages {
             };
             match next {
                 Some(Ok(message)) => {
-                    if outlet.send(message).await.is_err() {
-                        return;
+                    // told to the receiver, if that still listens
+                    if let Err(error) = outlet.send(message).await {
+                        return outlet.fail(error.into());
                     }
                 }
                 Some(Err(error)) => return outlet.fail(error.into()),

@@ -41,6 +41,8 @@ pub struct Data {
     rest: Bytes,
     /// How many bytes come, where the sender said so.
     len: Option<u64>,
+    /// What it ended with, other than in good order.
+    failed: Option<Error>,
 }
 
 impl fmt::Debug for Data {
@@ -68,13 +70,15 @@ impl Data {
         }))
     }
 
-    /// The same data, known to be this long. The text wire can only send data of known length.
+    /// The same data, known to be this long. The text wire can only send data of known length, and
+    /// tells its receiver; the mux wire sends any, and does not tell.
     pub fn with_len(mut self, len: u64) -> Self {
         self.len = Some(len);
         self
     }
 
-    /// How many bytes there are, where that was said.
+    /// How many bytes there are, where that is known: data that arrived over the mux wire does not
+    /// say, so send the length beside it where the receiver needs it.
     pub fn len_hint(&self) -> Option<u64> {
         self.len
     }
@@ -84,6 +88,7 @@ impl Data {
             inner: Mutex::new(Some(messages)),
             rest: Bytes::new(),
             len: None,
+            failed: None,
         }
     }
 
@@ -91,8 +96,12 @@ impl Data {
     ///
     /// # Errors
     /// When the data ended otherwise: its source failed, its sender was dropped, or the connection
-    /// is gone. What came before is then not the whole.
+    /// is gone. What came before is then not the whole. After an error there is nothing more, and it
+    /// is given again.
     pub async fn try_next(&mut self) -> Result<Option<Bytes>> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
         poll_fn(|cx| self.poll_piece(cx)).await.transpose()
     }
 
@@ -154,6 +163,7 @@ impl Data {
         });
         if !matches!(next, Some(Ok(_))) {
             *inner = None;
+            self.failed = next.as_ref().and_then(|next| next.as_ref().err().cloned());
         }
         Poll::Ready(next)
     }

@@ -38,6 +38,7 @@ pub struct Items<T>(Mutex<Inner<T>>);
 enum Inner<T> {
     Typed(Pin<Box<dyn Stream<Item = Result<T>> + Send>>),
     Packed(Messages),
+    Failed(Error),
     Taken,
 }
 
@@ -160,12 +161,15 @@ impl<T: DeserializeOwned + 'static> Items<T> {
     ///
     /// # Errors
     /// When the stream ended otherwise: its sender failed, was dropped, or the connection is gone.
-    /// After an error there is nothing more.
+    /// After an error there is nothing more, and it is given again.
     pub async fn try_next(&mut self) -> Result<Option<T>> {
+        if let Inner::Failed(error) = self.0.get_mut().unwrap_or_else(|e| e.into_inner()) {
+            return Err(error.clone());
+        }
         self.next().await.transpose()
     }
 
-    /// The next item, the stream's error, or `None` at the end.
+    /// The next item, the stream's error once, or `None` when nothing more comes.
     pub async fn next(&mut self) -> Option<Result<T>> {
         std::future::poll_fn(|cx| self.poll(cx)).await
     }
@@ -186,7 +190,7 @@ impl<T: DeserializeOwned + 'static> Items<T> {
         let inner = self.0.get_mut().unwrap_or_else(|e| e.into_inner());
         let next = match inner {
             Inner::Typed(items) => ready!(items.as_mut().poll_next(cx)),
-            Inner::Taken => None,
+            Inner::Failed(_) | Inner::Taken => None,
             Inner::Packed(messages) => {
                 ready!(messages.poll_next(cx)).map(|message| match message? {
                     Message::Item(packed) => packed.unpack().map_err(Error::from),
@@ -194,8 +198,11 @@ impl<T: DeserializeOwned + 'static> Items<T> {
                 })
             }
         };
-        if !matches!(next, Some(Ok(_))) {
-            *inner = Inner::Taken;
+        match &next {
+            Some(Ok(_)) => {}
+            Some(Err(error)) => *inner = Inner::Failed(error.clone()),
+            None if matches!(inner, Inner::Failed(_)) => {}
+            None => *inner = Inner::Taken,
         }
         Poll::Ready(next)
     }
@@ -219,7 +226,7 @@ impl<T: Serialize + Send + 'static> Serialize for Items<T> {
             Inner::Typed(items) => {
                 Messages::local(items.map(|item| Ok(Message::Item(Packed::pack(&item?)?))))
             }
-            Inner::Taken => {
+            Inner::Failed(_) | Inner::Taken => {
                 return Err(ser::Error::custom(
                     "these items were sent or read to their end before: a stream can be taken once",
                 ));

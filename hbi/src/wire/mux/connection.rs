@@ -690,7 +690,7 @@ impl<P, U> Connection<P, U> {
             let timeout = || {
                 Box::new(Failure::new(
                     Kind::Timeout,
-                    "the deadline passed before the answer came",
+                    "the deadline passed before the answer was there",
                 ))
             };
             self.give_up(id, timeout);

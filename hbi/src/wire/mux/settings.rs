@@ -20,7 +20,7 @@ pub struct Settings {
     pub conversations: u32,
     /// Scripts the peer may keep interned here. Default 4,096.
     pub scripts: u32,
-    /// Streams that the peer may open within one conversation. Default 64.
+    /// Streams that the peer may open within one conversation, those that ended included. Default 64.
     pub channels: u32,
     /// Objects of this side that the peer may hold at once. Default 4,096.
     pub objects: u32,
