@@ -284,3 +284,13 @@ async fn up_to_512_calls_stand_in_each_other() {
     }
     assert!(call.await.is_err());
 }
+
+#[tokio::test]
+async fn what_is_no_field_is_refused_before_anything_is_sent() {
+    let pair = hbi::testing::pair(hbi::HostingEnv::new(), hbi::HostingEnv::new())
+        .await
+        .unwrap();
+    let value = pair.client.script::<i64>("#{a: 1}").call();
+    let error = value.field::<i64>("id; 1").await.unwrap_err();
+    assert!(!error.was_sent(), "{error}");
+}

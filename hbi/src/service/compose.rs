@@ -333,6 +333,14 @@ impl<'a> Compiler<'a> {
             Op::Element => Err(misuse(
                 "an element of a `map` outside of its closure".into(),
             )),
+            Op::Field(name)
+                if name.is_empty() || !name.chars().all(|c| c.is_alphanumeric() || c == '_') =>
+            {
+                Err(misuse(format!(
+                    "`{}` is no name of a field",
+                    name.escape_debug()
+                )))
+            }
             Op::Value(_) | Op::Field(_) | Op::Binary(_) | Op::List | Op::Map { .. } => Ok(()),
         }
     }

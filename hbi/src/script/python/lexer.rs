@@ -456,7 +456,7 @@ mod tests {
 
     #[test]
     fn places_are_found_as_if_counted_from_the_beginning() {
-        let source = "ä = 1\nxyz\n\n".repeat(200) + &"é".repeat(700);
+        let source = "ä = 1\nxyz\n\n".repeat(200) + "é".repeat(700).as_str();
         let places = Places::of(&source);
         for (at, _) in source.char_indices() {
             assert_eq!(places.at(&source, at), place(&source, at));

@@ -48,7 +48,7 @@ enum Place {
 /// use hbi::wire::text::{Event, Receiver};
 ///
 /// let mut receiver = Receiver::new(1 << 20);
-/// let mut input = BytesMut::from("[3#co_begin]101[9#]\nup(4)\n\n\u{1}\u{2}\u{3}\u{4}[3#co_end]101");
+/// let mut input = BytesMut::from("[3#co_begin]101[8#]\nup(4)\n\n\u{1}\u{2}\u{3}\u{4}[3#co_end]101");
 /// assert_eq!(receiver.next(&mut input)?, Some(Event::Begin("101".into())));
 /// assert_eq!(receiver.next(&mut input)?, Some(Event::Code("\nup(4)\n\n".into())));
 /// receiver.expect_raw(4);
