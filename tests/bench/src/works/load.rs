@@ -8,7 +8,7 @@ use std::sync::{
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-/// What calls are made by [`Client::flood`].
+/// What calls are made by `Client::flood`.
 #[derive(Debug, Clone)]
 pub(crate) enum Load {
     /// `add`.
@@ -34,7 +34,7 @@ impl Load {
         }
     }
 }
-/// Counts what [`Client::flood`] does, and tells it when to stop.
+/// Counts what `Client::flood` does, and tells it when to stop.
 #[derive(Debug)]
 pub(crate) struct Meter {
     stopped: AtomicBool,
