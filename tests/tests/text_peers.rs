@@ -788,3 +788,49 @@ async fn a_peer_that_asks_and_never_reads_is_let_go() {
     let reason = ends.recv().await.expect("it is told");
     assert!(reason.to_string().contains("limit `unread`"), "{reason}");
 }
+
+#[tokio::test]
+async fn scripts_of_one_answer_do_not_pile_up() {
+    let (listener, address) = raw_server().await;
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.expect("a peer comes");
+        let mut raw = Raw(stream);
+        raw.expect("[3#co_begin]101[5#]\nf()\n[3#co_end]101").await;
+        raw.send("[3#co_ack_begin]101").await;
+        // until the peer hangs up
+        while raw.0.write_all(b"[6#]wait()").await.is_ok() {}
+    });
+    let env = HostingEnv::new().async_function("wait", std::future::pending::<()>);
+    let peer = hbi::connect(&address, env).await.expect("connects");
+    let call = peer.script::<i64>("f()");
+    let error = timeout(SOON, call).await.expect("it ends").unwrap_err();
+    assert!(
+        error.to_string().contains("limit `back-scripts`"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn many_scripts_of_one_conversation_land_one_after_the_other() {
+    let calc = MyCalc::default();
+    let (server, _ends) = serve("text+tcp://127.0.0.1:0", &calc).await;
+    let mut raw = Raw::connect(&server).await;
+    raw.send(packet("co_begin", "1")).await;
+    // the first waits, so the others are taken in the conversation's own task; more than may wait
+    let padding = " ".repeat(4000);
+    raw.send(packet("", "calc.slow()")).await;
+    for _ in 0..200 {
+        raw.send(packet("", &format!("calc.add(1, 2){padding}")))
+            .await;
+    }
+    raw.send(packet("co_end", "1")).await;
+    calc.go_on.notify_one();
+    raw.expect("[1#co_ack_begin]1").await;
+    let rest = format!("{}[1#co_ack_end]1", "[1#co_recv]3".repeat(200));
+    let mut answered = vec![0; "[1#co_recv]7".len()];
+    timeout(SOON, raw.0.read_exact(&mut answered))
+        .await
+        .expect("it comes soon")
+        .expect("it comes");
+    raw.expect(&rest).await;
+}

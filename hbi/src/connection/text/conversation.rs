@@ -47,7 +47,7 @@ pub(super) struct Conversation {
     pub(super) answered: bool,
     /// Nobody takes what arrives.
     pub(super) discards: bool,
-    pub(super) arrived: VecDeque<Received>,
+    arrived: VecDeque<(Received, usize)>,
     /// Data that stands behind a script.
     pub(super) data: VecDeque<Bytes>,
     /// Data that stands behind a script is wanted no more.
@@ -147,7 +147,7 @@ impl Conversation {
     pub(super) fn push(&mut self, received: Received, bytes: usize) -> Option<Waker> {
         self.wants = false;
         self.waiting += bytes;
-        self.arrived.push_back(received);
+        self.arrived.push_back((received, bytes));
         self.receiver.take()
     }
 
@@ -173,14 +173,14 @@ impl Conversation {
         self.data_receiver.take()
     }
 
+    /// Whether everything that arrived was taken.
+    pub(super) fn is_taken(&self) -> bool {
+        self.arrived.is_empty()
+    }
+
     /// What was taken makes room.
     pub(super) fn pop(&mut self) -> Option<Received> {
-        let received = self.arrived.pop_front()?;
-        let bytes = match &received {
-            Received::Item(packed) => packed.bytes().len(),
-            Received::Data(bytes) => bytes.len(),
-            Received::Script { .. } => 0,
-        };
+        let (received, bytes) = self.arrived.pop_front()?;
         self.waiting = self.waiting.saturating_sub(bytes);
         Some(received)
     }
@@ -194,7 +194,7 @@ impl Conversation {
 
     /// Nobody takes what arrives from now on; what is dropped is given back, to be dropped outside of
     /// any lock.
-    pub(super) fn discard(&mut self) -> (VecDeque<Received>, VecDeque<Bytes>) {
+    pub(super) fn discard(&mut self) -> (VecDeque<(Received, usize)>, VecDeque<Bytes>) {
         self.discards = true;
         self.data_dropped = true;
         self.waiting = 0;

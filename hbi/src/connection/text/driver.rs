@@ -40,6 +40,9 @@ const AHEAD: usize = 64 << 10;
 /// Answers that may wait for a peer that asks for more; twice what may wait between its spans.
 const UNREAD: usize = 2 * BACKLOG;
 
+/// Scripts of one answer that may wait for their turn to land.
+const BACK_MOST: usize = 256;
+
 /// Packets between chances for others to run.
 const PACKETS_PER_TURN: u32 = 64;
 
@@ -571,6 +574,14 @@ impl<S: AsyncRead> Reader<S> {
         // one after the other, in a task of their own: they may call the peer themselves
         let mut state = self.link.lock();
         if let Some(conversation) = state.conversations.get_mut(&id) {
+            // they may wait for answers that stand behind these in the stream, so reading goes on
+            if conversation.back.len() >= BACK_MOST {
+                return Err(End::Failed(Failure::limit(
+                    "back-scripts",
+                    format_args!("{BACK_MOST} of one answer that wait for others to land"),
+                    "send fewer in one answer",
+                )));
+            }
             conversation.back.push_back(Box::pin(current.carry(future)));
             if !std::mem::replace(&mut conversation.back_running, true) {
                 tokio::spawn(run_back(Arc::clone(&self.link), id));

@@ -114,7 +114,7 @@ impl State {
         self.hosted == 0
             && self.numbers.is_empty()
             && self.outbox.is_empty()
-            && posted.all(|conversation| conversation.over && conversation.arrived.is_empty())
+            && posted.all(|conversation| conversation.over && conversation.is_taken())
     }
 
     /// Ends the connection with a failure, which the peer is told.
