@@ -416,21 +416,32 @@ async fn a_host_that_ends_early_lets_the_poster_finish() {
     trait Early {
         #[hbi(converse)]
         async fn early(&self, co: HoCo) -> hbi::Result<()>;
+        #[hbi(converse)]
+        async fn late(&self, co: HoCo) -> hbi::Result<()>;
     }
     struct MyEarly;
     impl Early for MyEarly {
         async fn early(&self, co: HoCo) -> hbi::Result<()> {
             co.start_send().await?.close().await
         }
+        async fn late(&self, co: HoCo) -> hbi::Result<()> {
+            // what fits its window has arrived by then
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            co.start_send().await?.close().await
+        }
     }
     let env = HostingEnv::new().service(EarlyHost::new(MyEarly));
     let pair = testing::pair(env, HostingEnv::new()).await.unwrap();
-    let mut co = EarlyStub::new(&pair.client).early().open().await.unwrap();
-    // what nobody reads is taken, or refused; it does not stand still
-    let sent = co.send_data(vec![0; 5 << 20]).await;
-    if sent.is_ok() {
-        let co = co.start_recv().await.unwrap();
-        co.wait_completed().await.unwrap();
+    let early = EarlyStub::new(&pair.client);
+    for co in [early.early().open().await, early.late().open().await] {
+        let mut co = co.unwrap();
+        // what nobody reads is taken, or refused; it does not stand still
+        let sent = co.send_data(vec![0; 5 << 20]);
+        let sent = tokio::time::timeout(Duration::from_secs(60), sent).await;
+        if sent.expect("it goes on").is_ok() {
+            let co = co.start_recv().await.unwrap();
+            co.wait_completed().await.unwrap();
+        }
     }
     while pair.client.conversations() != (0, 0) {
         tokio::time::sleep(Duration::from_millis(10)).await;

@@ -758,3 +758,45 @@ async fn a_stream_that_failed_gives_its_error_again() {
         );
     }
 }
+
+#[tokio::test]
+async fn large_items_that_were_taken_are_not_held() {
+    #[hbi::service]
+    trait Blocks {
+        async fn blocks(&self, count: usize) -> hbi::Items<String>;
+        async fn sizes(&self, blocks: hbi::Items<String>) -> usize;
+    }
+    struct MyBlocks;
+    impl Blocks for MyBlocks {
+        async fn blocks(&self, count: usize) -> hbi::Items<String> {
+            hbi::Items::iter((0..count).map(|_| "x".repeat(300_000)))
+        }
+        async fn sizes(&self, mut blocks: hbi::Items<String>) -> usize {
+            let mut total = 0;
+            while let Ok(Some(block)) = blocks.try_next().await {
+                total += block.len();
+            }
+            total
+        }
+    }
+    // each item is larger than a window takes at once, all of them than what may be held
+    let mut settings = hbi::Settings::default();
+    settings.held = 4 << 20;
+    let options = Options::new().settings(settings);
+    let env = HostingEnv::new().service(BlocksHost::new(MyBlocks));
+    let pair = hbi::testing::pair_with((&options, env), (&options, HostingEnv::new()))
+        .await
+        .unwrap();
+    let stub = BlocksStub::new(&pair.client);
+    let within = Duration::from_secs(20);
+    let mut blocks = stub.blocks(100).within(within).await.unwrap();
+    let mut count = 0;
+    while let Some(block) = blocks.try_next().await.unwrap() {
+        assert_eq!(block.len(), 300_000);
+        count += 1;
+    }
+    assert_eq!(count, 100);
+    let items = hbi::Items::iter((0..100).map(|_| "x".repeat(300_000)));
+    let total = stub.sizes(items).within(within).await.unwrap();
+    assert_eq!(total, 30_000_000);
+}

@@ -139,11 +139,21 @@ pub(super) struct Receiving<P> {
     window: u32,
     /// What the application took and the peer was not told yet.
     owed: u32,
-    /// What arrived, and what each holds of the window.
-    pub(super) queue: VecDeque<(Arrival<P>, u32)>,
+    /// What arrived, and what each takes.
+    pub(super) queue: VecDeque<(Arrival<P>, Cost)>,
     pub(super) waker: Option<Waker>,
     /// A message of several frames, as far as it is there.
     pub(super) partial: Option<Box<Partial>>,
+}
+
+/// What something that arrived takes until the application has it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Cost {
+    /// Of its channel's window: nothing for the first message of a side, at most half the window for a
+    /// message of several frames.
+    pub(super) window: u32,
+    /// Of what this side holds for the peer: all its bytes.
+    pub(super) held: u32,
 }
 
 /// A message of several frames.
@@ -154,8 +164,8 @@ pub(super) struct Partial {
     pub(super) flags: u8,
     pub(super) handles: Vec<WireHandle>,
     pub(super) body: BytesMut,
-    /// What it holds of its channel's window.
-    pub(super) held: u32,
+    /// What it holds of its channel's window, and all that it takes.
+    pub(super) cost: Cost,
     /// The first of its side's main sequence, which holds nothing of it.
     pub(super) first: bool,
     pub(super) opening: Option<super::receive::OpenFields>,
@@ -198,8 +208,8 @@ impl<P> Receiving<P> {
 
     pub(super) fn take(&mut self, window: u32) -> Option<(Arrival<P>, u32, Option<u32>)> {
         let (arrival, cost) = self.queue.pop_front()?;
-        let credit = self.credit(cost, window);
-        Some((arrival, cost, credit))
+        let credit = self.credit(cost.window, window);
+        Some((arrival, cost.held, credit))
     }
 }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::{
     Arrival, CoId, HandleKind, Payload, Settings, Violation, WireHandle,
-    channel::{Channels, Partial, ReceiveState, Receiving, SendState, Sending},
+    channel::{Channels, Cost, Partial, ReceiveState, Receiving, SendState, Sending},
     deadlines::Deadlines,
     frame::{self, kind},
     numbers::Numbers,
@@ -418,8 +418,8 @@ impl<P, U> Connection<P, U> {
         if was_open && !in_ended {
             frame::text_frame(&mut self.out, kind::STOP, id, channel, &[]);
         }
-        self.drop_partial(partial);
-        self.drop_arrivals(id, rest);
+        self.drop_partial(id, partial);
+        self.drop_arrivals(id, channel, rest);
         self.settle(id);
     }
 
@@ -443,7 +443,7 @@ impl<P, U> Connection<P, U> {
             self.drop_streams(id, &payload.handles);
         }
         if let Some(rest) = rest {
-            self.drop_arrivals(id, rest);
+            self.drop_arrivals(id, 0, rest);
         }
         self.settle(id);
     }
@@ -457,14 +457,14 @@ impl<P, U> Connection<P, U> {
             std::mem::take(&mut channels.receiving[0].queue)
         });
         if let Some(rest) = rest {
-            self.drop_arrivals(id, rest);
+            self.drop_arrivals(id, 0, rest);
         }
         self.settle(id);
     }
 
-    fn drop_arrivals(&mut self, id: CoId, arrivals: VecDeque<(Arrival<P>, u32)>) {
+    fn drop_arrivals(&mut self, id: CoId, channel: u16, arrivals: VecDeque<(Arrival<P>, Cost)>) {
         for (arrival, cost) in arrivals {
-            self.let_go(id, cost);
+            self.give_back(id, channel, cost);
             match arrival {
                 Arrival::Item(payload)
                 | Arrival::Script {
@@ -490,9 +490,10 @@ impl<P, U> Connection<P, U> {
 
     /// Releases the objects of a message whose rest does not come, or is of no use. Its streams end
     /// with the conversation.
-    pub(super) fn drop_partial(&mut self, partial: Option<Box<Partial>>) {
-        let handles = partial.map_or_else(Vec::new, |partial| partial.handles);
-        for handle in handles {
+    pub(super) fn drop_partial(&mut self, id: CoId, partial: Option<Box<Partial>>) {
+        let Some(partial) = partial else { return };
+        self.let_go(id, partial.cost.held);
+        for handle in partial.handles {
             if handle.kind == HandleKind::Object {
                 self.write_release(handle.number, 1);
             }

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::{
     ALLOWANCE, Arrival, CoId, Connection, HandleKind, Payload, Violation, WireHandle,
-    channel::{Partial, ReceiveState, Receiving, SendState},
+    channel::{Cost, Partial, ReceiveState, Receiving, SendState},
     connection::{Answer, Conversation, Patient, bit},
     frame::{self, Fields, HEAD, MESSAGE_COST, flag, kind},
     preface,
@@ -104,8 +104,7 @@ pub struct ScriptArrival {
     pub value: bool,
     /// Its arguments.
     pub arguments: Payload,
-    /// What it holds of its channel's window.
-    cost: u32,
+    cost: Cost,
 }
 
 /// What an OPEN frame says beside its arguments.
@@ -428,7 +427,7 @@ impl<P, U> Connection<P, U> {
                 flags,
                 handles,
                 body,
-                held: 0,
+                cost: Cost::default(),
                 first: true,
                 opening,
             };
@@ -553,8 +552,10 @@ impl<P, U> Connection<P, U> {
         } else {
             self.charge(id, channel, cost)?;
         }
-        // what it holds of its channel's window
-        let cost = if first { 0 } else { cost };
+        let cost = Cost {
+            window: if first { 0 } else { cost },
+            held: cost,
+        };
         self.add_received(id, &handles)?;
         let Some(receiving) = self.receiving(id, channel) else {
             return Err(Violation::new(format!(
@@ -576,7 +577,7 @@ impl<P, U> Connection<P, U> {
                     flags,
                     handles,
                     body: BytesMut::new(),
-                    held: 0,
+                    cost: Cost::default(),
                     first,
                     opening: None,
                 }),
@@ -588,9 +589,10 @@ impl<P, U> Connection<P, U> {
                 )));
             }
             // the message may be larger than the window: what it holds of the window is at most half
-            partial.held += cost;
-            let over = partial.held.saturating_sub(half);
-            partial.held -= over;
+            partial.cost.held += cost.held;
+            partial.cost.window += cost.window;
+            let over = partial.cost.window.saturating_sub(half);
+            partial.cost.window -= over;
             if more {
                 receiving.partial = Some(partial);
                 self.uncharge(id, channel, over);
@@ -621,7 +623,7 @@ impl<P, U> Connection<P, U> {
         let body = partial.body.freeze();
         if let Some(opening) = partial.opening {
             // it leaves for its landing at once
-            self.uncharge(id, 0, partial.held);
+            self.uncharge(id, 0, partial.cost.window);
             self.seen += 1;
             if last {
                 self.channel_ended(id, 0)?;
@@ -643,7 +645,7 @@ impl<P, U> Connection<P, U> {
             handles: partial.handles,
         };
         let head = (partial.kind, partial.script, partial.flags);
-        let event = self.arrived(id, channel, head, payload, partial.held);
+        let event = self.arrived(id, channel, head, payload, partial.cost);
         if last {
             self.channel_ended(id, channel)?;
         }
@@ -656,11 +658,11 @@ impl<P, U> Connection<P, U> {
         channel: u16,
         (kind, script, flags): (u8, u32, u8),
         payload: Payload,
-        cost: u32,
+        cost: Cost,
     ) -> Option<Event<'b>> {
         let co = self.get_mut(id)?;
         if channel == 0 && co.is(bit::RELEASED) {
-            self.uncharge(id, channel, cost);
+            self.give_back(id, channel, cost);
             self.drop_late(id, &payload.handles);
             return None;
         }
@@ -676,7 +678,7 @@ impl<P, U> Connection<P, U> {
             return Some(Event::Script(arrival));
         }
         if channel == 0 && co.is(bit::CALL) {
-            self.uncharge(id, channel, cost);
+            self.uncharge(id, channel, cost.window);
             let co = self.get_mut(id)?;
             if matches!(co.answer, Answer::Unwatched | Answer::Watched(_))
                 && let Answer::Watched(waker) =
@@ -711,14 +713,13 @@ impl<P, U> Connection<P, U> {
         );
     }
 
-    fn push(&mut self, id: CoId, channel: u16, arrival: Arrival<P>, cost: u32) {
+    fn push(&mut self, id: CoId, channel: u16, arrival: Arrival<P>, cost: Cost) {
         let Some(receiving) = self.receiving(id, channel) else {
             return;
         };
         if matches!(receiving.state, ReceiveState::Dropped) {
             // nobody reads it: its room is free again
-            self.uncharge(id, channel, cost);
-            self.let_go(id, cost);
+            self.give_back(id, channel, cost);
             if let Arrival::Item(payload) = arrival {
                 self.drop_late(id, &payload.handles);
             }
@@ -734,6 +735,10 @@ impl<P, U> Connection<P, U> {
             return self.charge_connection(id, cost);
         }
         self.charge(id, channel, cost)?;
+        let cost = Cost {
+            window: cost,
+            held: cost,
+        };
         let Some(co) = self.get_mut(id) else {
             return Ok(());
         };
@@ -751,7 +756,7 @@ impl<P, U> Connection<P, U> {
             )));
         };
         if matches!(receiving.state, ReceiveState::Dropped) {
-            self.uncharge(id, channel, cost);
+            self.give_back(id, channel, cost);
             return Ok(());
         }
         receiving.queue.push_back((Arrival::Data(data), cost));
@@ -792,6 +797,12 @@ impl<P, U> Connection<P, U> {
             }
             None => Err(Violation::new(format!("channel {channel} was not opened"))),
         }
+    }
+
+    /// What nobody takes makes room.
+    pub(super) fn give_back(&mut self, id: CoId, channel: u16, cost: Cost) {
+        self.uncharge(id, channel, cost.window);
+        self.let_go(id, cost.held);
     }
 
     fn uncharge(&mut self, id: CoId, channel: u16, cost: u32) {
@@ -915,7 +926,7 @@ impl<P, U> Connection<P, U> {
             self.wake(Some(waker));
         }
         for partial in partials {
-            self.drop_partial(partial);
+            self.drop_partial(id, partial);
         }
         self.settle(id);
     }
@@ -956,7 +967,7 @@ impl<P, U> Connection<P, U> {
             receiving.state = ReceiveState::Failed(failure);
         }
         let waker = receiving.waker.take();
-        self.drop_partial(partial);
+        self.drop_partial(id, partial);
         self.wake(waker);
         self.settle(id);
         Ok(None)
