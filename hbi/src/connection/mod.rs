@@ -8,6 +8,7 @@ mod objects;
 mod pace;
 #[cfg(feature = "quic")]
 mod quic;
+mod refused;
 mod text;
 
 pub(crate) use mux::MuxLink;

@@ -14,6 +14,7 @@ use tracing::Span;
 use super::{
     handles::{self, Outgoing},
     objects::Objects,
+    refused,
 };
 use crate::{
     Error, Failure, Kind,
@@ -25,10 +26,6 @@ use crate::{
     value::{Handles, Packed},
     wire::mux::{self, Arrival, CoId, OpenRefused, Opening, Payload, Reply, SendRefused, Settings},
 };
-
-/// How deep conversations may be nested in each other: a call made while another lands is one
-/// deeper.
-pub(super) const MAX_NESTING: u8 = 16;
 
 /// The state machine with what this driver keeps in it.
 pub(super) type Machine = mux::Connection<Arc<dyn Prepared>, Running>;
@@ -283,40 +280,18 @@ impl Link for MuxLink {
         cx: &mut Context<'_>,
     ) -> Poll<Result<CoNumber, Error>> {
         let Current { depth, trace, .. } = Current::get();
-        if depth > MAX_NESTING {
-            return Poll::Ready(Err(Failure::limit(
-                "nesting",
-                MAX_NESTING,
-                "calls made while others land are nested too deep; spawn a task for what need not be",
-            )
-            .into()));
-        }
-        let now = request.deadline.map(|at| (now(), at));
-        if let Some((now, at)) = now
-            && at <= now
-        {
-            let text = "the deadline passed before the call was sent";
-            return Poll::Ready(Err(Error::new(Kind::Timeout, text)));
-        }
+        let now = refused::check(depth, request.deadline)?;
         let mut outgoing = Outgoing::default();
         let mut state = self.lock();
         if let Some(reason) = state.mux.closed() {
             return Poll::Ready(Err(reason.clone().into()));
         }
         if !state.started {
-            let text = "the connection is not up while its environment is made: call from \
-                        `HostingEnv::on_connect`";
-            return Poll::Ready(Err(Error::new(Kind::Misuse, text)));
+            return Poll::Ready(Err(refused::too_early()));
         }
         if !state.mux.can_open() {
             if depth > 0 && state.mux.peer_settings().is_some() {
-                return Poll::Ready(Err(Failure::limit(
-                    "conversations",
-                    "all that the peer takes at once are open",
-                    "waiting for one within a landing could wait for itself; raise \
-                     `Settings::conversations` at the peer",
-                )
-                .into()));
+                return Poll::Ready(Err(refused::no_room()));
             }
             state.mux.wait_for_room(cx);
             return Poll::Pending;
@@ -353,7 +328,7 @@ impl Link for MuxLink {
             handles: &outgoing.wire,
         };
         // without a deadline the time is not looked at
-        let at = now.map_or_else(|| state.mux.heard(), |(now, _)| now);
+        let at = now.unwrap_or_else(|| state.mux.heard());
         let opened = state.mux.open(opening, at);
         let opened = match opened {
             Ok(id) => {

@@ -17,7 +17,8 @@ use crate::{
     Error, Failure, Kind,
     connection::{
         handles::Outgoing,
-        mux::{MAX_NESTING, error, now},
+        mux::{error, now},
+        refused,
     },
     endpoint::{CoNumber, Current, Link, LinkInfo, Message, Posted, Received, Request},
     script::Text,
@@ -165,20 +166,9 @@ impl Link for QuicLink {
         cx: &mut Context<'_>,
     ) -> Poll<Result<CoNumber, Error>> {
         let Current { depth, trace, .. } = Current::get();
-        if depth > MAX_NESTING {
-            return Poll::Ready(Err(Failure::limit(
-                "nesting",
-                MAX_NESTING,
-                "calls made while others land are nested too deep; spawn a task for what need not be",
-            )
-            .into()));
-        }
-        let now = now();
-        let remaining = request.deadline.map(|at| at.saturating_duration_since(now));
-        if remaining == Some(Duration::ZERO) {
-            let text = "the deadline passed before the call was sent";
-            return Poll::Ready(Err(Error::new(Kind::Timeout, text)));
-        }
+        let now = refused::check(depth, request.deadline)?;
+        let remaining = request.deadline.zip(now);
+        let remaining = remaining.map(|(at, now)| at.saturating_duration_since(now));
         let posted = self.info.trace.then(|| Posted::new(trace));
         let mut outgoing = Outgoing::default();
         let opened = self.with(|state| {

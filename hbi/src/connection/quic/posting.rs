@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     Error, Failure, Kind,
-    connection::handles::Outgoing,
+    connection::{handles::Outgoing, refused},
     endpoint::{CoNumber, Link},
     script::Text,
     value::{Handles, Packed},
@@ -59,22 +59,18 @@ impl State {
         len: usize,
         cx: &mut Context<'_>,
     ) -> Result<(), Poll<Result<CoNumber, Error>>> {
-        let refused = |kind, text| Err(Poll::Ready(Err(Error::new(kind, text))));
+        let over = |kind, text| Err(Poll::Ready(Err(Error::new(kind, text))));
         if let Some(reason) = &self.closed {
             return Err(Poll::Ready(Err((**reason).clone().into())));
         }
         if !self.started {
-            return refused(
-                Kind::Misuse,
-                "the connection is not up while its environment is made: call from \
-                 `HostingEnv::on_connect`",
-            );
+            return Err(Poll::Ready(Err(refused::too_early())));
         }
         if depth == 0 && self.peer_leaving.is_some() {
-            return refused(Kind::NotLanded, "the peer said goodbye: nothing new lands");
+            return over(Kind::NotLanded, "the peer said goodbye: nothing new lands");
         }
         if depth == 0 && self.leaving.is_some() {
-            return refused(Kind::Disconnected, "this side said goodbye");
+            return over(Kind::Disconnected, "this side said goodbye");
         }
         // within a landing it would wait for itself; the landings are bounded already
         let waits = depth == 0
@@ -83,13 +79,7 @@ impl State {
             && self.unsent + len > self.own.connection_window as usize;
         match &self.peer {
             Some(peer) if self.posting < peer.conversations as usize && !waits => Ok(()),
-            Some(_) if depth > 0 => Err(Poll::Ready(Err(Failure::limit(
-                "conversations",
-                "all that the peer takes at once are open",
-                "waiting for one within a landing could wait for itself; raise \
-                 `Settings::conversations` at the peer",
-            )
-            .into()))),
+            Some(_) if depth > 0 => Err(Poll::Ready(Err(refused::no_room()))),
             _ => {
                 let last = self.waiting_for_room.back();
                 if !last.is_some_and(|waker| waker.will_wake(cx.waker())) {

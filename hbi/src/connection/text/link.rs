@@ -16,7 +16,10 @@ use super::{
 };
 use crate::{
     Error, Failure, Kind,
-    connection::mux::{Running, now},
+    connection::{
+        mux::{Running, now},
+        refused,
+    },
     endpoint::{
         Carried, CoNumber, Current, DATA_BEHIND, Encoding, Inlet, Link, LinkInfo, Message,
         Messages, Outlet, Received, Request,
@@ -25,9 +28,6 @@ use crate::{
     value::{Dialect, HANDLE_MARK, Handles, Packed},
     wire::text::{write_code, write_object},
 };
-
-/// How deep conversations may be nested in each other.
-const MAX_NESTING: u8 = 16;
 
 /// A text connection.
 pub(crate) struct TextLink {
@@ -194,9 +194,7 @@ impl TextLink {
             return Poll::Ready(Err(reason.clone().into()));
         }
         if !state.started {
-            let text = "the connection is not up while its environment is made: call from \
-                        `HostingEnv::on_connect`";
-            return Poll::Ready(Err(Error::new(Kind::Misuse, text)));
+            return Poll::Ready(Err(refused::too_early()));
         }
         if state.leave_by.is_some() {
             let text = "this side said goodbye";
@@ -428,18 +426,7 @@ impl Link for TextLink {
         cx: &mut Context<'_>,
     ) -> Poll<Result<CoNumber, Error>> {
         let Current { depth, .. } = Current::get();
-        if depth > MAX_NESTING {
-            return Poll::Ready(Err(Failure::limit(
-                "nesting",
-                MAX_NESTING,
-                "calls made while others land are nested too deep; spawn a task for what need not be",
-            )
-            .into()));
-        }
-        if request.deadline.is_some_and(|at| at <= now()) {
-            let text = "the deadline passed before the call was sent";
-            return Poll::Ready(Err(Error::new(Kind::Timeout, text)));
-        }
+        refused::check(depth, request.deadline)?;
         let (id, data) = ready!(self.open(request, cx, depth))?;
         pump(this, id, data);
         Poll::Ready(Ok(CoNumber(id)))
