@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use hbi::{Error, HostingEnv, env::Bounds, testing};
 use serde::de::IgnoredAny;
 
@@ -438,6 +439,62 @@ fn many_that_wait() {
 fn many_that_spin() {
     let bounds = with(|bounds| bounds.operations = 20_000);
     crowd("many_that_spin", "loop {}", bounds, "`operations`");
+}
+
+/// Many scripts at once that each keep a good deal, and wait: those that no memory is left for end.
+fn hoard(name: &str, source: String, room_for: usize) {
+    const SCRIPTS: usize = 100;
+    in_process_of_its_own(name, || {
+        runtime().block_on(async {
+            let bounds = with(|bounds| {
+                bounds.fibers = SCRIPTS;
+                bounds.connection_memory = 16 << 20;
+            });
+            let pair = testing::pair(exposed(bounds), HostingEnv::new())
+                .await
+                .expect("peers in memory can be joined");
+            let peer = &pair.client;
+            let warm: i64 = peer.script("let t = later(1); t += 1; t").await.unwrap();
+            assert_eq!(warm, 2);
+            let before = memory("VmRSS:");
+            for _ in 0..3 {
+                let asked = (0..SCRIPTS).map(|_| peer.script::<IgnoredAny>(source.clone()));
+                let mut scripts: FuturesUnordered<_> = asked.map(Asked::send).collect();
+                for _ in room_for..SCRIPTS {
+                    let ended = scripts.next().await.expect("some are left");
+                    stands(ended.err(), &["`connection_memory`"]);
+                }
+                let four: i64 = peer.script("double(n)").bind("n", 2).await.unwrap();
+                assert_eq!(four, 4);
+                // the others wait for ever
+                drop(scripts);
+                let warm: i64 = peer.script("let t = later(1); t += 1; t").await.unwrap();
+                assert_eq!(warm, 2);
+            }
+            let most = memory("VmHWM:") - before;
+            println!("{most} KiB at most");
+            assert!(most < MOST, "{most} KiB at most");
+        });
+    });
+}
+
+#[test]
+fn many_that_keep_much() {
+    let keep = (0..200).fold(String::new(), |all, n| format!("{all} let a{n} = s + {n};"));
+    let source = format!("let s = \"x\"; for i in 0..13 {{ s += s; }} {keep} never(); s");
+    hoard("many_that_keep_much", source, 10);
+}
+
+#[test]
+fn many_that_pass_on_much() {
+    let source = "if true { let a = bytes(3900000); never(); a }".to_owned();
+    hoard("many_that_pass_on_much", source, 4);
+}
+
+#[test]
+fn many_straight_lines_that_keep_much() {
+    let source = "let a = bytes(3900000); let b = never(); a".to_owned();
+    hoard("many_straight_lines_that_keep_much", source, 4);
 }
 
 #[test]

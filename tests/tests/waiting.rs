@@ -40,6 +40,8 @@ async fn ten_thousand_scripts_wait_at_once() {
     let (opened, counted) = (Arc::clone(&gate), Arc::clone(&waiting));
     let mut bounds = Bounds::default();
     bounds.fibers = SCRIPTS;
+    // what the argument lists of so many could hold
+    bounds.connection_memory = 4 << 30;
     bounds.wall_clock = std::time::Duration::from_secs(600);
     let env = HostingEnv::new()
         .bounds(bounds)

@@ -39,6 +39,12 @@ pub struct Bounds {
     /// each value as large as [`Self::value`]. Values beyond the bounds, that are only passed on,
     /// may also take as much, and so may what the peer keeps in `env` on one connection.
     pub memory: usize,
+    /// Bytes that all scripts of one connection may hold together: their variables, the values that
+    /// they pass on, and for each function under way as many values of [`Self::value`] as its
+    /// argument lists could hold. Default 256 MiB. A script that has no room to begin queues, in
+    /// order; one that grows beyond what is left ends, and so does one within another conversation
+    /// that has no room to begin: what it would wait for may wait for it.
+    pub connection_memory: usize,
     /// Time from the start of a script to its end, waiting included. Default 30 s.
     pub wall_clock: Duration,
     /// Calls of exposed functions. Default 10,000.
@@ -62,6 +68,7 @@ impl Default for Bounds {
             map: 500,
             value: 64 << 10,
             memory: 8 << 20,
+            connection_memory: 256 << 20,
             wall_clock: Duration::from_secs(30),
             calls: 10_000,
             fibers: 256,

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::script::Room;
 use super::{
     Bounds, Incoming, Kept, Outcome, Reactive, Service, describe, function::Exposed,
-    incoming::full_name, layer::Layers,
+    incoming::full_name, layer::Layers, share::Pool,
 };
 use crate::{
     Error, Failure, Kind, PostingEnd,
@@ -53,6 +53,7 @@ pub(crate) struct Environment {
     error: Option<ErrorHook>,
     print: Option<PrintHook>,
     pub(super) kept: Kept,
+    pool: Pool,
     #[cfg(feature = "script")]
     room: Arc<Room>,
     /// Of one conversation's environment: what stands before, and what behind it.
@@ -84,11 +85,13 @@ impl Environment {
         error: Option<ErrorHook>,
         print: Option<PrintHook>,
     ) -> Self {
+        let pool = Pool::new(bounds.connection_memory);
         Self {
             services,
             artifacts,
             #[cfg(feature = "script")]
-            room: Arc::new(Room::new(bounds.fibers)),
+            room: Arc::new(Room::new(bounds.fibers, pool.clone())),
+            pool,
             bounds,
             layers,
             error,
@@ -105,6 +108,14 @@ impl Environment {
         let mut env = Self::new(Vec::new(), HashMap::new(), bounds, layers, error, print);
         env.over = Some((own, base));
         env
+    }
+
+    /// What all scripts of the connection may hold.
+    pub(super) fn pool(&self) -> &Pool {
+        match &self.over {
+            Some((_, base)) => base.pool(),
+            None => &self.pool,
+        }
     }
 
     /// Where scripts that run or wait find room.

@@ -18,6 +18,7 @@ mod reactive;
 #[cfg(feature = "script")]
 mod script;
 mod service;
+mod share;
 mod straight;
 mod within;
 mod written;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Environment, Outcome};
+use super::{Environment, Outcome, share::Share};
 use crate::{
     Failure, Kind,
     endpoint::Hosted,
@@ -31,6 +31,7 @@ pub(super) async fn run(
         arguments,
         answers: Vec::with_capacity(straight.steps.len()),
         bytes: 0,
+        share: env.pool().share(),
     };
     for step in &straight.steps {
         let place = |failure: Failure| failure.in_script(step.place);
@@ -70,6 +71,7 @@ struct Values<'a> {
     answers: Vec<Packed>,
     /// Bytes of the answers, and of what is being made of them.
     bytes: usize,
+    share: Share,
 }
 
 impl Values<'_> {
@@ -80,7 +82,7 @@ impl Values<'_> {
             let raise = "raise `Bounds::memory` at the host";
             return Err(Failure::limit("memory", most, raise));
         }
-        Ok(())
+        self.share.resize(self.bytes)
     }
 
     fn get(&mut self, operand: &Operand) -> Result<Packed, Failure> {

@@ -9,12 +9,17 @@
 //! text tells how many there can be in one function, so with the functions that are under way they
 //! are reckoned with as if each was as large as a value may be.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
 use rhai::{Array, Blob, Dynamic, EvalAltResult, ImmutableString, Map, Position, Scope};
 
 use super::{calls, engine::VARIABLES};
 use crate::{
     Failure,
-    env::Bounds,
+    env::{Bounds, share::Share},
     value::{Content, content},
 };
 
@@ -34,12 +39,28 @@ const OWN: usize = 48;
 const SMALL: usize = 64;
 
 /// The memory of one script.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Account {
     /// The functions under way.
     levels: Vec<Level>,
     /// Bytes of all their variables.
     total: usize,
+    /// Bytes of values that are beyond the bounds, and only passed on.
+    passed_on: Arc<AtomicUsize>,
+    /// What it has of the connection's memory.
+    share: Share,
+}
+
+/// A value that is only passed on, as long as it is there.
+pub(super) struct PassedOn {
+    bytes: usize,
+    of: Arc<AtomicUsize>,
+}
+
+impl Drop for PassedOn {
+    fn drop(&mut self) {
+        self.of.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// The variables of one function.
@@ -61,6 +82,15 @@ struct Size {
 }
 
 impl Account {
+    pub(super) fn new(share: Share) -> Self {
+        Self {
+            levels: Vec::new(),
+            total: 0,
+            passed_on: Arc::default(),
+            share,
+        }
+    }
+
     /// A variable is about to be read, or changed: the one that is `back` variables from the end
     /// of the scope, or is found by its name where that is 0.
     pub(super) fn touch(
@@ -140,7 +170,36 @@ impl Account {
         if self.total > bounds.memory {
             return Err(calls::ended(exceeded(bounds.memory)));
         }
-        Ok(())
+        self.hold(pending, bounds).map_err(calls::ended)
+    }
+
+    /// A value beyond the bounds is about to be passed on.
+    pub(super) fn pass_on(
+        &mut self,
+        bytes: usize,
+        pending: usize,
+        bounds: &Bounds,
+    ) -> Result<PassedOn, Failure> {
+        let before = self.passed_on.fetch_add(bytes, Ordering::Relaxed);
+        let of = Arc::clone(&self.passed_on);
+        let passed_on = PassedOn { bytes, of };
+        if before + bytes > bounds.memory {
+            return Err(exceeded(bounds.memory));
+        }
+        self.hold(pending, bounds)?;
+        Ok(passed_on)
+    }
+
+    /// What it takes of the connection's memory.
+    fn hold(&mut self, pending: usize, bounds: &Bounds) -> Result<(), Failure> {
+        let could = self
+            .levels
+            .len()
+            .max(1)
+            .saturating_mul(least(pending, bounds));
+        let passed_on = self.passed_on.load(Ordering::Relaxed);
+        let held = could.saturating_add(self.total).saturating_add(passed_on);
+        self.share.resize(held)
     }
 }
 
@@ -159,7 +218,7 @@ pub(super) fn too_many_variables() -> Failure {
 }
 
 /// What the values of open argument lists of one function are reckoned with.
-fn least(pending: usize, bounds: &Bounds) -> usize {
+pub(super) fn least(pending: usize, bounds: &Bounds) -> usize {
     pending.saturating_add(1).saturating_mul(bounds.value)
 }
 
@@ -177,10 +236,6 @@ fn too_many(pending: usize, functions: usize, bounds: &Bounds) -> Failure {
          lists",
         bounds.memory,
     ))
-}
-
-pub(super) fn exceeded_memory(bounds: &Bounds) -> Failure {
-    exceeded(bounds.memory)
 }
 
 fn exceeded(bound: impl std::fmt::Display) -> Failure {
@@ -294,6 +349,15 @@ impl Size {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::env::share::Pool;
+
+    fn account() -> (Account, Bounds) {
+        let bounds = Bounds::default();
+        (
+            Account::new(Pool::new(bounds.connection_memory).share()),
+            bounds,
+        )
+    }
 
     #[test]
     fn a_scope_is_seen_from_its_end() {
@@ -310,7 +374,7 @@ mod tests {
 
     #[test]
     fn what_was_touched_last_and_what_is_new_is_measured() {
-        let (mut account, bounds) = (Account::default(), Bounds::default());
+        let (mut account, bounds) = account();
         let mut scope = Scope::new();
         let text = |length: usize| "x".repeat(length);
         scope.push("a", text(1_000)).push("b", 1_i64);
@@ -336,7 +400,7 @@ mod tests {
 
     #[test]
     fn a_value_within_another_counts_before_it_is_copied() {
-        let (mut account, bounds) = (Account::default(), Bounds::default());
+        let (mut account, bounds) = account();
         let mut scope = Scope::new();
         let texts: Array = (0..900).map(|_| Dynamic::from("x".repeat(100))).collect();
         scope.push("a", texts);

@@ -5,14 +5,17 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Instant,
 };
 
 use rhai::{Dynamic, EvalAltResult, NativeCallContext, Position, Scope};
 
-use super::{account::Account, convert, fiber};
+use super::{
+    account::{Account, PassedOn},
+    convert, fiber,
+};
 use crate::{
     Failure, Kind, Place,
     env::{Artifacts, Bounds, Outcome, incoming::panicked},
@@ -30,8 +33,6 @@ pub(super) struct Landing {
     /// Values that the text's argument lists could hold at once.
     pending: usize,
     account: Mutex<Account>,
-    /// Bytes of values that are beyond the bounds, and only passed on.
-    pub(super) passed_on: Arc<AtomicUsize>,
     /// The bound that the first of them is beyond.
     beyond: Mutex<Option<Failure>>,
     began: Instant,
@@ -43,7 +44,7 @@ impl Landing {
     pub(super) fn new(
         artifacts: Arc<dyn Artifacts>,
         bounds: Bounds,
-        pending: usize,
+        (pending, account): (usize, Account),
         print: Box<dyn Fn(&str) + Send + Sync>,
     ) -> Self {
         let began = Instant::now();
@@ -55,8 +56,7 @@ impl Landing {
             bounds,
             print,
             pending,
-            account: Mutex::default(),
-            passed_on: Arc::default(),
+            account: Mutex::new(account),
             beyond: Mutex::default(),
             began,
             resumed: AtomicU64::new(0),
@@ -79,6 +79,11 @@ impl Landing {
     pub(super) fn define(&self, scope: &Scope<'_>, level: usize) -> Result<(), Box<EvalAltResult>> {
         let mut account = self.account();
         account.define(scope, level, self.pending, &self.bounds)
+    }
+
+    /// See [`Account::pass_on`].
+    pub(super) fn pass_on(&self, bytes: usize) -> Result<PassedOn, Failure> {
+        self.account().pass_on(bytes, self.pending, &self.bounds)
     }
 
     fn account(&self) -> MutexGuard<'_, Account> {

@@ -2,10 +2,7 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex},
 };
 
 use bytes::Bytes;
@@ -16,7 +13,10 @@ use serde::{
     ser,
 };
 
-use super::{account, calls::Landing};
+use super::{
+    account::{self, PassedOn},
+    calls::Landing,
+};
 use crate::{
     Failure,
     value::{Handle, Handles, Packed, ValueError, serialize_handle, take_placeholder},
@@ -49,8 +49,7 @@ pub(super) struct Opaque(Arc<Whole>);
 
 struct Whole {
     packed: Mutex<Option<Packed>>,
-    size: usize,
-    counted: Arc<AtomicUsize>,
+    _counted: PassedOn,
 }
 
 impl fmt::Debug for Opaque {
@@ -59,26 +58,11 @@ impl fmt::Debug for Opaque {
     }
 }
 
-impl Drop for Whole {
-    fn drop(&mut self) {
-        self.counted.fetch_sub(self.size, Ordering::Relaxed);
-    }
-}
-
 impl Opaque {
     fn new(packed: Packed, landing: &Landing) -> Result<Self, Failure> {
-        let size = packed.bytes().len();
-        let counted = Arc::clone(&landing.passed_on);
-        let before = counted.fetch_add(size, Ordering::Relaxed);
-        let whole = Whole {
-            packed: Mutex::new(Some(packed)),
-            size,
-            counted,
-        };
-        if before + size > landing.bounds.memory {
-            return Err(account::exceeded_memory(&landing.bounds));
-        }
-        Ok(Self(Arc::new(whole)))
+        let _counted = landing.pass_on(packed.bytes().len())?;
+        let packed = Mutex::new(Some(packed));
+        Ok(Self(Arc::new(Whole { packed, _counted })))
     }
 
     fn packed(&self) -> Option<Packed> {

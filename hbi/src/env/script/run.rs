@@ -11,7 +11,7 @@ use rhai::{AST, Dynamic, Engine, EvalAltResult, LexError, ParseErrorType, Scope}
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{
-    account,
+    account::{self, Account},
     calls::{self, Ended, Landing, Thrown},
     convert,
     engine::{FUNCTIONS, engine},
@@ -21,7 +21,10 @@ use super::{
 };
 use crate::{
     Failure, Kind, Place,
-    env::{Artifacts, Bounds},
+    env::{
+        Artifacts, Bounds,
+        share::{Pool, Share},
+    },
     value::Packed,
 };
 
@@ -31,21 +34,43 @@ use crate::{
 const FIBERS: usize = 16_384;
 const NESTED_FIBERS: usize = 4_096;
 
-static FIBERS_OF_ALL: LazyLock<Room> = LazyLock::new(|| Room {
-    fibers: Semaphore::new(FIBERS),
-    nested: Semaphore::new(NESTED_FIBERS),
-});
+static FIBERS_OF_ALL: LazyLock<Places> = LazyLock::new(|| Places::new(FIBERS));
 
-/// Room for scripts that run or wait at once; more of them queue, in order.
+/// Room for the scripts of one connection that run or wait at once; more of them queue, in order.
 #[derive(Debug)]
 pub(in crate::env) struct Room {
-    fibers: Semaphore,
-    nested: Semaphore,
+    places: Places,
+    memory: Pool,
 }
 
 impl Room {
     /// Room for so many, and as many that others wait for.
-    pub(in crate::env) fn new(fibers: usize) -> Self {
+    pub(in crate::env) fn new(fibers: usize, memory: Pool) -> Self {
+        let places = Places::new(fibers);
+        Self { places, memory }
+    }
+
+    /// The memory that a script begins with.
+    async fn share(&self, bytes: usize, nested: bool) -> Result<Share, Failure> {
+        if nested {
+            let mut share = self.memory.share();
+            share.resize(bytes)?;
+            Ok(share)
+        } else {
+            self.memory.wait_for(bytes).await
+        }
+    }
+}
+
+/// Places for fibers, and for those that others wait for.
+#[derive(Debug)]
+struct Places {
+    fibers: Semaphore,
+    nested: Semaphore,
+}
+
+impl Places {
+    fn new(fibers: usize) -> Self {
         let fibers = fibers.clamp(1, FIBERS);
         Self {
             fibers: Semaphore::new(fibers),
@@ -54,9 +79,9 @@ impl Room {
     }
 
     async fn place(&self, nested: bool) -> Result<SemaphorePermit<'_>, Failure> {
-        let room = if nested { &self.nested } else { &self.fibers };
-        // it is never closed
-        room.acquire().await.map_err(|_| calls::cancelled())
+        let places = if nested { &self.nested } else { &self.fibers };
+        // they are never closed
+        places.acquire().await.map_err(|_| calls::cancelled())
     }
 }
 
@@ -108,10 +133,14 @@ impl Compiled {
         nested: bool,
         print: Box<dyn Fn(&str) + Send + Sync>,
     ) -> Result<Packed, Failure> {
-        let _place = room.place(nested).await?;
+        let pending = self.names.pending;
+        let _place = room.places.place(nested).await?;
+        let share = room.share(account::least(pending, &bounds), nested).await?;
         let _place_of_all = FIBERS_OF_ALL.place(nested).await?;
         let wall_clock = bounds.wall_clock;
-        let landing = Arc::new(Landing::new(artifacts, bounds, self.names.pending, print));
+        let account = Account::new(share);
+        let landing = Landing::new(artifacts, bounds, (pending, account), print);
+        let landing = Arc::new(landing);
         let (code, own) = (Arc::clone(&self), Arc::clone(&landing));
         let fiber = Fiber::new(move || {
             let result = catch_unwind(AssertUnwindSafe(|| code.evaluate(arguments, &own)));
@@ -374,7 +403,7 @@ mod tests {
         let code = Compiled::new(SOURCE, &parameters, |name| name == "later", &bounds);
         let code = Arc::new(code.expect("it parses"));
         let arguments = vec![Packed::pack(&k).expect("a number packs")];
-        let room = Arc::new(Room::new(1));
+        let room = Arc::new(Room::new(1, Pool::new(bounds.connection_memory)));
         let print = Box::new(|_: &str| {});
         Box::pin(code.run(arguments, Arc::new(Later), bounds, room, false, print))
     }
