@@ -204,6 +204,69 @@ async fn an_exposed_name_comes_before_the_interpreters_own() {
     }
 }
 
+/// What a script only passes on stays as it was packed; what it looks into, it can look into.
+#[tokio::test]
+async fn what_is_passed_on_is_not_unpacked() {
+    type Numbered = std::collections::BTreeMap<i64, u64>;
+    let made = || Numbered::from([(-1, u64::MAX), (7, 1)]);
+    let env = HostingEnv::new()
+        .function("made", made)
+        .function("same", |value: Numbered| value)
+        .function("largest", || u64::MAX)
+        .function("echo", |value: u64| value)
+        .function("list", || vec![3_i64, 4])
+        .function("sum", |all: Vec<i64>| all.into_iter().sum::<i64>());
+    let pair = testing::pair(env, HostingEnv::new()).await.unwrap();
+    let peer = &pair.client;
+    for text in [
+        "for i in 0..2 { same(v); } same(v)",
+        "for i in 0..2 { made(); } same(same(made()))",
+        "let w = v; let x = same(w); for i in 0..2 { same(x); } x",
+        "if 1 < 2 { same(v); } v",
+    ] {
+        let back: Numbered = peer.script(text).bind("v", made()).await.unwrap();
+        assert_eq!(back, made(), "{text}");
+    }
+    for text in [
+        "for i in 0..1 { } echo(largest())",
+        "let n = largest(); for i in 0..1 { echo(n); } n",
+        "if true { echo(v) }",
+        "let m = [v, largest()]; m[0]",
+    ] {
+        let back: u64 = peer.script(text).bind("v", u64::MAX).await.unwrap();
+        assert_eq!(back, u64::MAX, "{text}");
+    }
+    for (text, expected) in [
+        ("list()[1]", 4),
+        ("let l = list(); l.push(5); sum(l)", 12),
+        ("let l = list(); sum(l) + l[0]", 10),
+        ("let t = 0; for n in list() { t += n; } t", 7),
+        ("sum(list() + [1])", 8),
+        ("fn first(l) { l[0] } first(list())", 3),
+        ("fn sum(l) { l[0] } sum(list())", 3),
+        ("let l = list(); let m = l; m[0] = 1; sum(l) + sum(m)", 12),
+        ("let l = v; for n in l { sum(v); } l.len()", 2),
+        ("switch v { [1, 2] => 1, _ => 2 }", 1),
+        ("if list() == [3, 4] { 1 } else { 2 }", 1),
+        (
+            "let t = 0; try { sum(v); throw v } catch (e) { t = e[1]; } t",
+            2,
+        ),
+        ("env.v = v; sum(v); sum(env.v)", 3),
+        ("const L = list(); sum(v); L[0]", 3),
+    ] {
+        let answer = peer.script::<i64>(text).bind("v", [1, 2]).await;
+        assert_eq!(answer.unwrap(), expected, "{text}");
+    }
+    // what it cannot look into says why
+    let looked = peer.script::<u64>("v + 1").bind("v", u64::MAX).await;
+    let error = looked.unwrap_err().to_string();
+    assert!(
+        error.contains("18446744073709551615 is more than"),
+        "{error}"
+    );
+}
+
 #[tokio::test]
 async fn a_value_beyond_the_bounds_is_passed_on_untouched() {
     let env = HostingEnv::new()

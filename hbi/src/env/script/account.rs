@@ -45,7 +45,7 @@ pub(super) struct Account {
     levels: Vec<Level>,
     /// Bytes of all their variables.
     total: usize,
-    /// Bytes of values that are beyond the bounds, and only passed on.
+    /// Bytes of values that are packed still, and only passed on.
     passed_on: Arc<AtomicUsize>,
     /// What it has of the connection's memory.
     share: Share,
@@ -173,7 +173,7 @@ impl Account {
         self.hold(pending, bounds).map_err(calls::ended)
     }
 
-    /// A value beyond the bounds is about to be passed on.
+    /// A packed value is about to be passed on.
     pub(super) fn pass_on(
         &mut self,
         bytes: usize,
@@ -341,7 +341,7 @@ impl Size {
             self.elements += bytes.len();
             self.bytes += OWN + bytes.capacity();
         }
-        // one beyond the bounds was counted where it was made
+        // a packed one was counted where it was made
         true
     }
 }

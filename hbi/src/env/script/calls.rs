@@ -33,8 +33,8 @@ pub(super) struct Landing {
     /// Values that the text's argument lists could hold at once.
     pending: usize,
     account: Mutex<Account>,
-    /// The bound that the first of them is beyond.
-    beyond: Mutex<Option<Failure>>,
+    /// Why the first value that could not be looked into could not.
+    closed: Mutex<Option<Failure>>,
     began: Instant,
     /// When the script got the thread last, in microseconds since it began.
     resumed: AtomicU64,
@@ -57,7 +57,7 @@ impl Landing {
             print,
             pending,
             account: Mutex::new(account),
-            beyond: Mutex::default(),
+            closed: Mutex::default(),
             began,
             resumed: AtomicU64::new(0),
         }
@@ -90,16 +90,16 @@ impl Landing {
         self.account.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// A value beyond a bound is not looked into.
-    pub(super) fn passes_on(&self, bound: Failure) {
-        let mut beyond = self.beyond.lock().unwrap_or_else(|e| e.into_inner());
-        beyond.get_or_insert(bound);
+    /// A value cannot be looked into.
+    pub(super) fn cannot_look(&self, why: Failure) {
+        let mut closed = self.closed.lock().unwrap_or_else(|e| e.into_inner());
+        closed.get_or_insert(why);
     }
 
-    /// The bound that a value is beyond.
-    pub(super) fn beyond(&self) -> Option<Failure> {
-        let beyond = self.beyond.lock().unwrap_or_else(|e| e.into_inner());
-        beyond.clone()
+    /// Why a value could not be looked into.
+    pub(super) fn closed(&self) -> Option<Failure> {
+        let closed = self.closed.lock().unwrap_or_else(|e| e.into_inner());
+        closed.clone()
     }
 
     /// The operations that there may be, if there were more.
@@ -219,15 +219,18 @@ pub(super) fn cancelled() -> Failure {
 
 type Called = Result<Dynamic, Box<EvalAltResult>>;
 
-/// Calls something exposed.
+/// Calls something exposed, whose answer the script may look into or only passes on.
 pub(super) fn call(
     name: &Arc<str>,
+    looked_into: bool,
     context: &NativeCallContext<'_>,
     arguments: &mut [&mut Dynamic],
 ) -> Called {
     let (position, name) = (context.call_position(), Arc::clone(name));
     let packed = pack(arguments).map_err(|failure| thrown(failure, position))?;
-    invoke(position, move |artifacts| artifacts.call(&name, packed))
+    invoke(position, looked_into, move |artifacts| {
+        artifacts.call(&name, packed)
+    })
 }
 
 /// Calls a method of an object.
@@ -239,7 +242,7 @@ pub(super) fn call_method(
     let (position, name) = (context.call_position(), Arc::clone(name));
     let mut packed = pack(arguments).map_err(|failure| thrown(failure, position))?;
     let object = packed.remove(0);
-    invoke(position, move |artifacts| {
+    invoke(position, true, move |artifacts| {
         artifacts.call_method(object, &name, packed)
     })
 }
@@ -253,7 +256,7 @@ fn pack(arguments: &mut [&mut Dynamic]) -> Result<Vec<Packed>, Failure> {
 
 /// Calls what the host exposes: on the thread's own stack, since how much of it that takes is the
 /// host's affair, and the fiber's is small.
-fn invoke<F>(position: Position, start: F) -> Called
+fn invoke<F>(position: Position, looked_into: bool, start: F) -> Called
 where
     F: FnOnce(&dyn Artifacts) -> Outcome + Send + 'static,
 {
@@ -278,7 +281,7 @@ where
     });
     let answer = answer.map_err(|fiber::Stopped| ended(cancelled()))?;
     let packed = answer.map_err(|failure| raised(failure, position))?;
-    convert::to_dynamic(packed, &landing).map_err(|failure| raised(failure, position))
+    convert::to_dynamic(packed, looked_into, &landing).map_err(|failure| raised(failure, position))
 }
 
 /// Prints a line: on the thread's own stack, as it is the host's code too.

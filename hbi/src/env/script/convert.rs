@@ -43,53 +43,82 @@ impl Held {
     }
 }
 
-/// A value beyond the bounds: a script can pass it on as a whole, but not look into it.
+/// A value that is packed still: a script can pass it on as a whole, but not look into it.
 #[derive(Clone)]
 pub(super) struct Opaque(Arc<Whole>);
 
 struct Whole {
-    packed: Mutex<Option<Packed>>,
+    bytes: Bytes,
+    handles: Mutex<Handles>,
+    has_handles: bool,
     _counted: PassedOn,
 }
 
 impl fmt::Debug for Opaque {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value beyond the bounds")
+        f.write_str("a packed value")
     }
 }
 
 impl Opaque {
     fn new(packed: Packed, landing: &Landing) -> Result<Self, Failure> {
         let _counted = landing.pass_on(packed.bytes().len())?;
-        let packed = Mutex::new(Some(packed));
-        Ok(Self(Arc::new(Whole { packed, _counted })))
+        let (bytes, handles) = packed.into_parts();
+        Ok(Self(Arc::new(Whole {
+            bytes,
+            has_handles: !handles.is_empty(),
+            handles: Mutex::new(handles),
+            _counted,
+        })))
     }
 
-    fn packed(&self) -> Option<Packed> {
-        let mut whole = self.0.packed.lock().unwrap_or_else(|e| e.into_inner());
-        let packed = whole.as_ref()?;
-        if packed.handles().is_empty() {
-            let bytes = Bytes::copy_from_slice(packed.bytes());
-            return Some(Packed::from_parts(bytes, Handles::new()));
+    fn packed(&self) -> Result<Packed, ValueError> {
+        let mut handles = self.0.handles.lock().unwrap_or_else(|e| e.into_inner());
+        if self.0.has_handles && handles.is_empty() {
+            return Err(taken());
         }
-        whole.take()
+        let handles = std::mem::take(&mut *handles);
+        Ok(Packed::from_parts(self.0.bytes.clone(), handles))
     }
 }
 
-/// The value as the interpreter has it.
-pub(super) fn to_dynamic(packed: Packed, landing: &Landing) -> Result<Dynamic, Failure> {
-    let exceeded = account::check_packed(packed.bytes(), &landing.bounds);
-    if let Err(bound) = exceeded {
-        landing.passes_on(bound);
+/// The value as the interpreter has it. One that the script does not look into stays packed, and so
+/// does one that it could not look into.
+pub(super) fn to_dynamic(
+    packed: Packed,
+    looked_into: bool,
+    landing: &Landing,
+) -> Result<Dynamic, Failure> {
+    if !looked_into && packed.handles().is_empty() && is_compound(packed.bytes()) {
         return Ok(Dynamic::from(Opaque::new(packed, landing)?));
     }
-    Ok(packed.unpack::<Value>()?.0)
+    if let Err(bound) = account::check_packed(packed.bytes(), &landing.bounds) {
+        landing.cannot_look(bound);
+        return Ok(Dynamic::from(Opaque::new(packed, landing)?));
+    }
+    if !packed.handles().is_empty() {
+        return Ok(packed.unpack::<Value>()?.0);
+    }
+    let (bytes, _) = packed.into_parts();
+    match Packed::from_parts(bytes.clone(), Handles::new()).unpack::<Value>() {
+        Ok(value) => Ok(value.0),
+        Err(error) => {
+            landing.cannot_look(error.into());
+            let packed = Packed::from_parts(bytes, Handles::new());
+            Ok(Dynamic::from(Opaque::new(packed, landing)?))
+        }
+    }
+}
+
+/// Whether it is an array or a map: others are as quickly unpacked as kept.
+fn is_compound(packed: &[u8]) -> bool {
+    matches!(packed.first(), Some(0x80..=0x9f | 0xdc..=0xdf))
 }
 
 /// The interpreter's value, packed.
 pub(super) fn to_packed(value: &Dynamic) -> Result<Packed, ValueError> {
     if let Some(opaque) = value.read_lock::<Opaque>() {
-        return opaque.packed().ok_or_else(taken);
+        return opaque.packed();
     }
     Packed::pack(&Borrowed(value))
 }
@@ -208,7 +237,7 @@ impl Serialize for Borrowed<'_> {
         }
         if value.read_lock::<Opaque>().is_some() {
             return Err(ser::Error::custom(
-                "a value beyond the bounds of this script can be passed on as a whole only",
+                "a packed value can be passed on as a whole only",
             ));
         }
         Err(ser::Error::custom(format_args!(

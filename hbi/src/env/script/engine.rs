@@ -93,14 +93,14 @@ fn watch_variables(engine: &mut Engine) {
 }
 
 /// Registers a function of a namespace for every number of arguments.
-fn register_path(module: &mut Module, path: &str, function: &str) {
+fn register_path(module: &mut Module, path: &str, function: &str, looked_into: bool) {
     macro_rules! with {
         ($($argument:ident)*) => {{
             let path: Arc<str> = path.into();
             FuncRegistration::new(function).set_into_module(
                 module,
                 move |context: NativeCallContext<'_>, $(mut $argument: Dynamic),*| {
-                    calls::call(&path, &context, &mut [$(&mut $argument),*])
+                    calls::call(&path, looked_into, &context, &mut [$(&mut $argument),*])
                 },
             );
         }};
@@ -155,16 +155,18 @@ fn register_names(engine: &mut Engine, names: &Names, exposed: impl Fn(&str) -> 
                     modules.len() - 1
                 });
                 // also where nothing of the name is exposed: the host says what there is instead
-                register_path(&mut modules[at].1, name, function);
+                let looked_into = names.looks_into(name);
+                register_path(&mut modules[at].1, name, function, looked_into);
             }
             None if exposed(name) => {
+                let looked_into = names.looks_into(name);
                 for types in signatures(name) {
                     let path: Arc<str> = name.as_str().into();
                     engine.register_raw_fn(
                         name,
                         types,
                         move |context: NativeCallContext<'_>, arguments: &mut [&mut Dynamic]| {
-                            calls::call(&path, &context, arguments)
+                            calls::call(&path, looked_into, &context, arguments)
                         },
                     );
                 }

@@ -48,7 +48,7 @@ fn errors(module: &mut Module) {
             bytes.map_or(Dynamic::UNIT, |bytes| {
                 let packed = crate::value::Packed::from_parts(bytes, Default::default());
                 calls::current()
-                    .and_then(|landing| convert::to_dynamic(packed, &landing).ok())
+                    .and_then(|landing| convert::to_dynamic(packed, true, &landing).ok())
                     .unwrap_or(Dynamic::UNIT)
             })
         };
@@ -66,7 +66,7 @@ fn kept(module: &mut Module) {
                 return Ok(Dynamic::UNIT);
             };
             match landing.artifacts.get(&name) {
-                Some(packed) => convert::to_dynamic(packed, &landing)
+                Some(packed) => convert::to_dynamic(packed, true, &landing)
                     .map_err(|failure| calls::raised(failure, Position::NONE)),
                 None => Ok(Dynamic::UNIT),
             }
@@ -177,7 +177,7 @@ fn replaced(text: &mut ImmutableString, from: &str, to: &str) -> Found<()> {
 pub(super) fn name_types(engine: &mut rhai::Engine) {
     engine.register_type_with_name::<Thrown>("Error");
     engine.register_type_with_name::<Kept>("env");
-    engine.register_type_with_name::<Opaque>("value beyond the bounds");
+    engine.register_type_with_name::<Opaque>("packed value");
     engine.register_type_with_name::<convert::Held>("stream or reactor");
 }
 

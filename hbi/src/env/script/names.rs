@@ -1,5 +1,11 @@
-//! What can be told of a script from its tokens, without parsing it: the names that it uses, and how
-//! much it could have the interpreter hold at once.
+//! What can be told of a script from its tokens, without parsing it: the names that it uses, which
+//! of their values it looks into, and how much it could have the interpreter hold at once.
+//!
+//! A value is only passed on where its name, or the call that answers it, is a whole argument of an
+//! exposed function, the value of a `let` whose name is only passed on, a statement of its own, or
+//! what the script answers. Whatever else stands around it may look into it.
+
+use std::collections::HashSet;
 
 /// What a script's text calls and mentions.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -15,16 +21,37 @@ pub(super) struct Names {
     pub(super) pending: usize,
     /// The most members that follow each other, as in `a.b.c`.
     pub(super) chain: usize,
+    /// Variables, and functions by what they answer, that the script may look into.
+    looked_into: HashSet<String>,
 }
 
 /// A bracket that is open.
-#[derive(Clone, Copy)]
 struct Open {
     kind: Kind,
     /// Values that it holds so far.
     values: usize,
     /// The members before it, which go on behind it.
     chain: usize,
+    /// What it is the argument list of, and where that stands.
+    call: Option<(String, Place)>,
+    /// Its values go to an exposed function as they are.
+    passes: bool,
+}
+
+/// What stands before the next token.
+#[derive(Debug, Clone, PartialEq)]
+enum Place {
+    /// A statement begins.
+    Statement,
+    /// An argument of an exposed function begins.
+    Argument,
+    Let,
+    /// `let` and a name.
+    Defined(String),
+    /// `let`, a name and `=`.
+    ValueOf(String),
+    Fn,
+    Other,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -35,18 +62,28 @@ enum Kind {
     InText,
 }
 
-struct Scanner<'a> {
+struct Scanner<'a, P> {
     source: &'a str,
     bytes: &'a [u8],
     at: usize,
     open: Vec<Open>,
     chain: usize,
     names: Names,
+    place: Place,
+    /// The function that was just named, and is called.
+    called: Option<(String, Place)>,
+    /// Whether a function hands its arguments to the host as they are.
+    passes: P,
+    /// Who looks into the second looks into the first.
+    same: Vec<(String, String)>,
+    /// The script has a function that stands before an exposed one.
+    hides: bool,
 }
 
 impl Names {
-    /// Looks at a text. One that the interpreter cannot parse gives any result.
-    pub(super) fn of(source: &str) -> Self {
+    /// Looks at a text. One that the interpreter cannot parse gives any result. `passes` tells
+    /// which functions hand their arguments to the host as they are.
+    pub(super) fn of(source: &str, passes: impl Fn(&str) -> bool) -> Self {
         let mut scanner = Scanner {
             source,
             bytes: source.as_bytes(),
@@ -54,13 +91,38 @@ impl Names {
             open: Vec::new(),
             chain: 0,
             names: Names::default(),
+            place: Place::Statement,
+            called: None,
+            passes,
+            same: Vec::new(),
+            hides: false,
         };
         scanner.scan();
-        scanner.names
+        scanner.finish()
+    }
+
+    /// Whether the script looks into what a variable stands for, or a function answers.
+    pub(super) fn looks_into(&self, name: &str) -> bool {
+        self.looked_into.contains(name)
     }
 }
 
-impl Scanner<'_> {
+impl<P: Fn(&str) -> bool> Scanner<'_, P> {
+    fn finish(mut self) -> Names {
+        let all = &mut self.names.looked_into;
+        if self.hides {
+            all.extend(self.names.calls.iter().cloned());
+            all.extend(self.names.mentioned.iter().cloned());
+        }
+        // from the end, since a name is defined before it is used
+        for (one, other) in self.same.into_iter().rev() {
+            if all.contains(&other) {
+                all.insert(one);
+            }
+        }
+        self.names
+    }
+
     fn peek(&self, ahead: usize) -> u8 {
         self.bytes.get(self.at + ahead).copied().unwrap_or(0)
     }
@@ -69,7 +131,10 @@ impl Scanner<'_> {
         while self.at < self.bytes.len() {
             match self.peek(0) {
                 byte if is_start(byte) => self.name(),
-                b'0'..=b'9' => self.skip(is_part),
+                b'0'..=b'9' => {
+                    self.place = Place::Other;
+                    self.skip(is_part);
+                }
                 b'"' => self.quoted(b'"'),
                 b'\'' => self.quoted(b'\''),
                 b'`' => {
@@ -91,6 +156,13 @@ impl Scanner<'_> {
     }
 
     fn punctuation(&mut self, byte: u8) {
+        self.place = match (byte, &self.place) {
+            (b' ' | b'\t' | b'\r' | b'\n', place) => place.clone(),
+            (b';', _) => Place::Statement,
+            (b',', _) if self.open.last().is_some_and(|open| open.passes) => Place::Argument,
+            (b'=', Place::Defined(name)) if self.peek(0) != b'=' => Place::ValueOf(name.clone()),
+            _ => Place::Other,
+        };
         match byte {
             b'.' if self.peek(0) == b'.' => {
                 self.at += 1;
@@ -117,11 +189,19 @@ impl Scanner<'_> {
 
     fn opens(&mut self, kind: Kind) {
         let chain = std::mem::take(&mut self.chain);
-        let values = 1;
+        let call = self.called.take().filter(|_| kind == Kind::Round);
+        let passes = call.as_ref().is_some_and(|(name, _)| (self.passes)(name));
+        self.place = match kind {
+            Kind::Round if passes => Place::Argument,
+            Kind::Other if self.bytes[self.at] == b'{' => Place::Statement,
+            _ => Place::Other,
+        };
         self.open.push(Open {
             kind,
-            values,
+            values: 1,
             chain,
+            call,
+            passes,
         });
         self.at += 1;
         self.count();
@@ -129,12 +209,34 @@ impl Scanner<'_> {
 
     fn closes(&mut self) {
         self.at += 1;
+        let closed = self.bytes[self.at - 1];
+        self.place = match closed {
+            b'}' => Place::Statement,
+            _ => Place::Other,
+        };
         let Some(open) = self.open.pop() else {
             return;
         };
         self.chain = open.chain;
+        if let Some((name, place)) = open.call {
+            self.stands(name, place);
+        }
         if open.kind == Kind::InText {
             self.in_text();
+        }
+    }
+
+    /// A name or a call stands in a place, and ends here.
+    fn stands(&mut self, name: String, place: Place) {
+        let next = self.source[self.at..].trim_start().bytes().next();
+        let last = self.open.is_empty() && next.is_none();
+        match (place, next) {
+            (Place::Argument, Some(b',' | b')')) | (Place::Statement, Some(b';')) => {}
+            (Place::Statement, None) if last => {}
+            (Place::ValueOf(other), Some(b';')) => self.same.push((name, other)),
+            _ => {
+                self.names.looked_into.insert(name);
+            }
         }
     }
 
@@ -151,6 +253,7 @@ impl Scanner<'_> {
 
     /// A text or character in quotes, where a backslash takes the next along.
     fn quoted(&mut self, quote: u8) {
+        self.place = Place::Other;
         self.at += 1;
         while self.at < self.bytes.len() {
             match self.peek(0) {
@@ -166,6 +269,7 @@ impl Scanner<'_> {
 
     /// A text in backticks: to its end, or to code in it.
     fn in_text(&mut self) {
+        self.place = Place::Other;
         while self.at < self.bytes.len() {
             match (self.peek(0), self.peek(1)) {
                 (b'`', b'`') => self.at += 2,
@@ -185,6 +289,7 @@ impl Scanner<'_> {
 
     /// `#"..."#`, with any number of `#`.
     fn raw(&mut self) {
+        self.place = Place::Other;
         let start = self.at;
         self.skip(|byte| byte == b'#');
         let hashes = self.at - start;
@@ -230,6 +335,16 @@ impl Scanner<'_> {
         if !member {
             self.chain = 0;
         }
+        let place = std::mem::replace(&mut self.place, Place::Other);
+        match (name, place) {
+            ("let", _) => self.place = Place::Let,
+            ("fn", _) => self.place = Place::Fn,
+            (name, Place::Let) => self.place = Place::Defined(name.to_owned()),
+            (name, Place::Fn) => self.hides |= (self.passes)(name),
+            (_, _) if member => {}
+            (name, place) if called => self.called = Some((name.to_owned(), place)),
+            (name, place) => self.stands(name.to_owned(), place),
+        }
         let list = match (member, called) {
             (true, true) => &mut self.names.methods,
             (true, false) => return,
@@ -258,10 +373,14 @@ fn is_part(byte: u8) -> bool {
 mod tests {
     use super::*;
 
+    /// Those whose names are `put` and `take` are exposed.
+    fn of(source: &str) -> Names {
+        Names::of(source, |name| matches!(name, "put" | "take"))
+    }
+
     #[test]
     fn calls_methods_and_mentions() {
-        let names =
-            Names::of("let t = a; for i in 0..n { t += calc::add (i, f(1)) } room.say(t); x.y");
+        let names = of("let t = a; for i in 0..n { t += calc::add (i, f(1)) } room.say(t); x.y");
         assert_eq!(names.calls, ["calc::add", "f"]);
         assert_eq!(names.methods, ["say"]);
         for name in ["a", "n", "t", "room", "x"] {
@@ -273,7 +392,7 @@ mod tests {
     #[test]
     fn names_in_code_only() {
         let names =
-            Names::of(r##"'"'; "a\"(b"; `c ${d(`e ${f}`)} g`; #"h"("#; /* i /* j */ k */ l // m"##);
+            of(r##"'"'; "a\"(b"; `c ${d(`e ${f}`)} g`; #"h"("#; /* i /* j */ k */ l // m"##);
         assert_eq!(names.calls, ["d"]);
         assert_eq!(names.mentioned, ["f", "l"]);
     }
@@ -291,7 +410,7 @@ mod tests {
             ("f(/* ) */ a, b)", 2),
             (r##"f(#")"#, b)"##, 2),
         ] {
-            assert_eq!(Names::of(source).pending, pending, "{source}");
+            assert_eq!(of(source).pending, pending, "{source}");
         }
     }
 
@@ -306,7 +425,96 @@ mod tests {
             ("0..3", 0),
             ("1.5", 1),
         ] {
-            assert_eq!(Names::of(source).chain, chain, "{source}");
+            assert_eq!(of(source).chain, chain, "{source}");
+        }
+    }
+
+    #[test]
+    fn values_that_are_only_passed_on() {
+        for source in [
+            "put(v)",
+            "put(v);",
+            "v",
+            "let w = 1; put(w, v , 2); v",
+            "for i in 0..9 { put(i, v); }",
+            "let w = v; put(w)",
+            "let w = v; let x = w; x",
+            "if v_too { put(v); }",
+            "put(`${1}`, put(v))",
+            "put(a.b(c), [1], v)",
+            "#{ a: 1 }; v",
+        ] {
+            assert!(!of(source).looks_into("v"), "{source}");
+        }
+        for source in [
+            "v + 1",
+            "put(v + 1)",
+            "put(1 + v)",
+            "put(-v)",
+            "put(v.len)",
+            "put(v[0])",
+            "put([v])",
+            "put((v))",
+            "put(#{ a: v })",
+            "put(`${v}`)",
+            "put(1, // (\n 2 + v)",
+            "put(/* , */ 2 + /* , */ v)",
+            "other(v)",
+            "x.put(v)",
+            "x::put(v)",
+            "let w = v; w.len",
+            "let w = v; let x = w; put(x[0])",
+            "let w = v + 1;",
+            "let w == v;",
+            "w = v;",
+            "v = 1;",
+            "v += 1;",
+            "put(v); v.push(1)",
+            "let v = 1; put(v); for x in v { }",
+            "if v { }",
+            "if true { v }",
+            "return v;",
+            "fn f(a) { v } f(1)",
+            "fn put(a) { a.len } put(v)",
+            "put(v); fn put(a) { a.len }",
+            "switch v { 1 => 2 }",
+            "while v { }",
+            "throw v",
+            "put(v ?? 1)",
+            "env.v = v;",
+        ] {
+            assert!(of(source).looks_into("v"), "{source}");
+        }
+    }
+
+    #[test]
+    fn answers_that_are_only_passed_on() {
+        for source in [
+            "put(take())",
+            "take()",
+            "take();",
+            "let v = take(1, [2]); put(v)",
+            "for i in 0..9 { put(i, take()); take(); }",
+        ] {
+            assert!(!of(source).looks_into("take"), "{source}");
+        }
+        for source in [
+            "take().len",
+            "take()?.len",
+            "take()[0]",
+            "take() + 1",
+            "1 + take()",
+            "put(take() + 1)",
+            "put([take()])",
+            "let v = take(); v + 1",
+            "let v = take(); put(v); let v = take(); v[0]",
+            "for x in take() { }",
+            "if take() { }",
+            "if true { take() }",
+            "`${take()}`",
+            "put(take()); take() == 1",
+        ] {
+            assert!(of(source).looks_into("take"), "{source}");
         }
     }
 }

@@ -16,7 +16,7 @@ use super::{
     convert,
     engine::{FUNCTIONS, engine},
     fiber::Fiber,
-    library::Kept,
+    library::{self, Kept},
     names::Names,
 };
 use crate::{
@@ -101,7 +101,9 @@ impl Compiled {
         exposed: impl Fn(&str) -> bool,
         bounds: &Bounds,
     ) -> Result<Self, Failure> {
-        let names = Names::of(source);
+        // by the types of its arguments, a call of the same name may be the interpreter's own
+        let passes = |name: &str| exposed(name) && !library::is_built_in(name);
+        let names = Names::of(source, passes);
         if names.chain > bounds.expression_depth {
             return Err(limit("expression_depth", bounds.expression_depth));
         }
@@ -175,11 +177,12 @@ impl Compiled {
         scope.push("env", Kept);
         for name in &self.names.mentioned {
             if let Some(value) = landing.artifacts.exposed(name) {
-                scope.push_constant_dynamic(name.as_str(), convert::to_dynamic(value, landing)?);
+                let value = self.value(name, value, landing)?;
+                scope.push_constant_dynamic(name.as_str(), value);
             }
         }
         for (name, value) in self.parameters.iter().zip(arguments) {
-            scope.push_dynamic(&**name, convert::to_dynamic(value, landing)?);
+            scope.push_dynamic(&**name, self.value(name, value, landing)?);
         }
         let result = self
             .engine
@@ -192,6 +195,11 @@ impl Compiled {
             Ok(value) => Ok(convert::to_packed(&value)?),
             Err(error) => Err(failure(*error, landing)),
         }
+    }
+
+    /// What a variable begins with.
+    fn value(&self, name: &str, value: Packed, landing: &Landing) -> Result<Dynamic, Failure> {
+        convert::to_dynamic(value, self.names.looks_into(name), landing)
     }
 }
 
@@ -270,12 +278,12 @@ fn shortened(text: &str) -> String {
 /// The interpreter's error as it travels.
 fn failure(error: EvalAltResult, landing: &Landing) -> Failure {
     let failed = failure_of(error, landing);
-    match landing.beyond() {
+    match landing.closed() {
         // it may have looked into what it could only pass on
-        Some(bound) if matches!(failed.kind, Kind::Script | Kind::Unknown) => Failure {
+        Some(why) if matches!(failed.kind, Kind::Script | Kind::Unknown) => Failure {
             message: format!(
-                "{}; a value was beyond a bound: {}",
-                failed.message, bound.message
+                "{}; a value here can only be passed on: {}",
+                failed.message, why.message
             ),
             ..failed
         },
