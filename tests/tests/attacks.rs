@@ -1,6 +1,6 @@
 //! Scripts that mean harm. Each runs in a process of its own under a memory limit: that process has
 //! to live on, name the bound that was hit, answer a typed call on the same connection, and give the
-//! memory back.
+//! memory back. Those of text alone also come back from a host that was called.
 
 use std::{
     process::{Command, abort},
@@ -96,12 +96,54 @@ type Asked = hbi::ScriptCall<IgnoredAny>;
 
 /// Attacks a host, and checks that it stands.
 fn attack(name: &str, bounds: Bounds, ask: impl Fn(&hbi::Peer) -> Asked, expected: &[&str]) {
+    let env = (exposed(bounds), HostingEnv::new());
+    let ask = async |_: &testing::Pair, attacker: &hbi::Peer| ask(attacker).await.err();
+    attack_by(name, env, |pair| &pair.client, ask, expected);
+}
+
+#[hbi::service(flat)]
+trait Trap {
+    /// Sends a script back.
+    #[hbi(converse)]
+    async fn trap(&self, co: hbi::HoCo, source: String) -> hbi::Result<()>;
+}
+
+struct Trapper;
+
+impl Trap for Trapper {
+    async fn trap(&self, co: hbi::HoCo, source: String) -> hbi::Result<()> {
+        let mut co = co.start_send().await?;
+        co.send_obj_of(source).await?;
+        co.close().await
+    }
+}
+
+/// Attacks the consumer of a service with what comes back to it.
+fn attack_back(name: &str, source: &str, expected: &[&str]) {
+    let host = HostingEnv::new().service(TrapHost::new(Trapper));
+    let env = (host, exposed(Bounds::default()));
+    let ask = async |pair: &testing::Pair, _: &hbi::Peer| {
+        let co = TrapStub::new(&pair.client).trap(source).await;
+        let mut co = co.expect("it is called");
+        co.recv_obj::<IgnoredAny>().await.err()
+    };
+    attack_by(name, env, |pair| &pair.server, ask, expected);
+}
+
+/// Has one side of a pair attack the other.
+fn attack_by(
+    name: &str,
+    (server, client): (HostingEnv, HostingEnv),
+    attacker: impl Fn(&testing::Pair) -> &hbi::Peer,
+    ask: impl AsyncFn(&testing::Pair, &hbi::Peer) -> Option<Error>,
+    expected: &[&str],
+) {
     in_process_of_its_own(name, || {
         runtime().block_on(async {
-            let pair = testing::pair(exposed(bounds), HostingEnv::new())
+            let pair = testing::pair(server, client)
                 .await
                 .expect("peers in memory can be joined");
-            let peer = &pair.client;
+            let peer = attacker(&pair);
             let warm: i64 = peer
                 .script("let t = 0; for i in 0..20 { t += later(i); } t")
                 .await
@@ -109,8 +151,7 @@ fn attack(name: &str, bounds: Bounds, ask: impl Fn(&hbi::Peer) -> Asked, expecte
             assert_eq!(warm, 190);
             let before = memory("VmRSS:");
             for _ in 0..3 {
-                let error = ask(peer).await.err();
-                stands(error, expected);
+                stands(ask(&pair, peer).await, expected);
                 let four: i64 = peer.script("double(n)").bind("n", 2).await.unwrap();
                 assert_eq!(four, 4);
             }
@@ -146,7 +187,18 @@ macro_rules! attacks {
             let ask = |peer: &hbi::Peer| peer.script(source.to_owned());
             attack(stringify!($name), Bounds::default(), ask, &$expected);
         }
-    )*};
+    )*
+        mod sent_back {
+            use super::*;
+            $(
+                #[test]
+                fn $name() {
+                    let name = concat!("sent_back::", stringify!($name));
+                    attack_back(name, &$source, &$expected);
+                }
+            )*
+        }
+    };
 }
 
 /// A text that is `times` long.
@@ -174,14 +226,14 @@ attacks! {
 
     // code from data
     evaluates: "let s = \"eval(s)\"; eval(s)" => ["eval"];
-    evaluates_a_method: "let s = \"1\"; s.eval()" => ["eval"];
+    evaluates_a_method: "let s = \"1\"; s.eval()" => ["eval", "property"];
     imports: "import \"x\" as x; x::f()" => ["import"];
-    curries: "fn f(a, b) { a } let p = f; loop { p = p.curry(1); }" => ["curry"];
+    curries: "fn f(a, b) { a } let p = f; loop { p = p.curry(1); }" => ["curry", "property"];
     points: "let p = Fn(\"double\"); p.call(1)" => ["Fn"];
     points_plainly: "fn f(a) { a } let p = f; p" => ["`f`"];
     captures: "let x = 1; let f = |a| a + x; f.call(1)" => ["|", "Anonymous", "closures"];
     binds_this: "fn grow() { this = [this]; } let a = []; loop { a.grow(); }" => ["this"];
-    parses_json: with_array("#{ \"a\": 1 }", "parse_json(\"[1]\")") => ["parse_json", "`map`"];
+    parses_json: with_array("#{ \"a\": 1 }", "parse_json(\"[1]\")") => ["parse_json", "`map`", "`value`"];
 
     // time and the thread
     sleeps: "sleep(1000)" => ["sleep"];

@@ -458,7 +458,7 @@ async fn values_survive_the_way_through_a_script() {
         .unwrap();
     assert_eq!(back, all);
     let error = peer
-        .script::<u64>("if true { a }")
+        .script::<u64>("a - 1")
         .bind("a", u64::MAX)
         .await
         .unwrap_err();

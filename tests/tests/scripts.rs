@@ -184,6 +184,11 @@ async fn an_exposed_name_comes_before_the_interpreters_own() {
         .function("sub_string", |a: String, b: i64, c: i64| {
             format!("{a}{b}{c}")
         })
+        .function("print", |n: i64| n + 1)
+        .async_function(
+            "debug",
+            |a: String, n: i64| async move { format!("{a}{n}") },
+        )
         .function("index_of", |a: String, b: String, c: i64| {
             format!("{a}{b}{c}")
         });
@@ -194,6 +199,10 @@ async fn an_exposed_name_comes_before_the_interpreters_own() {
         ("if true { `${set_bits(1, 2, 3, 4)}` }", "10"),
         ("if true { sub_string(\"a\", 1, 2) }", "a12"),
         ("if true { index_of(\"a\", \"b\", 2) }", "ab2"),
+        (
+            "let n = print(1) + print(print(3)); `${n}${debug(\"a\", 2)}`",
+            "7a2",
+        ),
         // not exposed: the interpreter's own, in a straight line too
         ("let m = min(1, 2); `${m}`", "1"),
         ("let s = \"abc\"; s.pad(5, \"-\"); s", "abc--"),

@@ -14,7 +14,7 @@ use super::{
     calls,
     convert::Held,
     library::{self, LIBRARY},
-    names::Names,
+    names::{self, Names},
 };
 use crate::env::Bounds;
 
@@ -163,7 +163,7 @@ fn register_names(engine: &mut Engine, names: &Names, exposed: impl Fn(&str) -> 
                 for types in signatures(name) {
                     let path: Arc<str> = name.as_str().into();
                     engine.register_raw_fn(
-                        name,
+                        names::alias(name),
                         types,
                         move |context: NativeCallContext<'_>, arguments: &mut [&mut Dynamic]| {
                             calls::call(&path, looked_into, &context, arguments)

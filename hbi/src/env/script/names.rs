@@ -5,7 +5,7 @@
 //! exposed function, the value of a `let` whose name is only passed on, a statement of its own, or
 //! what the script answers. Whatever else stands around it may look into it.
 
-use std::collections::HashSet;
+use std::{borrow::Cow, collections::HashSet};
 
 /// What a script's text calls and mentions.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub(super) struct Names {
     pub(super) pending: usize,
     /// The most members that follow each other, as in `a.b.c`.
     pub(super) chain: usize,
+    /// Where `print` and `debug` are called.
+    hooked: Vec<usize>,
     /// Variables, and functions by what they answer, that the script may look into.
     looked_into: HashSet<String>,
 }
@@ -99,6 +101,24 @@ impl Names {
         };
         scanner.scan();
         scanner.finish()
+    }
+
+    /// The text, where exposed functions have other names that the interpreter gives a meaning of
+    /// its own: it has what `print` and `debug` answer printed. Their places stay as they are.
+    pub(super) fn aliased<'a>(
+        &self,
+        source: &'a str,
+        exposed: impl Fn(&str) -> bool,
+    ) -> Cow<'a, str> {
+        let mut text = Cow::Borrowed(source);
+        for &at in &self.hooked {
+            let name = &source[at..at + "print".len()];
+            if exposed(name) {
+                text.to_mut()
+                    .replace_range(at..at + name.len(), alias(name));
+            }
+        }
+        text
     }
 
     /// Whether the script looks into what a variable stands for, or a function answers.
@@ -351,6 +371,9 @@ impl<P: Fn(&str) -> bool> Scanner<'_, P> {
             (false, true) => &mut self.names.calls,
             (false, false) => &mut self.names.mentioned,
         };
+        if called && !member && alias(name) != name {
+            self.names.hooked.push(start);
+        }
         if !list.iter().any(|known| known == name) {
             list.push(name.to_owned());
         }
@@ -358,6 +381,15 @@ impl<P: Fn(&str) -> bool> Scanner<'_, P> {
 
     fn is_separator(&self) -> bool {
         self.peek(0) == b':' && self.peek(1) == b':' && is_start(self.peek(2))
+    }
+}
+
+/// What an exposed function is called in the interpreter.
+pub(super) fn alias(name: &str) -> &str {
+    match name {
+        "print" => "pr_nt",
+        "debug" => "de_ug",
+        name => name,
     }
 }
 

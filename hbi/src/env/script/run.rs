@@ -108,8 +108,9 @@ impl Compiled {
             return Err(limit("expression_depth", bounds.expression_depth));
         }
         account::check_pending(names.pending, bounds)?;
-        let engine = engine(&names, exposed, bounds);
-        let ast = engine.compile(source).map_err(|error| {
+        let text = names.aliased(source, &exposed);
+        let engine = engine(&names, &exposed, bounds);
+        let ast = engine.compile(text).map_err(|error| {
             let failure = not_parsed(error.err_type(), bounds);
             match calls::place(error.position()) {
                 Some(place) => failure.in_script(place),
