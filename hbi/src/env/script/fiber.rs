@@ -193,7 +193,10 @@ impl<T: Send + 'static> Future for Fiber<T> {
                     }
                 }
                 Some(CoroutineResult::Yield(Out::Yield)) => {
-                    cx.waker().wake_by_ref();
+                    // a task that only wakes itself would keep the runtime from its timers and sockets
+                    // for some sixty turns: this wakes it once they had theirs
+                    let yields = std::pin::pin!(tokio::task::yield_now());
+                    let _ = yields.poll(cx);
                     return Poll::Pending;
                 }
                 Some(CoroutineResult::Return(result)) => {
@@ -302,5 +305,38 @@ mod tests {
         });
         assert!(outer.await);
         assert_eq!(count.load(Ordering::SeqCst), 1);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn the_runtime_sees_its_sockets_at_the_next_breath() {
+        use std::{
+            io::Write,
+            sync::{
+                Arc,
+                atomic::{AtomicUsize, Ordering},
+            },
+        };
+        use tokio::io::AsyncReadExt;
+        let breaths = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&breaths);
+        let endless = move || {
+            while breathe().is_ok() {
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        let endless = tokio::spawn(Fiber::new(endless).expect("there is memory"));
+        let (one, mut other) = std::os::unix::net::UnixStream::pair().expect("a pair can be had");
+        one.set_nonblocking(true).expect("it is a socket");
+        let mut one = tokio::net::UnixStream::from_std(one).expect("it is a socket");
+        for _ in 0..10 {
+            let mut read = std::pin::pin!(one.read_u8());
+            assert!(futures_util::poll!(&mut read).is_pending());
+            other.write_all(&[1]).expect("it takes a byte");
+            read.await.expect("there is one");
+        }
+        endless.abort();
+        let breaths = breaths.load(Ordering::Relaxed);
+        assert!((1..100).contains(&breaths), "{breaths}");
     }
 }
