@@ -175,14 +175,14 @@ impl Reconnect {
     /// # Errors
     /// As the call; when the client connects no more; or when the call goes to another connection
     /// than that of the peer which is handed to `make`.
-    pub async fn call<T, E, F>(&self, make: F) -> Result<T, E::Error>
+    pub async fn call<T, E, B, F>(&self, make: F) -> Result<T, E::Error>
     where
         T: DeserializeOwned + 'static,
         E: Outcome,
-        F: Fn(&Peer) -> Call<T, E>,
+        F: Fn(&Peer) -> Call<T, E, B>,
     {
         let mut state = self.state();
-        let mut last: Option<(Peer, Call<T, E>, Error)> = None;
+        let mut last: Option<(Peer, Call<T, E, B>, Error)> = None;
         for attempt in 1.. {
             let before = last.as_ref().map(|(peer, ..)| peer);
             let peer = match (connected(&mut state, before).await, last) {
