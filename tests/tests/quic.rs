@@ -70,6 +70,47 @@ async fn landings_begin_in_the_order_of_their_openings_whatever_gets_lost() {
 }
 
 #[tokio::test]
+async fn who_opens_too_many_streams_waits_and_loses_nothing() {
+    let mut defences = hbi::Defences::default();
+    defences.openings_per_second = 100;
+    let far = far_with(Options::new().defences(defences), 0, Duration::ZERO).await;
+    let began = std::time::Instant::now();
+    let calls = (0..201).map(|n| far.work.add(n, 1).into_future());
+    let answers = futures_util::future::try_join_all(calls).await.unwrap();
+    assert_eq!(answers[200], 201);
+    // those of the first second at once, those of each further one when it begins
+    let took = began.elapsed();
+    assert!(took >= Duration::from_secs(2), "{took:?}");
+}
+
+/// Loses the packet of one line, and logs another by this stub; which lines the host has seen then.
+async fn logged_behind_a_lost_line(far: &Far, work: &WorkStub) -> Vec<String> {
+    // the way is long, so that what is lost is missed only after the other has landed
+    far.work.add(1, 2).await.unwrap();
+    let lost = far.relay.packets().0;
+    far.relay.lose_next(400..1_000);
+    far.work.log("l".repeat(500)).await.unwrap();
+    while far.relay.packets().0 == lost {
+        tokio::task::yield_now().await;
+    }
+    work.log("behind it".to_owned()).confirmed().await.unwrap();
+    let lines = far.work.lines().await.unwrap();
+    lines.into_iter().map(|line| line[..1].to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_lost_opening_holds_up_those_behind_it_but_for_unordered_ones() {
+    let way = Duration::from_millis(100);
+    let ordered = far(0, way).await;
+    let lines = logged_behind_a_lost_line(&ordered, &ordered.work).await;
+    assert_eq!(lines, ["l", "b"]);
+    let unordered = far(0, way).await;
+    let work = WorkStub::new(&unordered.peer.unordered());
+    let lines = logged_behind_a_lost_line(&unordered, &work).await;
+    assert_eq!(lines, ["b", "l"]);
+}
+
+#[tokio::test]
 async fn a_large_opening_holds_up_no_smaller_one() {
     let far = far(20, SHORT).await;
     let large = far.work.echo(vec![1; 2 << 20]).send();

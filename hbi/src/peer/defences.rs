@@ -41,10 +41,11 @@ pub struct Defences {
     /// Bytes that are read of a peer before it is let in; a preface with the largest token has less
     /// than 5,000. Default 8 KiB.
     pub unauthenticated_bytes: usize,
-    /// Conversations that a peer may open in a second; one that opens more is read more slowly, and
-    /// so waits. Against one that opens and cancels, over and over. By default 1,000,000, which is
-    /// more than a core lands: lower it where calls are dear. On the text wire, which has one at a
-    /// time, it is of no use.
+    /// Conversations that a peer may open in a second, over QUIC with the streams within them; one
+    /// that opens more is read more slowly, and so waits: nothing fails, and nothing is lost. Against
+    /// one that opens and cancels, over and over. By default 1,000,000, which is more than a core
+    /// lands: lower it where calls are dear. On the text wire, which has one at a time, it is of no
+    /// use.
     pub openings_per_second: u32,
     /// Refused credentials of one address within a minute ([`failures_within`](Self::failures_within)),
     /// after which its connections are refused unheard until the time is over. Against guessing.

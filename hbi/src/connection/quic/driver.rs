@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     Error, Failure, Kind,
-    connection::mux::now,
+    connection::{mux::now, pace::Pace},
     endpoint::{Landing, Link},
     transport::{Quic, explained, is_handshake, known},
     wire::{
@@ -57,6 +57,9 @@ pub(crate) struct QuicDriver {
     arriving: FuturesUnordered<Arriving>,
     /// How many streams the peer may open.
     pub(super) allowed: Allowed,
+    /// How many streams the peer may open in a second, and until when no more are taken.
+    pace: Option<Pace>,
+    paused: Option<Instant>,
     /// Room for large openings.
     room: Arc<Semaphore>,
     control_out: ControlOut,
@@ -125,6 +128,8 @@ impl QuicDriver {
             unidirectional: Box::pin(unidirectional.fuse()),
             arriving: FuturesUnordered::new(),
             allowed: Allowed::new(&settings),
+            pace: None,
+            paused: None,
             room: arriving::room(&settings),
             control_out: ControlOut::Opening(Box::pin(async move { opening.open_uni().await })),
             control_in: control.map(|stream| (stream, ControlReader::new(&settings))),
@@ -143,6 +148,12 @@ impl QuicDriver {
         if let Some((_, reader)) = &mut self.control_in {
             reader.push(input.freeze());
         }
+        self
+    }
+
+    /// Streams of a peer that opens more in a second are taken more slowly.
+    pub(crate) fn with_pace(mut self, per_second: Option<u32>) -> Self {
+        self.pace = per_second.map(Pace::new);
         self
     }
 
@@ -292,7 +303,13 @@ impl QuicDriver {
 
     /// Takes what the peer opened.
     fn poll_streams(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        let now = now();
+        self.paused = self.paused.filter(|until| *until > now);
         for _ in 0..STREAMS_PER_TURN {
+            // those that are not taken count against how many the peer may have open
+            if self.paused.is_some() {
+                return self.poll_arriving(cx);
+            }
             let mut arriving = if let Poll::Ready(Some((send, recv))) =
                 self.conversations.as_mut().poll_next(cx)
             {
@@ -302,6 +319,7 @@ impl QuicDriver {
             } else {
                 return self.poll_arriving(cx);
             };
+            self.paused = self.pace.as_mut().and_then(|pace| pace.opened(1, now));
             // usually all that is needed is there
             match Pin::new(&mut arriving).poll(cx) {
                 Poll::Ready(arrived) => self.arrived(arrived)?,
@@ -470,7 +488,8 @@ impl QuicDriver {
             self.expire(now);
             let (leave_by, next) = self.link.with(|state| {
                 let deadline = state.deadlines.peek().map(|entry| entry.0.0);
-                let next: Option<Instant> = [deadline, state.leave_by].into_iter().flatten().min();
+                let next = [deadline, state.leave_by, self.paused];
+                let next: Option<Instant> = next.into_iter().flatten().min();
                 state.timer_at = next;
                 (state.leave_by, next)
             });
