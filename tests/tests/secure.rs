@@ -10,7 +10,7 @@ use std::{
 };
 
 use hbi::{
-    Caller, Connection, Defences, Error, Fingerprint, HostingEnv, Kind, Options, Server,
+    Backoff, Caller, Connection, Defences, Error, Fingerprint, HostingEnv, Kind, Options, Server,
     tls::{Certificate, ClientTls, ServerTls},
 };
 use hbi_tests::pair::Transport;
@@ -159,7 +159,7 @@ async fn a_certificate_of_another_authority_is_not_taken() {
         let server = serve_secured(scheme, Authority::new().server("localhost")).await;
         let other = Authority::new();
         let error = connect(other.trusted(), &named(&server)).await.unwrap_err();
-        assert_eq!(error.kind(), Kind::Address);
+        assert_eq!(error.kind(), Kind::Refused);
         says(
             &error,
             &["no authority that this side trusts", "ca_file", "#sha256="],
@@ -362,6 +362,41 @@ async fn plain_and_tls_tell_each_other_apart() {
     says(&error, &["does not speak TLS", "tcp://"]);
 }
 
+/// Why a client connects no more.
+async fn given_up(tls: ClientTls, address: &str) -> Error {
+    let options = Options::new().client_tls(tls);
+    let client = options.reconnect(address, Backoff::default(), HostingEnv::new);
+    client.unwrap().peer().await.unwrap_err()
+}
+
+#[tokio::test]
+async fn clients_do_not_try_again_what_would_be_met_again() {
+    for scheme in SECURED {
+        let authority = Authority::new();
+        let tls = authority.server("localhost");
+        let server = serve_secured(scheme, tls.require_clients(authority.file()).unwrap()).await;
+        let address = named(&server);
+        let pinned = ClientTls::new().pin(Fingerprint([7; 32]));
+        let other = Authority::new().trusted();
+        for tls in [pinned, other, authority.trusted()] {
+            let error = given_up(tls, &address).await;
+            assert!(error.is_refused(), "{scheme}: {error:?}");
+        }
+        let elsewhere = serve_secured(scheme, authority.server("example.org")).await;
+        let error = given_up(authority.trusted(), &named(&elsewhere)).await;
+        assert!(error.is_refused(), "{scheme}: {error:?}");
+    }
+    let authority = Authority::new();
+    let plain = serve(Options::new(), "tcp://127.0.0.1:0").await;
+    let address = plain.address().to_string().replace("tcp://", "tls://");
+    let error = given_up(authority.trusted(), &address).await;
+    assert!(error.is_protocol(), "{error:?}");
+    let secured = serve_tls(authority.server("localhost")).await;
+    let address = named(&secured).replace("tls://", "tcp://");
+    let error = given_up(ClientTls::new(), &address).await;
+    assert!(error.is_refused(), "{error:?}");
+}
+
 #[tokio::test]
 async fn unusable_files_are_told() {
     let folder = Folder::new();
@@ -471,7 +506,7 @@ async fn a_panic_of_the_check_refuses() {
         .connect("mem://check-panics", HostingEnv::new())
         .await
         .unwrap_err();
-    assert!(error.is_refused());
+    assert!(error.is_panic());
     says(&error, &["checking the credentials failed"]);
     works(
         &hbi::connect(server.address().to_string(), HostingEnv::new())
@@ -504,7 +539,7 @@ async fn who_guesses_too_often_is_not_heard() {
             .connect(&address, HostingEnv::new())
             .await
             .unwrap_err();
-        assert!(error.is_refused(), "{error:?}");
+        assert!(error.is_limit(), "{error:?}");
         says(&error, &["too many failed attempts", "try again in"]);
     }
 }
@@ -518,7 +553,7 @@ async fn an_address_has_so_many_connections() {
     let one = hbi::connect(&address, HostingEnv::new()).await.unwrap();
     let two = hbi::connect(&address, HostingEnv::new()).await.unwrap();
     let error = hbi::connect(&address, HostingEnv::new()).await.unwrap_err();
-    assert!(error.is_refused(), "{error:?}");
+    assert!(error.is_limit(), "{error:?}");
     says(&error, &["connections_per_address", "(2)", "Defences"]);
     works(&one).await;
     one.close(Duration::from_secs(5)).await.unwrap();
@@ -526,7 +561,7 @@ async fn an_address_has_so_many_connections() {
     let three = loop {
         match hbi::connect(&address, HostingEnv::new()).await {
             Ok(three) => break three,
-            Err(error) => assert!(error.is_refused(), "{error:?}"),
+            Err(error) => assert!(error.is_limit(), "{error:?}"),
         }
     };
     works(&three).await;

@@ -21,8 +21,14 @@ pub(crate) async fn dial(
 ) -> Result<Stream, Error> {
     #[cfg(not(feature = "quic"))]
     let _ = settings;
-    let unreachable =
-        |error: io::Error| Error::new(Kind::Address, format!("cannot reach {address}: {error}"));
+    let failed =
+        |kind, error: io::Error| Error::new(kind, format!("cannot reach {address}: {error}"));
+    let unreachable = |error| failed(Kind::Address, error);
+    let insecure = |error: io::Error| match error.kind() {
+        io::ErrorKind::PermissionDenied => failed(Kind::Refused, error),
+        io::ErrorKind::Unsupported => failed(Kind::Protocol, error),
+        _ => unreachable(error),
+    };
     match address.scheme() {
         Scheme::Tcp(host) => {
             let stream = tcp(host).await.map_err(unreachable)?;
@@ -31,9 +37,7 @@ pub(crate) async fn dial(
         Scheme::Tls(secured) => {
             let config = tls.connecting(address, secured)?;
             let stream = tcp(&secured.host).await.map_err(unreachable)?;
-            Stream::tls(stream, secured, config)
-                .await
-                .map_err(unreachable)
+            Stream::tls(stream, secured, config).await.map_err(insecure)
         }
         #[cfg(feature = "quic")]
         Scheme::Quic(secured) => {
@@ -50,11 +54,9 @@ pub(crate) async fn dial(
                     tls.congestion,
                 )
             });
-            let quic = quic.await.map_err(|error| {
-                unreachable(match noting.noted() {
-                    Some(noted) => io::Error::other(super::tls::explain(&noted)),
-                    None => error,
-                })
+            let quic = quic.await.map_err(|error| match noting.noted() {
+                Some(noted) => failed(Kind::Refused, io::Error::other(super::tls::explain(&noted))),
+                None => insecure(error),
             });
             Ok(Stream::Quic(Box::new(quic?)))
         }

@@ -258,10 +258,15 @@ pub(crate) fn is_handshake(error: &ConnectionError) -> bool {
     }
 }
 
-/// A failed handshake in words.
+/// A failed handshake in words, of a kind as [`tls::meaning`] has them.
 pub(crate) fn explained(error: ConnectionError) -> io::Error {
     let text = match &error {
-        ConnectionError::TransportError(failed) => failed.to_string(),
+        ConnectionError::TransportError(failed) => match alert(failed.code) {
+            Some(rustls::AlertDescription::NoApplicationProtocol) => {
+                tls::explain(&rustls::Error::NoApplicationProtocol)
+            }
+            _ => failed.to_string(),
+        },
         ConnectionError::ConnectionClosed(closed) => match alert(closed.error_code) {
             Some(alert) => tls::explain(&rustls::Error::AlertReceived(alert)),
             None => closed.to_string(),
@@ -271,5 +276,12 @@ pub(crate) fn explained(error: ConnectionError) -> io::Error {
             .to_owned(),
         other => other.to_string(),
     };
-    io::Error::new(io::ErrorKind::ConnectionRefused, text)
+    let told = match &error {
+        ConnectionError::TransportError(failed) => alert(failed.code),
+        ConnectionError::ConnectionClosed(closed) => alert(closed.error_code),
+        ConnectionError::VersionMismatch => Some(rustls::AlertDescription::ProtocolVersion),
+        _ => None,
+    };
+    let kind = told.and_then(tls::of_alert);
+    io::Error::new(kind.unwrap_or(io::ErrorKind::ConnectionRefused), text)
 }

@@ -26,6 +26,7 @@ mod self_signed;
 
 pub use certificate::Certificate;
 pub use explain::explain;
+pub(crate) use explain::{meaning, of_alert};
 use pinned::Pinned;
 
 /// The protocol name (ALPN) of hbi over TLS.
@@ -72,7 +73,7 @@ fn unusable(file: &std::path::Path, what: &str, error: impl std::fmt::Display) -
 }
 
 fn misconfigured(error: &rustls::Error) -> Error {
-    Error::new(Kind::Address, explain(error))
+    Error::new(Kind::Misuse, explain(error))
 }
 
 /// The certificates of a PEM file, at least one.

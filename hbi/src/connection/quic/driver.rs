@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     Error, Failure, Kind,
-    connection::{mux::now, pace::Pace},
+    connection::{mux::now, pace::Pace, refused},
     endpoint::{Landing, Link},
     transport::{Quic, explained, is_handshake, known},
     wire::{
@@ -285,7 +285,7 @@ impl QuicDriver {
                     .and_then(|kind| u8::try_from(kind).ok())
                     .map(Kind::from)
                 {
-                    Some(kind) => ended(kind, &reason),
+                    Some(kind) => refused::told(kind, &reason),
                     None if code == CLOSE_GOODBYE as u64 && said && over => return End::Goodbye,
                     None => cut("the peer closed the connection without a goodbye"),
                 }
@@ -382,7 +382,7 @@ impl QuicDriver {
             };
             match reader.take_message() {
                 Ok(Some(Control::Close { kind, reason })) => {
-                    return Err(End::Failed(ended(kind, &reason)));
+                    return Err(End::Failed(refused::told(kind, &reason)));
                 }
                 Ok(Some(message)) => {
                     if let Err(violation) = self.told(message) {
@@ -560,14 +560,6 @@ fn close(conn: &quinn::Connection, kind: Kind, reason: &str) {
         .rev()
         .find(|&n| reason.is_char_boundary(n));
     conn.close(code, &reason.as_bytes()[..end.unwrap_or(0)]);
-}
-
-/// What it means that the peer ended the connection for a reason.
-fn ended(kind: Kind, reason: &str) -> Failure {
-    match kind {
-        Kind::Refused => Failure::new(kind, reason),
-        _ => cut(&format!("the peer ended the connection: {reason}")),
-    }
 }
 
 fn cut(reason: &str) -> Failure {

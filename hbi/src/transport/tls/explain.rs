@@ -1,5 +1,7 @@
 //! What failed handshakes mean, and what to do.
 
+use std::io::ErrorKind;
+
 use rustls::{AlertDescription, CertificateError, InvalidMessage, pki_types::ServerName};
 
 /// Says what is wrong in words: what was seen, what was expected, what to do.
@@ -27,6 +29,40 @@ pub fn explain(error: &rustls::Error) -> String {
                 .to_owned()
         }
         other => format!("TLS failed: {other}"),
+    }
+}
+
+/// What another attempt would meet again: a certificate that is not taken (`PermissionDenied`), or another
+/// protocol (`Unsupported`).
+pub(crate) fn meaning(error: &rustls::Error) -> Option<ErrorKind> {
+    use rustls::Error as E;
+    match error {
+        E::InvalidCertificate(_) | E::NoCertificatesPresented => Some(ErrorKind::PermissionDenied),
+        E::AlertReceived(alert) => of_alert(*alert),
+        E::InvalidMessage(_) | E::NoApplicationProtocol | E::PeerIncompatible(_) => {
+            Some(ErrorKind::Unsupported)
+        }
+        _ => None,
+    }
+}
+
+/// The same of what the peer tells.
+pub(crate) fn of_alert(alert: AlertDescription) -> Option<ErrorKind> {
+    use AlertDescription as A;
+    match alert {
+        A::CertificateRequired
+        | A::UnknownCA
+        | A::CertificateExpired
+        | A::BadCertificate
+        | A::CertificateUnknown
+        | A::UnsupportedCertificate
+        | A::CertificateRevoked
+        | A::AccessDenied
+        | A::DecryptError => Some(ErrorKind::PermissionDenied),
+        A::NoApplicationProtocol | A::ProtocolVersion | A::HandshakeFailure => {
+            Some(ErrorKind::Unsupported)
+        }
+        _ => None,
     }
 }
 
