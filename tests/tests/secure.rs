@@ -398,6 +398,71 @@ async fn clients_do_not_try_again_what_would_be_met_again() {
 }
 
 #[tokio::test]
+async fn a_certificate_is_renewed_while_the_server_runs() {
+    for scheme in SECURED {
+        let authority = Authority::new();
+        let (chain, key) = authority.issue("localhost", |params| {
+            params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        });
+        let tls = ServerTls::files(&chain, &key).unwrap();
+        let server = serve_secured(scheme, tls.clone()).await;
+        let address = named(&server);
+        assert!(connect(authority.trusted(), &address).await.is_err());
+        // half of a renewal changes nothing
+        std::fs::write(&key, "nothing\n").unwrap();
+        assert!(tls.reload().is_err());
+        let error = connect(authority.trusted(), &address).await.unwrap_err();
+        says(&error, &["has expired"]);
+        authority.issue("localhost", |_| {});
+        tls.reload().unwrap();
+        works(&connect(authority.trusted(), &address).await.unwrap()).await;
+    }
+}
+
+/// Set where this process is told by its environment which authorities the system trusts.
+#[cfg(target_os = "linux")]
+const TRUSTING: &str = "HBI_TEST_TRUSTING";
+
+/// Runs in a process of its own, since the system's authorities are named by its environment.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_systems_authorities_are_trusted_and_no_others() {
+    if let Some(folder) = std::env::var_os(TRUSTING).map(PathBuf::from) {
+        for scheme in SECURED {
+            let tls = ServerTls::files(folder.join("localhost.pem"), folder.join("localhost.key"));
+            let server = serve_secured(scheme, tls.unwrap()).await;
+            works(
+                &hbi::connect(named(&server), HostingEnv::new())
+                    .await
+                    .unwrap(),
+            )
+            .await;
+            let other = serve_secured(scheme, Authority::new().server("localhost")).await;
+            let error = hbi::connect(named(&other), HostingEnv::new()).await;
+            let error = error.unwrap_err();
+            assert!(error.is_refused(), "{error:?}");
+            says(&error, &["no authority that this side trusts"]);
+        }
+        return;
+    }
+    let authority = Authority::new();
+    authority.issue("localhost", |_| {});
+    let name = "the_systems_authorities_are_trusted_and_no_others";
+    let output = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env("SSL_CERT_FILE", authority.file())
+        .env_remove("SSL_CERT_DIR")
+        .env(TRUSTING, &authority.folder.0)
+        .output();
+    let output = output.await.unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
 async fn unusable_files_are_told() {
     let folder = Folder::new();
     let missing = ServerTls::files(folder.file("none.pem"), folder.file("none.key")).unwrap_err();
@@ -411,9 +476,8 @@ async fn unusable_files_are_told() {
     let authority = Authority::new();
     let (chain, _) = authority.issue("one", |_| {});
     let (_, key) = authority.issue("two", |_| {});
-    let tls = ServerTls::files(chain, key).unwrap();
     says(
-        &tls.config(&[]).unwrap_err(),
+        &ServerTls::files(chain, key).unwrap_err(),
         &["private key is not the certificate's"],
     );
     let options = Options::new();
