@@ -374,7 +374,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return End::Goodbye;
         }
         End::Failed(if state.mux.peer_settings().is_none() {
-            cut("the peer closed the connection before it said anything")
+            cut(
+                "the peer closed the connection before it said anything: check host, port and scheme",
+            )
         } else {
             cut("the peer closed the connection without a goodbye")
         })

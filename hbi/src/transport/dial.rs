@@ -23,7 +23,12 @@ pub(crate) async fn dial(
     let _ = settings;
     let failed =
         |kind, error: io::Error| Error::new(kind, format!("cannot reach {address}: {error}"));
-    let unreachable = |error| failed(Kind::Address, error);
+    let unreachable = |error: io::Error| match error.kind() {
+        io::ErrorKind::ConnectionRefused if error.get_ref().is_none() => {
+            failed(Kind::Address, io::Error::other(nobody(address, &error)))
+        }
+        _ => failed(Kind::Address, error),
+    };
     let insecure = |error: io::Error| match error.kind() {
         io::ErrorKind::PermissionDenied => failed(Kind::Refused, error),
         io::ErrorKind::Unsupported => failed(Kind::Protocol, error),
@@ -72,6 +77,14 @@ pub(crate) async fn dial(
         #[cfg(not(unix))]
         Scheme::Unix(_) => Err(unreachable(io::ErrorKind::Unsupported.into())),
         Scheme::Mem(name) => mem::dial(name).await.map(Stream::Mem).map_err(unreachable),
+    }
+}
+
+/// Says that nobody listens at an address.
+fn nobody(address: &Address, error: &io::Error) -> String {
+    match address.scheme() {
+        Scheme::Mem(_) => "nobody serves it in this process, and no other process can".to_owned(),
+        _ => format!("nobody listens there ({error}): is the server up, and is this its address?"),
     }
 }
 
