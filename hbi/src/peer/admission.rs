@@ -67,7 +67,7 @@ pub(super) async fn turn_away(options: &Options, arrived: Arrived, text: bool, r
         Arrived::Ready(stream) => refuse(options, stream, text, Kind::Limit, reason).await,
         Arrived::Plain(..) => {}
         #[cfg(feature = "quic")]
-        Arrived::Quic(incoming) => incoming.refuse(),
+        Arrived::Quic(shaking) => shaking.refuse(),
     }
 }
 
