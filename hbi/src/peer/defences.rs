@@ -18,7 +18,9 @@ const REMEMBERED: usize = 65_536;
 /// An address is one of IPv4, or a network of 64 bits of IPv6; over Unix sockets it is a user. Peers
 /// within the process are not limited by address. What connected peers may do is limited by
 /// [`Settings`](crate::Settings) and [`Bounds`](crate::env::Bounds); a peer that leaves a frame half
-/// sent, or reads nothing, is dropped after [`Settings::idle_timeout`](crate::Settings::idle_timeout).
+/// sent, or reads nothing, is dropped after [`Settings::idle_timeout`](crate::Settings::idle_timeout). Over
+/// QUIC it holds up that one stream only, and all that waits is within
+/// [`Settings::held`](crate::Settings::held).
 ///
 /// ```
 /// # use std::time::Duration;

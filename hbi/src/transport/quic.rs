@@ -11,7 +11,8 @@ use std::{
 
 use bytes::Bytes;
 use quinn::{
-    Connection, ConnectionError, Endpoint, IdleTimeout, RecvStream, TransportConfig, VarInt,
+    Connection, ConnectionError, Endpoint, IdleTimeout, RecvStream, TransportConfig,
+    TransportErrorCode, VarInt,
     congestion::BbrConfig,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
@@ -287,13 +288,13 @@ impl Shaking {
 /// QUIC's codes for failed handshakes are TLS alerts from here on.
 const CRYPTO: u64 = 0x100;
 
-fn alert(code: quinn::TransportErrorCode) -> Option<rustls::AlertDescription> {
+fn alert(code: TransportErrorCode) -> Option<rustls::AlertDescription> {
     let code = u64::from(code).checked_sub(CRYPTO)?;
     Some(u8::try_from(code).ok()?.into())
 }
 
 /// Whether a handshake failed over a certificate.
-fn is_certificate(code: quinn::TransportErrorCode) -> bool {
+fn is_certificate(code: TransportErrorCode) -> bool {
     use rustls::AlertDescription as A;
     matches!(
         alert(code),
@@ -329,6 +330,9 @@ pub(crate) fn explained(error: ConnectionError) -> io::Error {
         },
         ConnectionError::ConnectionClosed(closed) => match alert(closed.error_code) {
             Some(alert) => tls::explain(&rustls::Error::AlertReceived(alert)),
+            None if closed.error_code == TransportErrorCode::CONNECTION_REFUSED => {
+                tls::TURNED_AWAY.to_owned()
+            }
             None => closed.to_string(),
         },
         ConnectionError::TimedOut => "the peer does not answer: is it a `quic://` address, and \

@@ -152,7 +152,12 @@ mod with {
             let stream = Self::tuned(stream)?;
             let name = tls::server_name(&secured.host)?;
             let connected = TlsConnector::from(config).connect(name, stream).await;
-            let stream = connected.map_err(explained)?;
+            let stream = connected.map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::BrokenPipe => io::Error::new(error.kind(), tls::TURNED_AWAY),
+                _ => explained(error),
+            })?;
             if stream.get_ref().1.alpn_protocol() != Some(tls::ALPN) {
                 let text = tls::explain(&rustls::Error::NoApplicationProtocol);
                 return Err(io::Error::new(io::ErrorKind::Unsupported, text));

@@ -27,7 +27,7 @@ mod showing;
 
 pub use certificate::Certificate;
 pub use explain::explain;
-pub(crate) use explain::{meaning, of_alert};
+pub(crate) use explain::{TURNED_AWAY, meaning, of_alert};
 use pinned::Pinned;
 use showing::Showing;
 
