@@ -7,12 +7,13 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use quinn::{
-    Connection, ConnectionError, Endpoint, IdleTimeout, RecvStream, TransportConfig,
-    TransportErrorCode, VarInt,
+    AckFrequencyConfig, Connection, ConnectionError, Endpoint, IdleTimeout, RecvStream,
+    TransportConfig, TransportErrorCode, VarInt,
     congestion::BbrConfig,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
@@ -33,6 +34,10 @@ const UNPROVEN: usize = 64;
 
 /// Bytes that are kept of all together who wait to be taken at all.
 const WAITING: u64 = 4 << 20;
+
+/// How long a peer may wait with the acknowledgement of a packet, in the hope of something to send it with. A
+/// lost packet that nothing follows is missed so much later.
+const ACK_DELAY: Duration = Duration::from_millis(5);
 
 /// How fast a side sends over QUIC.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -153,8 +158,11 @@ impl AsyncWrite for Quic {
 /// What QUIC itself is told of this side's limits.
 fn transport(settings: &Settings, congestion: Congestion) -> Arc<TransportConfig> {
     let settings = settings.clone().clamped();
+    let mut acks = AckFrequencyConfig::default();
+    acks.max_ack_delay(Some(ACK_DELAY));
     let mut config = TransportConfig::default();
     config
+        .ack_frequency_config(Some(acks))
         .max_concurrent_bidi_streams(settings.conversations.min(FIRST_STREAMS).into())
         .max_concurrent_uni_streams(FIRST_STREAMS.into())
         .stream_receive_window(settings.window.into())
