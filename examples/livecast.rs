@@ -3,6 +3,7 @@
 //! up sees fewer of them; it never holds up the cast.
 
 use std::{
+    path::Path,
     process::ExitCode,
     sync::{
         Arc, Mutex, MutexGuard,
@@ -34,7 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// in one terminal, --watch in others and --cast in one more each runs on its own.
 #[derive(Parser)]
 struct Options {
-    /// Only runs the studio, at this address. Ends with Ctrl-C.
+    /// Only runs the studio, at this address: tcp://host:port, tls://host:port, quic://host:port or
+    /// unix:///path. Ends with Ctrl-C.
     #[arg(long, value_name = "ADDR")]
     serve: Option<String>,
     /// Only watches, at the studio of this address. Ends with Ctrl-C.
@@ -247,13 +249,15 @@ impl Caster for OnAir {
     }
 }
 
-async fn studio(address: &str) -> hbi::Result<Server> {
+/// Serves; `folder` is for a certificate, where the address needs one.
+async fn studio(address: &str, folder: &Path) -> hbi::Result<Server> {
     let studio = Arc::new(MyStudio::default());
-    hbi::serve(address, move |_peer| {
+    let factory = move |_peer| {
         let studio = Arc::clone(&studio);
         async move { Ok(HostingEnv::new().service(StudioHost::new(studio))) }
-    })
-    .await
+    };
+    let options = hbi_examples::options(address, folder)?;
+    options.serve(address, factory).await
 }
 
 async fn watch(address: &str, me: Me) -> hbi::Result<Connection> {
@@ -289,9 +293,10 @@ async fn cast(address: &str, frames: u32, fps: u32) -> hbi::Result<Vec<Watched>>
     Ok(watched)
 }
 
-/// Everything in this process.
-pub(crate) async fn all(frames: u32, fps: u32) -> anyhow::Result<Vec<Watched>> {
-    let server = studio("tcp://127.0.0.1:0").await?;
+/// Everything in this process, with the studio at this address.
+pub(crate) async fn all(address: &str, frames: u32, fps: u32) -> anyhow::Result<Vec<Watched>> {
+    let folder = tempfile::tempdir()?;
+    let server = studio(address, folder.path()).await?;
     let address = server.address().to_string();
     let mut watching = Vec::new();
     for (name, ready, looks) in [("quick", true, 0), ("slow", true, 100), ("busy", false, 0)] {
@@ -313,7 +318,8 @@ pub(crate) async fn all(frames: u32, fps: u32) -> anyhow::Result<Vec<Watched>> {
 
 async fn run(options: Options) -> anyhow::Result<()> {
     if let Some(address) = &options.serve {
-        let server = studio(address).await?;
+        let folder = tempfile::tempdir()?;
+        let server = studio(address, folder.path()).await?;
         println!("the studio is at {}; Ctrl-C ends it", server.address());
         tokio::signal::ctrl_c().await?;
         server.shutdown(PATIENCE).await;
@@ -334,7 +340,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
     }
     let watched = match &options.cast {
         Some(address) => cast(address, options.frames, options.fps).await?,
-        None => all(options.frames, options.fps).await?,
+        None => all("tcp://127.0.0.1:0", options.frames, options.fps).await?,
     };
     for Watched {
         name,

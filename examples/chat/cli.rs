@@ -8,6 +8,10 @@ use crate::{client, server, spam};
 
 /// A chat with rooms and files.
 #[derive(Debug, Parser)]
+#[command(after_help = "In one terminal, and another:\n  \
+    chat serve --addr tcp://127.0.0.1:4040 --addr quic://127.0.0.1:4041\n  \
+    chat join tcp://127.0.0.1:4040 --nick Ann --room Tea\n  \
+    chat spam tcp://127.0.0.1:4040 --bots 8 --msgs 100")]
 pub(crate) struct Options {
     #[command(subcommand)]
     command: Command,
@@ -17,8 +21,10 @@ pub(crate) struct Options {
 enum Command {
     /// Serves the chat, until Ctrl-C.
     Serve {
-        /// Where: tcp://host:port, tls://host:port, unix:///path, and text+tcp://host:port for clients
-        /// written in Python or Go. May be given more than once.
+        /// Where: tcp://host:port, tls://host:port, quic://host:port, unix:///path, and
+        /// text+tcp://host:port or text+unix:///path for clients written in Python or Go. May be given
+        /// more than once. Where there is a certificate, it is made in DIR, and the address that is
+        /// told has its fingerprint.
         #[arg(
             long = "addr",
             value_name = "ADDR",

@@ -23,10 +23,8 @@ use tokio::{
 use crate::{
     names,
     protocol::{FILE, FileInfo, Refused, Upload},
+    space::Space,
 };
-
-/// The most bytes of all files of a room.
-const ROOM: u64 = 1 << 30;
 
 /// How long an upload that broke off may wait to go on.
 const WAITS: Duration = Duration::from_secs(24 * 60 * 60);
@@ -47,6 +45,7 @@ const SUMS: usize = 10_000;
 #[derive(Debug)]
 pub(crate) struct Files {
     dir: PathBuf,
+    space: Space,
     /// What is being written.
     busy: Mutex<HashSet<PathBuf>>,
     /// Checksums, with the size and time of the files that they were reckoned of.
@@ -71,6 +70,7 @@ impl Files {
     pub(crate) fn new(dir: &Path) -> Self {
         Self {
             dir: dir.to_owned(),
+            space: Space::default(),
             busy: Mutex::default(),
             sums: Mutex::default(),
             received: AtomicU64::new(0),
@@ -78,7 +78,7 @@ impl Files {
     }
 
     /// Removes what is on its way no more: uploads that broke off long ago, and those that cannot go
-    /// on. For when the server starts.
+    /// on. Counts what is left. For when the server starts.
     pub(crate) async fn sweep(&self) -> Result<(), Refused> {
         let partial = self.dir.join("partial");
         for (_, room) in listed(&partial).await? {
@@ -91,6 +91,14 @@ impl Files {
                 let whole = entry.file_name().to_string_lossy().starts_with(RECEIVED);
                 if whole || age > WAITS {
                     fs::remove_file(entry.path()).await.map_err(failed)?;
+                }
+            }
+        }
+        for below in ["rooms", "partial"] {
+            for (_, room) in listed(&self.dir.join(below)).await? {
+                let of_room = self.dir.join(below).join(names::kept(&room)?);
+                for (size, _) in listed(&of_room).await? {
+                    self.space.take(&self.room(&room)?, size);
                 }
             }
         }
@@ -113,12 +121,10 @@ impl Files {
         self.check_room(room).await?;
         let complete = listed(&self.room(room)?).await?;
         let partial = listed(&self.partials(room)?).await?;
-        let all = || complete.iter().chain(&partial);
-        let bytes: u64 = all().map(|(size, _)| size).sum();
-        if bytes + size > ROOM || all().count() >= FILES {
+        if complete.len() + partial.len() >= FILES {
             return Err(Refused::Full);
         }
-        Ok(())
+        self.space.check(&self.room(room)?, size)
     }
 
     /// Whether a room may have files: it has some, or few enough others have.
@@ -148,15 +154,17 @@ impl Files {
     /// Takes a file from a byte on. What has arrived stays when the transfer breaks off, so that it
     /// can go on there.
     pub(crate) async fn upload(&self, file: &Upload, from: u64, data: Data) -> Result<(), Refused> {
+        let claim = self.claim(self.partial(file)?)?;
         let begun = self.begin(file).await?;
         if from != 0 && from != begun {
             return Err(Refused::Position(begun));
         }
-        let claim = self.claim(self.partial(file)?)?;
+        let room = self.room(&file.room)?;
         let (target, crc) = open_at(&claim.path, from).await?;
+        self.space.give(&room, begun - from);
         let mut target = Checked::rest(target, ProgressBar::hidden(), crc, from);
         let sum = target.sum();
-        let taken = take(data, &mut target, file.size - from).await;
+        let taken = self.take(&room, data, &mut target, file.size - from).await;
         target.flush().await.map_err(failed)?;
         match taken {
             Ok(()) if sum.len() == file.size && sum.crc() == file.crc => {
@@ -165,6 +173,7 @@ impl Files {
             }
             Ok(()) | Err(Refused::TooLarge(_)) => {
                 fs::remove_file(&claim.path).await.map_err(failed)?;
+                self.space.give(&room, sum.len());
                 Err(Refused::Checksum)
             }
             Err(broken) => Err(broken),
@@ -179,13 +188,14 @@ impl Files {
         data: Data,
     ) -> Result<(u32, u64), Refused> {
         self.check(room, name, 0).await?;
+        let space = self.room(room)?;
         let number = self.received.fetch_add(1, Ordering::Relaxed);
         let path = self.partials(room)?.join(format!("{RECEIVED}{number}"));
         let claim = self.claim(path)?;
         let (target, _) = open_at(&claim.path, 0).await?;
         let mut target = Checked::new(target, ProgressBar::hidden());
         let sum = target.sum();
-        let taken = take(data, &mut target, FILE).await;
+        let taken = self.take(&space, data, &mut target, FILE).await;
         target.flush().await.map_err(failed)?;
         let kept = match taken {
             Ok(()) => self.complete(&claim.path, room, name, sum.crc()).await,
@@ -194,6 +204,7 @@ impl Files {
         if kept.is_err() {
             // the reason is told already
             let _ = fs::remove_file(&claim.path).await;
+            self.space.give(&space, sum.len());
         }
         kept.map(|()| (sum.crc(), sum.len()))
     }
@@ -246,11 +257,37 @@ impl Files {
         let file = File::open(from).await.map_err(failed)?;
         file.sync_all().await.map_err(failed)?;
         let metadata = file.metadata().await.map_err(failed)?;
+        let before = fs::metadata(&to).await.map_or(0, |old| old.len());
         fs::rename(from, &to).await.map_err(failed)?;
+        self.space.give(&room, before);
         let dir = File::open(&room).await.map_err(failed)?;
         dir.sync_all().await.map_err(failed)?;
         let changed = metadata.modified().map_err(failed)?;
         self.remember(to, (metadata.len(), changed, crc));
+        Ok(())
+    }
+
+    /// Writes data to its end, but no more than so many bytes, and no more than there is space for.
+    async fn take(
+        &self,
+        room: &Path,
+        mut data: Data,
+        target: &mut Checked<File>,
+        most: u64,
+    ) -> Result<(), Refused> {
+        let broken =
+            |error: hbi::Error| Refused::Failed(format!("the transfer broke off: {error}"));
+        let mut came = 0;
+        while let Some(piece) = data.try_next().await.map_err(broken)? {
+            let length = piece.len() as u64;
+            came += length;
+            if came > most {
+                return Err(Refused::TooLarge(most));
+            }
+            self.space.check(room, length)?;
+            target.write_all(&piece).await.map_err(failed)?;
+            self.space.take(room, length);
+        }
         Ok(())
     }
 
@@ -284,20 +321,6 @@ impl Files {
         let name = format!("{}.{size}.{crc:08x}", names::kept(name)?);
         Ok(self.partials(&file.room)?.join(name))
     }
-}
-
-/// Writes data to its end, but no more than so many bytes.
-async fn take(mut data: Data, target: &mut Checked<File>, most: u64) -> Result<(), Refused> {
-    let broken = |error: hbi::Error| Refused::Failed(format!("the transfer broke off: {error}"));
-    let mut came = 0;
-    while let Some(piece) = data.try_next().await.map_err(broken)? {
-        came += piece.len() as u64;
-        if came > most {
-            return Err(Refused::TooLarge(most));
-        }
-        target.write_all(&piece).await.map_err(failed)?;
-    }
-    Ok(())
 }
 
 /// Opens a file to write from a byte on, and reckons what is before.

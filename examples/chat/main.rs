@@ -7,6 +7,7 @@ mod files;
 mod names;
 mod protocol;
 mod server;
+mod space;
 mod spam;
 mod store;
 

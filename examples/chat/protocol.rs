@@ -174,7 +174,7 @@ impl fmt::Display for Refused {
             Self::Missing(name) => write!(f, "no such file: {name}"),
             Self::Name(why) => write!(f, "no file can have this name: {why}"),
             Self::TooLarge(limit) => write!(f, "file too large: at most {limit} bytes"),
-            Self::Full => f.write_str("the room has no space for it"),
+            Self::Full => f.write_str("there is no space for it in the room, or on the server"),
             Self::Busy => f.write_str("the same file is being sent already"),
             Self::Position(at) => write!(f, "it goes on at byte {at}"),
             Self::Checksum => f.write_str("the checksum does not match, send it again"),

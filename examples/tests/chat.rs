@@ -16,6 +16,8 @@ mod names;
 mod protocol;
 #[path = "../chat/server/mod.rs"]
 mod server;
+#[path = "../chat/space.rs"]
+mod space;
 #[path = "../chat/spam/mod.rs"]
 mod spam;
 #[path = "../chat/store.rs"]

@@ -8,9 +8,8 @@ mod livecast;
 
 use livecast::Watched;
 
-#[tokio::test]
-async fn each_frame_is_seen_or_left_out_and_a_slow_watcher_holds_up_nobody() {
-    let mut watched = livecast::all(100, 100).await.expect("a cast");
+async fn each_frame_is_seen_or_left_out(address: &str) {
+    let mut watched = livecast::all(address, 100, 100).await.expect("a cast");
     watched.sort_by(|a, b| a.name.cmp(&b.name));
     let [quick, slow] = &watched[..] else {
         panic!("{watched:?}");
@@ -20,4 +19,17 @@ async fn each_frame_is_seen_or_left_out_and_a_slow_watcher_holds_up_nobody() {
         assert_eq!(seen + left_out, 100, "{watched:?}");
     }
     assert!(slow.left_out > 0 && slow.seen < quick.seen, "{watched:?}");
+}
+
+#[tokio::test]
+async fn a_slow_watcher_holds_up_nobody() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let socket = format!("unix://{}", folder.path().join("studio").display());
+    tokio::join!(
+        each_frame_is_seen_or_left_out("mem://studio"),
+        each_frame_is_seen_or_left_out("tcp://127.0.0.1:0"),
+        each_frame_is_seen_or_left_out("tls://127.0.0.1:0"),
+        each_frame_is_seen_or_left_out("quic://127.0.0.1:0"),
+        each_frame_is_seen_or_left_out(&socket),
+    );
 }

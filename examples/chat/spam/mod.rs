@@ -34,10 +34,10 @@ pub(crate) struct Spam {
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct Plan {
     /// How many bots.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub(crate) bots: u64,
     /// In how many rooms.
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=1_000))]
     pub(crate) rooms: u64,
     /// How many lines each bot says.
     #[arg(long, default_value_t = 100)]

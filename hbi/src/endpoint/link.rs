@@ -350,7 +350,7 @@ pub trait Landing: Send {
     ///
     /// # Errors
     /// As [`Landing::read`].
-    fn read_value(&mut self, source: &str) -> Result<Arc<dyn Prepared>, Failure>;
+    fn read_value(&mut self, source: &str) -> BoxFuture<Result<Arc<dyn Prepared>, Failure>>;
 
     /// The connection is up: whatever is to happen before anything lands.
     fn connected(&mut self) -> Option<BoxFuture<()>>;

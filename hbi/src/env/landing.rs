@@ -2,6 +2,7 @@
 //! it; a straight line runs step by step; anything else is the interpreter's.
 
 use std::{
+    future::ready,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{Arc, OnceLock},
@@ -26,6 +27,10 @@ use crate::{
     script::Straight,
     value::Packed,
 };
+
+/// The longest text of a value that is read where it arrives, in bytes: it takes a few milliseconds
+/// at most. A longer one is read beside the runtime.
+const READ_IN_PLACE: usize = 64 << 10;
 
 /// The environment as a connection's task owns it.
 pub(crate) struct EnvLanding {
@@ -318,8 +323,16 @@ impl Landing for EnvLanding {
         written::read(&self.env, source)
     }
 
-    fn read_value(&mut self, source: &str) -> Result<Arc<dyn Prepared>, Failure> {
-        written::read_value(&self.env, source)
+    fn read_value(&mut self, source: &str) -> BoxFuture<Result<Arc<dyn Prepared>, Failure>> {
+        if source.len() <= READ_IN_PLACE {
+            return Box::pin(ready(written::read_value(&self.env, source)));
+        }
+        let (env, source) = (Arc::clone(&self.env), source.to_owned());
+        let read = tokio::task::spawn_blocking(move || written::read_value(&env, &source));
+        Box::pin(async move {
+            let broken = |error| Failure::new(Kind::Panic, format!("reading a value: {error}"));
+            read.await.map_err(broken)?
+        })
     }
 
     fn connected(&mut self) -> Option<BoxFuture<()>> {

@@ -35,10 +35,6 @@ const UNPROVEN: usize = 64;
 /// Bytes that are kept of all together who wait to be taken at all.
 const WAITING: u64 = 4 << 20;
 
-/// How long a peer may wait with the acknowledgement of a packet, in the hope of something to send it with. A
-/// lost packet that nothing follows is missed so much later.
-const ACK_DELAY: Duration = Duration::from_millis(5);
-
 /// How fast a side sends over QUIC.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -158,16 +154,14 @@ impl AsyncWrite for Quic {
 /// What QUIC itself is told of this side's limits.
 fn transport(settings: &Settings, congestion: Congestion) -> Arc<TransportConfig> {
     let settings = settings.clone().clamped();
-    let mut acks = AckFrequencyConfig::default();
-    acks.max_ack_delay(Some(ACK_DELAY));
     let mut config = TransportConfig::default();
     config
-        .ack_frequency_config(Some(acks))
         .max_concurrent_bidi_streams(settings.conversations.min(FIRST_STREAMS).into())
         .max_concurrent_uni_streams(FIRST_STREAMS.into())
         .stream_receive_window(settings.window.into())
         .receive_window(held(settings.held.min(STRANGER)))
         .datagram_receive_buffer_size(None)
+        .ack_frequency_config(Some(acknowledged_soon()))
         .keep_alive_interval(Some(settings.keep_alive))
         // one that is too long to be told is none
         .max_idle_timeout(IdleTimeout::try_from(settings.idle_timeout).ok());
@@ -175,6 +169,16 @@ fn transport(settings: &Settings, congestion: Congestion) -> Arc<TransportConfig
         config.congestion_controller_factory(Arc::new(BbrConfig::default()));
     }
     Arc::new(config)
+}
+
+/// How soon the peer acknowledges what comes alone: QUIC's own 25 ms are long beside a call. Until
+/// then a lost packet is not missed, and a stream that is done with still counts as open.
+const ACKNOWLEDGED: Duration = Duration::from_millis(2);
+
+fn acknowledged_soon() -> AckFrequencyConfig {
+    let mut config = AckFrequencyConfig::default();
+    config.max_ack_delay(Some(ACKNOWLEDGED));
+    config
 }
 
 fn held(bytes: u64) -> VarInt {

@@ -1,8 +1,8 @@
 //! The benchmark program: measures hbi, the machine's floor and other libraries on the same works.
 //!
 //! ```text
-//! cargo run --release -p hbi-bench -- all                     # hbi and the floors
-//! cargo run --release -p hbi-bench --features peers -- all    # tarpc, tonic, capnp-rpc, jsonrpsee too
+//! cargo run --release -p hbi-bench -- all                     # hbi, the floors, and the others
+//! cargo run --release -p hbi-bench --no-default-features -- all    # hbi and the floors: builds fast
 //! cargo run --release -p hbi-bench -- all --work pipe_64 --peer raw --peer rawmux --pin
 //! cargo run --release -p hbi-bench -- scale --chart target/charts
 //! cargo run --release -p hbi-bench --features allocations -- all   # counts allocations too
@@ -107,7 +107,7 @@ struct Common {
     /// Print one JSON object a line to standard output; the tables go to standard error
     #[arg(long)]
     json: bool,
-    /// Draw charts, as SVG and PNG, into this directory
+    /// Draw charts, as SVG and PNG, and write the tables, as Markdown, into this directory
     #[arg(long, value_name = "DIR")]
     chart: Option<PathBuf>,
     #[command(flatten)]
@@ -149,6 +149,7 @@ fn main() -> Result<()> {
             report::show(&measured, common.json)?;
             if let Some(dir) = &common.chart {
                 chart::works(&measured, dir)?;
+                report::write(&measured, dir, "works")?;
             }
         }
         Command::Scale { common } => {
@@ -156,6 +157,7 @@ fn main() -> Result<()> {
             report::show(&measured, common.json)?;
             if let Some(dir) = &common.chart {
                 chart::scale(&measured, dir)?;
+                report::write(&measured, dir, "scale")?;
             }
         }
         Command::List => list(),

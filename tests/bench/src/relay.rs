@@ -1,12 +1,12 @@
 //! A relay that makes a long way of a short one: it passes bytes on in order, each a fixed time after
 //! it came, however many are under way.
 
-use std::time::Duration;
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    net::{TcpListener, TcpStream, UdpSocket, UnixListener, UnixStream},
     sync::mpsc,
     time::{Instant, sleep_until},
 };
@@ -29,6 +29,11 @@ pub(crate) async fn serve(address: &str, delay: Duration, announce: Announce) ->
             join(near.into_split(), far.into_split(), delay);
         }
     }
+    if scheme == "quic://" {
+        let near = UdpSocket::bind("127.0.0.1:0").await?;
+        announce.at(format!("{scheme}{}{fragment}", near.local_addr()?))?;
+        return datagrams(Arc::new(near), address.parse()?, delay).await;
+    }
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     announce.at(format!("{scheme}{}{fragment}", listener.local_addr()?))?;
     loop {
@@ -37,6 +42,61 @@ pub(crate) async fn serve(address: &str, delay: Duration, announce: Announce) ->
         near.set_nodelay(true)?;
         far.set_nodelay(true)?;
         join(near.into_split(), far.into_split(), delay);
+    }
+}
+
+/// The longest datagram that there is.
+const DATAGRAM: usize = 64 << 10;
+
+/// Relays datagrams, each client's through a socket of its own.
+async fn datagrams(near: Arc<UdpSocket>, server: SocketAddr, delay: Duration) -> Result<()> {
+    let mut ways: HashMap<SocketAddr, mpsc::UnboundedSender<Late>> = HashMap::new();
+    let mut buffer = vec![0; DATAGRAM];
+    loop {
+        let (length, client) = near.recv_from(&mut buffer).await?;
+        let late = (Instant::now() + delay, buffer[..length].to_vec());
+        if let Some(way) = ways.get(&client) {
+            way.send(late)?;
+            continue;
+        }
+        let far = Arc::new(UdpSocket::bind("127.0.0.1:0").await?);
+        far.connect(server).await?;
+        let way = deliver(Arc::clone(&far), None);
+        way.send(late)?;
+        ways.insert(client, way);
+        tokio::spawn(come_back(far, Arc::clone(&near), client, delay));
+    }
+}
+
+/// What is under way, and when it arrives.
+type Late = (Instant, Vec<u8>);
+
+/// Sends datagrams on when they are due.
+fn deliver(to: Arc<UdpSocket>, address: Option<SocketAddr>) -> mpsc::UnboundedSender<Late> {
+    let (under_way, mut arriving) = mpsc::unbounded_channel::<Late>();
+    tokio::spawn(async move {
+        while let Some((when, datagram)) = arriving.recv().await {
+            sleep_until(when).await;
+            // one that cannot be sent is lost, as datagrams are
+            let _ = match address {
+                Some(address) => to.send_to(&datagram, address).await,
+                None => to.send(&datagram).await,
+            };
+        }
+    });
+    under_way
+}
+
+async fn come_back(far: Arc<UdpSocket>, near: Arc<UdpSocket>, client: SocketAddr, delay: Duration) {
+    let way = deliver(near, Some(client));
+    let mut buffer = vec![0; DATAGRAM];
+    while let Ok(length) = far.recv(&mut buffer).await {
+        if way
+            .send((Instant::now() + delay, buffer[..length].to_vec()))
+            .is_err()
+        {
+            break;
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     fmt::Write as _,
     io::{Write as _, stderr, stdout},
+    path::Path,
 };
 
 use anyhow::Result;
@@ -20,26 +21,33 @@ const FLOOR: &str = "rawmux";
 /// The metrics that each side's share of is left to the JSON.
 const ONE_SIDE: [&str; 2] = ["CPU, client", "CPU, server"];
 
+/// How tables are written.
+#[derive(Clone, Copy)]
+struct Form {
+    preset: &'static str,
+    /// What stands between a metric and its unit.
+    between: &'static str,
+    heading: &'static str,
+    note: &'static str,
+}
+
+const TERMINAL: Form = Form {
+    preset: presets::UTF8_FULL_CONDENSED,
+    between: "\n",
+    heading: "",
+    note: "  ",
+};
+
+const MARKDOWN: Form = Form {
+    preset: presets::ASCII_MARKDOWN,
+    between: ", ",
+    heading: "## ",
+    note: "- ",
+};
+
 /// Prints tables to standard output; with `json` objects there, and the tables to standard error.
 pub(crate) fn show(measured: &Measured, json: bool) -> Result<()> {
-    let mut text = ground(measured);
-    for work in &measured.works {
-        writeln!(
-            text,
-            "\n{work}: {}\n{}",
-            work.about(),
-            table(measured, *work)
-        )?;
-        for peer in &measured.peers {
-            if let Some(note) = measured.note(*work, peer) {
-                writeln!(text, "  {peer}: {note}")?;
-            }
-        }
-    }
-    writeln!(text, "\n{}", better_than_hbi(measured))?;
-    for (name, why) in peers::LEFT_OUT {
-        writeln!(text, "{name}: left out, {why}")?;
-    }
+    let text = report(measured, TERMINAL)?;
     if json {
         print_json(measured)?;
         stderr().write_all(text.as_bytes())?;
@@ -47,6 +55,39 @@ pub(crate) fn show(measured: &Measured, json: bool) -> Result<()> {
         stdout().write_all(text.as_bytes())?;
     }
     Ok(())
+}
+
+/// Writes the tables as Markdown, below the chart of the same name.
+pub(crate) fn write(measured: &Measured, dir: &Path, name: &str) -> Result<()> {
+    let text = report(measured, MARKDOWN)?;
+    let file = dir.join(format!("{name}.md"));
+    std::fs::write(&file, format!("![{name}]({name}.svg)\n\n{text}"))?;
+    eprintln!("wrote {}", file.display());
+    Ok(())
+}
+
+fn report(measured: &Measured, form: Form) -> Result<String> {
+    let mut text = ground(measured);
+    let Form {
+        heading,
+        note: bullet,
+        ..
+    } = form;
+    for work in &measured.works {
+        let about = work.about();
+        writeln!(text, "\n{heading}{work}: {about}\n")?;
+        writeln!(text, "{}\n", table(measured, *work, form))?;
+        for peer in &measured.peers {
+            if let Some(note) = measured.note(*work, peer) {
+                writeln!(text, "{bullet}{peer}: {note}")?;
+            }
+        }
+    }
+    writeln!(text, "\n{}", better_than_hbi(measured))?;
+    for (name, why) in peers::LEFT_OUT {
+        writeln!(text, "{name}: left out, {why}")?;
+    }
+    Ok(text)
 }
 
 /// Where and how it was measured.
@@ -70,7 +111,7 @@ pub(crate) fn ground(measured: &Measured) -> String {
     )
 }
 
-fn table(measured: &Measured, work: Work) -> Table {
+fn table(measured: &Measured, work: Work, form: Form) -> Table {
     let mut metrics: Vec<&str> = Vec::new();
     for peer in &measured.peers {
         for figure in measured.figures(work, peer) {
@@ -83,7 +124,7 @@ fn table(measured: &Measured, work: Work) -> Table {
     }
     let mut table = Table::new();
     table
-        .load_preset(presets::UTF8_FULL_CONDENSED)
+        .load_preset(form.preset)
         .set_content_arrangement(ContentArrangement::Disabled);
     let mut headings = vec!["peer".to_owned()];
     let unit = |metric: &str| {
@@ -91,10 +132,12 @@ fn table(measured: &Measured, work: Work) -> Table {
             .peers
             .iter()
             .find_map(|peer| measured.figure(work, peer, metric));
-        figure.map_or(String::new(), |figure| format!("\n{}", figure.unit))
+        figure.map_or(String::new(), |figure| {
+            format!("{}{}", form.between, figure.unit)
+        })
     };
     headings.push(format!("{}{}", work.metric(), unit(work.metric())));
-    headings.extend(["spread".into(), format!("ratio to\n{FLOOR}")]);
+    headings.extend(["spread".into(), format!("ratio to {FLOOR}")]);
     headings.extend(
         metrics
             .iter()

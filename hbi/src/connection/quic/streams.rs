@@ -14,6 +14,8 @@ const MORE: u32 = 4;
 pub(super) struct Allowed {
     conversations: u32,
     most_conversations: u32,
+    /// Conversations that arrived since more were allowed.
+    opened: u32,
     streams: u32,
     most_streams: u32,
     /// Streams that arrived since they were counted last.
@@ -26,6 +28,7 @@ impl Allowed {
         Self {
             conversations: settings.conversations.min(FIRST_STREAMS),
             most_conversations: settings.conversations,
+            opened: 0,
             streams: FIRST_STREAMS,
             // beside them there is the control stream
             most_streams: all.clamp(settings.channels, MOST.max(settings.channels)) + 1,
@@ -35,7 +38,15 @@ impl Allowed {
 
     /// A conversation arrived, and so many are open.
     pub(super) fn conversation(&mut self, open: usize, conn: &quinn::Connection) {
-        if let Some(more) = raise(self.conversations, self.most_conversations, open) {
+        // one that is answered at once counts until the peer acknowledges the answer, so who opens
+        // many may stand still though few are open
+        self.opened = self.opened.saturating_add(1);
+        let busy = match self.opened / 4 >= self.conversations {
+            true => self.conversations as usize,
+            false => open,
+        };
+        if let Some(more) = raise(self.conversations, self.most_conversations, busy) {
+            self.opened = 0;
             self.conversations = more;
             conn.set_max_concurrent_bi_streams(more.into());
         }

@@ -607,7 +607,7 @@ impl<S: AsyncRead> Reader<S> {
                 )));
             }
         }
-        let prepared = self.landing.read_value(source).map_err(End::Failed)?;
+        let prepared = self.landing.read_value(source).await.map_err(End::Failed)?;
         let packed = self.evaluate(id, prepared).await?;
         let mut state = self.link.lock();
         if let Some(conversation) = state.conversations.get_mut(&id) {
@@ -638,7 +638,7 @@ impl<S: AsyncRead> Reader<S> {
                 "read what is asked for while asking for more",
             )));
         }
-        let prepared = self.landing.read_value(source).map_err(End::Failed)?;
+        let prepared = self.landing.read_value(source).await.map_err(End::Failed)?;
         let packed = self.evaluate(id, prepared).await?;
         let dialect = match self.link.info().encoding {
             crate::endpoint::Encoding::Literal(dialect) => dialect,

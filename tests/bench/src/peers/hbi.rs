@@ -70,6 +70,7 @@ macro_rules! over {
 }
 
 over! {
+    Quic: "hbi-quic", "hbi over QUIC", "quic://127.0.0.1:0";
     Tcp: "hbi-tcp", "hbi, mux wire over TCP", "tcp://127.0.0.1:0";
     Tls: "hbi-tls", "hbi, mux wire over TLS 1.3", "tls://127.0.0.1:0";
     Unix: "hbi-unix", "hbi, mux wire over a Unix socket", format!("unix://{}", socket_path("hbi").display());

@@ -201,7 +201,7 @@ impl Entry {
     }
 }
 
-const NOT_ASKED: &str = "built without it; add `--features peers` to measure it";
+const NOT_ASKED: &str = "built without the feature `peers`";
 const NO_COMPILER: &str = "its schema needs the program `capnp` when this is built, which was not found or \
     failed; its package is `capnproto` on Debian and Ubuntu";
 
@@ -228,6 +228,7 @@ pub(crate) fn all() -> Vec<Entry> {
         Entry::of::<hbi::Hbi<hbi::Tcp>>(),
         Entry::of::<hbi::Hbi<hbi::Unix>>(),
         Entry::of::<hbi::Hbi<hbi::Tls>>(),
+        Entry::of::<hbi::Hbi<hbi::Quic>>(),
         #[cfg(feature = "peers")]
         Entry::of::<tarpc::Tarpc>(),
         #[cfg(feature = "peers")]
