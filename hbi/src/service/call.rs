@@ -43,8 +43,10 @@ pub struct Call<T, E = Error, B = Alone> {
     scope: u64,
     /// The method whose error is an `E`.
     root: &'static str,
-    answer: PhantomData<fn() -> (T, E, B)>,
+    answer: Answers<T, E, B>,
 }
+
+type Answers<T, E, B> = PhantomData<fn() -> (T, E, B)>;
 
 enum State {
     /// Not sent.
