@@ -46,7 +46,6 @@ pub struct Call<T, E = Error, B = Alone> {
     answer: Answers<T, E, B>,
 }
 
-/// The types of a call, of which it holds nothing.
 type Answers<T, E, B> = PhantomData<fn() -> (T, E, B)>;
 
 enum State {
