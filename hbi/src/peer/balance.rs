@@ -53,8 +53,9 @@ const PING: Duration = Duration::from_secs(5);
 /// [`StandsAlone`]. A conversation, a stream, an object by reference, a notification (which has its
 /// place in an order) and a script (which has `env`) belong to one connection, and do not compile
 /// here. What no signature shows, as a stream in a field of a struct or in the midst of a
-/// composition, is refused before anything is sent ([`Kind::Misuse`]). Calls are not sent again:
-/// what failed says whether it was sent ([`Error::was_sent`]).
+/// composition, is refused when the call is made ([`Kind::Misuse`]): before anything is sent, or, where
+/// it is in the answer, when that is there. Calls are not sent again: what failed says whether it was
+/// sent ([`Error::was_sent`]).
 ///
 /// ```
 /// use hbi::{HostingEnv, peer::balance::{Balanced, Member}};
