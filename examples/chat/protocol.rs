@@ -2,8 +2,7 @@
 //!
 //! [`Chat`] and [`Chatter`] have the flat names and the forms of arguments of the chat clients and
 //! servers that exist in Python and Go, and over the text wire nothing else is called. [`Rooms`] and
-//! [`Transfers`] are for peers that speak the
-//! mux wire, with typed errors and what those lack.
+//! [`Transfers`] are for peers over the other wires, with typed errors and what those lack.
 
 use std::fmt;
 
