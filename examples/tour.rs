@@ -361,6 +361,14 @@ async fn main() -> ExitCode {
 }
 
 async fn tour(options: Options) -> anyhow::Result<()> {
+    let given = [&options.serve, &options.connect, &Some(options.at.clone())];
+    for address in given.into_iter().flatten() {
+        let text = address.parse::<hbi::Address>()?.is_text();
+        ensure!(
+            !text,
+            "{address}: the text wire has no typed errors and no pushes meanwhile, which the tour shows; leave `text+` out"
+        );
+    }
     let folder = tempfile::tempdir()?;
     if let Some(address) = &options.serve {
         let server = serve(address, folder.path()).await?;

@@ -14,7 +14,7 @@
 //!         /// What was said.
 //!         fn text(&self) -> Call<String>;
 //!     }
-//!     impl<E> MsgFields for Call<Msg, E> {
+//!     impl<E, B> MsgFields for Call<Msg, E, B> {
 //!         fn text(&self) -> Call<String> { self.field::<String>("text") }
 //!     }
 //! ```
@@ -127,7 +127,9 @@ fn expand(root: &Path, input: &DeriveInput, fields: &[Pending]) -> TokenStream {
     let (impl_generics, generics, wheres) = input.generics.split_for_impl();
     let error = format_ident!("E{}", if has(&input.generics, "E") { "_" } else { "" });
     let mut with_error = input.generics.clone();
+    let of = format_ident!("B{}", if has(&input.generics, "B") { "_" } else { "" });
     with_error.params.push(parse_quote!(#error));
+    with_error.params.push(parse_quote!(#of));
     let (impl_with_error, ..) = with_error.split_for_impl();
     let declared = fields.iter().map(
         |Pending {
@@ -161,7 +163,7 @@ fn expand(root: &Path, input: &DeriveInput, fields: &[Pending]) -> TokenStream {
 
         #[automatically_derived]
         impl #impl_with_error #name #generics
-            for #root::service::Call<#ident #generics, #error> #wheres
+            for #root::service::Call<#ident #generics, #error, #of> #wheres
         {
             #(#implemented)*
         }

@@ -2,7 +2,7 @@
 
 use proc_macro2::{Delimiter, Spacing, TokenStream, TokenTree};
 use quote::ToTokens;
-use syn::{GenericArgument, PathArguments, PathSegment, Type};
+use syn::{GenericArgument, PathArguments, PathSegment, Type, TypePath, visit::Visit};
 
 /// The last segment of a type that is a path: `Items<T>` of `hbi::Items<T>`.
 pub(crate) fn last_segment(ty: &Type) -> Option<&PathSegment> {
@@ -17,6 +17,21 @@ pub(crate) fn last_segment(ty: &Type) -> Option<&PathSegment> {
 /// Whether the last segment of a type is this.
 pub(crate) fn is_named(ty: &Type, name: &str) -> bool {
     last_segment(ty).is_some_and(|segment| segment.ident == name)
+}
+
+/// Whether a type with this last segment stands in it, at any depth.
+pub(crate) fn mentions(ty: &Type, name: &str) -> bool {
+    struct Mentions<'a>(&'a str, bool);
+    impl<'ast> Visit<'ast> for Mentions<'_> {
+        fn visit_type_path(&mut self, path: &'ast TypePath) {
+            let last = path.path.segments.last();
+            self.1 |= last.is_some_and(|last| last.ident == self.0);
+            syn::visit::visit_type_path(self, path);
+        }
+    }
+    let mut mentions = Mentions(name, false);
+    mentions.visit_type(ty);
+    mentions.1
 }
 
 /// The type arguments of the last segment: `T` and `E` of `Result<T, E>`.

@@ -45,7 +45,7 @@ pub enum Kind {
     Cancelled,
     /// The peer said goodbye before this could land.
     NotLanded,
-    /// The peer refused the connection, or what was asked of it.
+    /// The peer refused the connection, or what was asked of it; or its certificate is not taken here.
     Refused,
     /// A value that cannot be packed, or does not unpack as the type asked for.
     Value,

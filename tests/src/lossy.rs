@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     io,
     net::SocketAddr,
+    ops::Range,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -36,6 +37,7 @@ pub struct Relay {
     lost: Arc<AtomicU64>,
     passed: Arc<AtomicU64>,
     moved: Arc<AtomicBool>,
+    loses: Arc<Mutex<Option<Range<usize>>>>,
     _tasks: JoinSet<()>,
 }
 
@@ -74,6 +76,8 @@ impl Relay {
         };
         let moved = Arc::<AtomicBool>::default();
         let moves = Arc::clone(&moved);
+        let loses = Arc::<Mutex<Option<Range<usize>>>>::default();
+        let lose = Arc::clone(&loses);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut clients: HashMap<SocketAddr, mpsc::UnboundedSender<Packet>> = HashMap::new();
@@ -83,6 +87,10 @@ impl Relay {
             while let Ok((len, from)) = near.recv_from(&mut packet).await {
                 if moves.swap(false, Ordering::Relaxed) {
                     clients.clear();
+                }
+                if take_fit(&lose, len) {
+                    way.lost.fetch_add(1, Ordering::Relaxed);
+                    continue;
                 }
                 if let Some(forth) = clients.get(&from) {
                     way.send(forth, &packet[..len]);
@@ -107,6 +115,7 @@ impl Relay {
             lost,
             passed,
             moved,
+            loses,
             _tasks: tasks,
         })
     }
@@ -114,6 +123,11 @@ impl Relay {
     /// From now on clients come from other addresses, as the server sees it.
     pub fn move_clients(&self) {
         self.moved.store(true, Ordering::Relaxed);
+    }
+
+    /// The next packet of a client that is so large will be lost.
+    pub fn lose_next(&self, bytes: Range<usize>) {
+        *self.loses.lock().unwrap_or_else(|e| e.into_inner()) = Some(bytes);
     }
 
     /// Where clients reach the server.
@@ -128,6 +142,16 @@ impl Relay {
             self.passed.load(Ordering::Relaxed),
         )
     }
+}
+
+/// Whether a packet is the one that is to be lost.
+fn take_fit(lose: &Mutex<Option<Range<usize>>>, len: usize) -> bool {
+    let mut lose = lose.lock().unwrap_or_else(|e| e.into_inner());
+    let fits = lose.as_ref().is_some_and(|bytes| bytes.contains(&len));
+    if fits {
+        *lose = None;
+    }
+    fits
 }
 
 /// When a packet is to arrive, and what is in it.

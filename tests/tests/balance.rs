@@ -21,6 +21,12 @@ use tokio::{
 };
 use tower::discover::Change;
 
+/// A struct that carries a stream.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Parcel {
+    items: Items<usize>,
+}
+
 /// A service of which each peer is one.
 #[hbi::service]
 trait Work {
@@ -29,9 +35,11 @@ trait Work {
     /// Who answers, once the worker is told that it may.
     async fn slow(&self) -> usize;
     /// The sum of a stream.
-    async fn sum(&self, items: Items<u64>) -> u64;
-    /// A stream.
-    async fn count(&self, to: u64) -> Items<u64>;
+    async fn sum(&self, items: Items<usize>) -> usize;
+    /// The same of a stream in a field.
+    async fn weigh(&self, parcel: Parcel) -> usize;
+    /// A stream in a field.
+    async fn pack(&self, to: usize) -> Parcel;
     /// A sum of numbers.
     async fn add(&self, a: usize, b: usize) -> usize;
 }
@@ -73,16 +81,21 @@ impl Work for Worker {
         self.name
     }
 
-    async fn sum(&self, mut items: Items<u64>) -> u64 {
+    async fn weigh(&self, parcel: Parcel) -> usize {
+        self.sum(parcel.items).await
+    }
+
+    async fn pack(&self, to: usize) -> Parcel {
+        let items = Items::iter(0..to);
+        Parcel { items }
+    }
+
+    async fn sum(&self, mut items: Items<usize>) -> usize {
         let mut sum = 0;
         while let Ok(Some(item)) = items.try_next().await {
             sum += item;
         }
         sum
-    }
-
-    async fn count(&self, to: u64) -> Items<u64> {
-        Items::iter(0..to)
     }
 
     async fn add(&self, a: usize, b: usize) -> usize {
@@ -244,13 +257,22 @@ async fn a_failure_to_discover_is_told() {
 async fn what_belongs_to_one_connection_is_refused() {
     let (zero, member) = join(0).await;
     let work = Balanced::<WorkStub>::over([member]);
-    let streams = work.call(|work| work.sum(Items::iter([1, 2, 3]))).await;
+    // where a signature shows it, it does not compile; a field does not show
+    let parcel = || Parcel {
+        items: Items::iter([1, 2, 3]),
+    };
+    let streams = work.call(|work| work.weigh(parcel())).await;
     let error = streams.unwrap_err();
     assert_eq!(error.kind(), Kind::Misuse, "{error}");
     assert!(!error.was_sent());
 
-    let streamed = work.call(|work| work.count(3)).await;
+    let streamed = work.call(|work| work.pack(3)).await;
     assert_eq!(streamed.err().map(|error| error.kind()), Some(Kind::Misuse));
+
+    // nor does a call in the midst of a composition
+    let items = Items::iter([1, 2, 3]);
+    let inner = work.call(|work| work.add(work.sum(items), 1_usize)).await;
+    assert_eq!(inner.err().map(|error| error.kind()), Some(Kind::Misuse));
 
     // a composition stands by itself as its calls do
     let sum = work.call(|work| work.add(work.add(1, 2), work.add(3, 4)));

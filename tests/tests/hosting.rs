@@ -666,7 +666,7 @@ async fn a_shutdown_does_not_wait_for_environments_that_are_never_made() {
     server.shutdown(Duration::from_secs(60)).await;
     let error = connecting.await.unwrap().unwrap_err();
     assert!(
-        error.is_refused() && error.to_string().contains("goodbye"),
+        error.is_not_landed() && error.to_string().contains("goodbye"),
         "{error}"
     );
 }
@@ -702,7 +702,7 @@ async fn a_factory_that_panics_at_once_is_told() {
     let error = hbi::connect("mem://panics", HostingEnv::new())
         .await
         .unwrap_err();
-    assert!(error.is_refused(), "{error}");
+    assert!(error.is_panic(), "{error}");
     drop(server);
 }
 

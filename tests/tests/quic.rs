@@ -10,6 +10,7 @@ use hbi_tests::{
     pair::Transport,
     work::{ConsumerHost, MyConsumer, MyWork, Seen, WorkHost, WorkStub},
 };
+use tokio::net::UdpSocket;
 
 /// A server, and a consumer connected to it over a way that loses packets.
 struct Far {
@@ -67,6 +68,87 @@ async fn landings_begin_in_the_order_of_their_openings_whatever_gets_lost() {
     }
     assert_eq!(far.work.lines().await.unwrap(), expected);
     assert!(far.relay.packets().0 > 0, "something was lost");
+}
+
+#[tokio::test]
+async fn who_opens_too_many_streams_waits_and_loses_nothing() {
+    let mut defences = hbi::Defences::default();
+    defences.openings_per_second = 100;
+    let far = far_with(Options::new().defences(defences), 0, Duration::ZERO).await;
+    let began = std::time::Instant::now();
+    let calls = (0..201).map(|n| far.work.add(n, 1).into_future());
+    let answers = futures_util::future::try_join_all(calls).await.unwrap();
+    assert_eq!(answers[200], 201);
+    // those of the first second at once, those of each further one when it begins
+    let took = began.elapsed();
+    assert!(took >= Duration::from_secs(2), "{took:?}");
+}
+
+/// What QUIC calls a packet that asks a client to show that its address is its own.
+const RETRY: u8 = 0xf0;
+
+/// Sends a client's first packet to a server, and nothing after it; what kind of packet is answered.
+async fn half_a_handshake(trap: &UdpSocket, server: SocketAddr) -> (u8, UdpSocket) {
+    let address = format!("quic://{}", trap.local_addr().unwrap());
+    let connecting = tokio::spawn(hbi::connect(address, HostingEnv::new()));
+    let mut packet = vec![0; 2048];
+    let (len, _) = trap.recv_from(&mut packet).await.unwrap();
+    connecting.abort();
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.send_to(&packet[..len], server).await.unwrap();
+    socket.recv_from(&mut packet).await.unwrap();
+    (packet[0] & 0xf0, socket)
+}
+
+#[tokio::test]
+async fn addresses_have_to_be_shown_where_many_handshakes_are_under_way() {
+    let server = Transport::Quic.serving(Options::new());
+    let server = server.serve("quic://127.0.0.1:0", |_| async { Ok(HostingEnv::new()) });
+    let server = server.await.unwrap();
+    let Scheme::Quic(at) = server.address().scheme() else {
+        panic!("{}", server.address());
+    };
+    let host: SocketAddr = at.host.parse().unwrap();
+    let mut halves = Vec::new();
+    for n in 0..70 {
+        // of each a packet of its own: what is sent again comes to nobody
+        let trap = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let (answer, socket) = half_a_handshake(&trap, host).await;
+        assert_eq!(answer == RETRY, n >= 64, "{answer:x} for number {n}");
+        halves.push(socket);
+    }
+    // whoever receives what is sent to it gets in
+    let address = server.address().to_string();
+    let peer = hbi::connect(address, HostingEnv::new()).await.unwrap();
+    let one: i64 = peer.script("1").await.unwrap();
+    assert_eq!(one, 1);
+}
+
+/// Loses the packet of one line, and logs another by this stub; which lines the host has seen then.
+async fn logged_behind_a_lost_line(far: &Far, work: &WorkStub) -> Vec<String> {
+    // the way is long, so that what is lost is missed only after the other has landed
+    far.work.add(1, 2).await.unwrap();
+    let lost = far.relay.packets().0;
+    far.relay.lose_next(400..1_000);
+    far.work.log("l".repeat(500)).await.unwrap();
+    while far.relay.packets().0 == lost {
+        tokio::task::yield_now().await;
+    }
+    work.log("behind it".to_owned()).confirmed().await.unwrap();
+    let lines = far.work.lines().await.unwrap();
+    lines.into_iter().map(|line| line[..1].to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_lost_opening_holds_up_those_behind_it_but_for_unordered_ones() {
+    let way = Duration::from_millis(100);
+    let ordered = far(0, way).await;
+    let lines = logged_behind_a_lost_line(&ordered, &ordered.work).await;
+    assert_eq!(lines, ["l", "b"]);
+    let unordered = far(0, way).await;
+    let work = WorkStub::new(&unordered.peer.unordered());
+    let lines = logged_behind_a_lost_line(&unordered, &work).await;
+    assert_eq!(lines, ["b", "l"]);
 }
 
 #[tokio::test]

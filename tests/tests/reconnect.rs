@@ -365,3 +365,82 @@ async fn what_would_fail_each_time_is_not_tried_again() {
     let refused = options.reconnect("nowhere", Backoff::default(), HostingEnv::new);
     assert_eq!(refused.unwrap_err().kind(), Kind::Address);
 }
+
+/// A server whose check knows one token, and whose factory fails with this at first.
+async fn serve_checked(address: &str, fails: fn() -> Error, times: usize) -> Server {
+    let left = Arc::new(AtomicUsize::new(times));
+    let options = Options::new().authenticate(|shown| async move {
+        match shown.token_is(b"right") {
+            true => Ok(()),
+            false => Err(Error::refusal("this token is nobody's: ask for one")),
+        }
+    });
+    let factory = move |_peer| {
+        let fail = left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1));
+        async move {
+            match fail {
+                Ok(_) => Err(fails()),
+                Err(_) => Ok(HostingEnv::new().service(StoreHost::new(MyStore::new(false)))),
+            }
+        }
+    };
+    options.serve(address, factory).await.unwrap()
+}
+
+/// A client that shows a token.
+fn showing(token: &'static [u8], address: &str) -> Reconnect {
+    let options = Options::new().token(token);
+    let client = options.reconnect(address, Backoff::default(), HostingEnv::new);
+    client.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_ends_it_and_is_told_to_calls() {
+    let never = || Error::refusal("never");
+    let _server = serve_checked("mem://reconnect-token", never, 0).await;
+    let client = showing(b"wrong", "mem://reconnect-token");
+    let began = tokio::time::Instant::now();
+    let error = client.call(|peer| StoreStub::new(peer).get(1)).await;
+    let error = error.unwrap_err();
+    assert!(error.is_refused() && !error.was_sent(), "{error:?}");
+    assert!(error.message().contains("ask for one"), "{error}");
+    assert!(began.elapsed().is_zero(), "it was asked once");
+    let mut state = client.state();
+    let closed = state.wait_for(|state| matches!(state, State::Closed(_)));
+    let State::Closed(error) = closed.await.unwrap().clone() else {
+        unreachable!()
+    };
+    assert!(error.is_refused(), "{error:?}");
+
+    let _server = serve_checked("mem://reconnect-unwanted", never, 1).await;
+    let client = showing(b"right", "mem://reconnect-unwanted");
+    let error = client.peer().await.unwrap_err();
+    assert!(error.is_refused(), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_pass_does_not_end_it() {
+    // the database behind the factory, say
+    let away = || std::io::Error::from(std::io::ErrorKind::ConnectionRefused).into();
+    let _server = serve_checked("mem://reconnect-passing", away, 3).await;
+    let client = showing(b"right", "mem://reconnect-passing");
+    let seven = client.call(|peer| StoreStub::new(peer).get(7)).await;
+    assert_eq!(seven.unwrap(), 7);
+}
+
+#[tokio::test]
+async fn a_peer_that_speaks_something_else_ends_it() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("tcp://{}", listener.local_addr().unwrap());
+    let serving = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let answer = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n";
+        stream.write_all(answer).await.unwrap();
+        let mut unread = [0; 1024];
+        while stream.read(&mut unread).await.is_ok_and(|n| n > 0) {}
+    });
+    let error = client(&address).peer().await.unwrap_err();
+    assert!(error.is_protocol(), "{error:?}");
+    serving.await.unwrap();
+}

@@ -10,7 +10,7 @@ use std::{
 };
 
 use hbi::{
-    Caller, Connection, Defences, Error, Fingerprint, HostingEnv, Kind, Options, Server,
+    Backoff, Caller, Connection, Defences, Error, Fingerprint, HostingEnv, Kind, Options, Server,
     tls::{Certificate, ClientTls, ServerTls},
 };
 use hbi_tests::pair::Transport;
@@ -159,7 +159,7 @@ async fn a_certificate_of_another_authority_is_not_taken() {
         let server = serve_secured(scheme, Authority::new().server("localhost")).await;
         let other = Authority::new();
         let error = connect(other.trusted(), &named(&server)).await.unwrap_err();
-        assert_eq!(error.kind(), Kind::Address);
+        assert_eq!(error.kind(), Kind::Refused);
         says(
             &error,
             &["no authority that this side trusts", "ca_file", "#sha256="],
@@ -198,7 +198,11 @@ async fn a_wrong_name_is_told_with_those_that_are_right() {
             .unwrap_err();
         says(
             &error,
-            &["not for localhost", "example.org", "connect by a name"],
+            &[
+                "not for localhost",
+                "but for: example.org;",
+                "connect by a name",
+            ],
         );
     }
 }
@@ -362,6 +366,106 @@ async fn plain_and_tls_tell_each_other_apart() {
     says(&error, &["does not speak TLS", "tcp://"]);
 }
 
+/// Why a client connects no more.
+async fn given_up(tls: ClientTls, address: &str) -> Error {
+    let options = Options::new().client_tls(tls);
+    let client = options.reconnect(address, Backoff::default(), HostingEnv::new);
+    client.unwrap().peer().await.unwrap_err()
+}
+
+#[tokio::test]
+async fn clients_do_not_try_again_what_would_be_met_again() {
+    for scheme in SECURED {
+        let authority = Authority::new();
+        let tls = authority.server("localhost");
+        let server = serve_secured(scheme, tls.require_clients(authority.file()).unwrap()).await;
+        let address = named(&server);
+        let pinned = ClientTls::new().pin(Fingerprint([7; 32]));
+        let other = Authority::new().trusted();
+        for tls in [pinned, other, authority.trusted()] {
+            let error = given_up(tls, &address).await;
+            assert!(error.is_refused(), "{scheme}: {error:?}");
+        }
+        let elsewhere = serve_secured(scheme, authority.server("example.org")).await;
+        let error = given_up(authority.trusted(), &named(&elsewhere)).await;
+        assert!(error.is_refused(), "{scheme}: {error:?}");
+    }
+    let authority = Authority::new();
+    let plain = serve(Options::new(), "tcp://127.0.0.1:0").await;
+    let address = plain.address().to_string().replace("tcp://", "tls://");
+    let error = given_up(authority.trusted(), &address).await;
+    assert!(error.is_protocol(), "{error:?}");
+    let secured = serve_tls(authority.server("localhost")).await;
+    let address = named(&secured).replace("tls://", "tcp://");
+    let error = given_up(ClientTls::new(), &address).await;
+    assert!(error.is_refused(), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_while_the_server_runs() {
+    for scheme in SECURED {
+        let authority = Authority::new();
+        let (chain, key) = authority.issue("localhost", |params| {
+            params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        });
+        let tls = ServerTls::files(&chain, &key).unwrap();
+        let server = serve_secured(scheme, tls.clone()).await;
+        let address = named(&server);
+        assert!(connect(authority.trusted(), &address).await.is_err());
+        // half of a renewal changes nothing
+        std::fs::write(&key, "nothing\n").unwrap();
+        assert!(tls.reload().is_err());
+        let error = connect(authority.trusted(), &address).await.unwrap_err();
+        says(&error, &["has expired"]);
+        authority.issue("localhost", |_| {});
+        tls.reload().unwrap();
+        works(&connect(authority.trusted(), &address).await.unwrap()).await;
+    }
+}
+
+/// Set where this process is told by its environment which authorities the system trusts.
+#[cfg(target_os = "linux")]
+const TRUSTING: &str = "HBI_TEST_TRUSTING";
+
+/// Runs in a process of its own, since the system's authorities are named by its environment.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_systems_authorities_are_trusted_and_no_others() {
+    if let Some(folder) = std::env::var_os(TRUSTING).map(PathBuf::from) {
+        for scheme in SECURED {
+            let tls = ServerTls::files(folder.join("localhost.pem"), folder.join("localhost.key"));
+            let server = serve_secured(scheme, tls.unwrap()).await;
+            works(
+                &hbi::connect(named(&server), HostingEnv::new())
+                    .await
+                    .unwrap(),
+            )
+            .await;
+            let other = serve_secured(scheme, Authority::new().server("localhost")).await;
+            let error = hbi::connect(named(&other), HostingEnv::new()).await;
+            let error = error.unwrap_err();
+            assert!(error.is_refused(), "{error:?}");
+            says(&error, &["no authority that this side trusts"]);
+        }
+        return;
+    }
+    let authority = Authority::new();
+    authority.issue("localhost", |_| {});
+    let name = "the_systems_authorities_are_trusted_and_no_others";
+    let output = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env("SSL_CERT_FILE", authority.file())
+        .env_remove("SSL_CERT_DIR")
+        .env(TRUSTING, &authority.folder.0)
+        .output();
+    let output = output.await.unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}"
+    );
+}
+
 #[tokio::test]
 async fn unusable_files_are_told() {
     let folder = Folder::new();
@@ -376,9 +480,8 @@ async fn unusable_files_are_told() {
     let authority = Authority::new();
     let (chain, _) = authority.issue("one", |_| {});
     let (_, key) = authority.issue("two", |_| {});
-    let tls = ServerTls::files(chain, key).unwrap();
     says(
-        &tls.config(&[]).unwrap_err(),
+        &ServerTls::files(chain, key).unwrap_err(),
         &["private key is not the certificate's"],
     );
     let options = Options::new();
@@ -471,7 +574,7 @@ async fn a_panic_of_the_check_refuses() {
         .connect("mem://check-panics", HostingEnv::new())
         .await
         .unwrap_err();
-    assert!(error.is_refused());
+    assert!(error.is_panic());
     says(&error, &["checking the credentials failed"]);
     works(
         &hbi::connect(server.address().to_string(), HostingEnv::new())
@@ -489,7 +592,12 @@ async fn logs_do_not_show_tokens() {
 
 #[tokio::test]
 async fn who_guesses_too_often_is_not_heard() {
-    for over in [Transport::Tcp, Transport::Unix] {
+    for over in [
+        Transport::Tcp,
+        Transport::Unix,
+        Transport::Tls,
+        Transport::Quic,
+    ] {
         let mut defences = Defences::default();
         defences.failures_per_address = 3;
         let server = serve_users(over, &Arc::default(), defences).await;
@@ -504,7 +612,13 @@ async fn who_guesses_too_often_is_not_heard() {
             .connect(&address, HostingEnv::new())
             .await
             .unwrap_err();
-        assert!(error.is_refused(), "{error:?}");
+        if matches!(over, Transport::Tls | Transport::Quic) {
+            // to say more would take a handshake
+            says(&error, &["credentials refused too often", "try again"]);
+            assert_eq!(error.kind(), Kind::Address);
+            continue;
+        }
+        assert!(error.is_limit(), "{error:?}");
         says(&error, &["too many failed attempts", "try again in"]);
     }
 }
@@ -518,7 +632,7 @@ async fn an_address_has_so_many_connections() {
     let one = hbi::connect(&address, HostingEnv::new()).await.unwrap();
     let two = hbi::connect(&address, HostingEnv::new()).await.unwrap();
     let error = hbi::connect(&address, HostingEnv::new()).await.unwrap_err();
-    assert!(error.is_refused(), "{error:?}");
+    assert!(error.is_limit(), "{error:?}");
     says(&error, &["connections_per_address", "(2)", "Defences"]);
     works(&one).await;
     one.close(Duration::from_secs(5)).await.unwrap();
@@ -526,7 +640,7 @@ async fn an_address_has_so_many_connections() {
     let three = loop {
         match hbi::connect(&address, HostingEnv::new()).await {
             Ok(three) => break three,
-            Err(error) => assert!(error.is_refused(), "{error:?}"),
+            Err(error) => assert!(error.is_limit(), "{error:?}"),
         }
     };
     works(&three).await;

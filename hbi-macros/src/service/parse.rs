@@ -10,7 +10,7 @@ use syn::{
 
 use crate::{
     errors::Errors,
-    types::{is_named, is_unit, type_arguments},
+    types::{is_named, is_unit, mentions, type_arguments},
     words,
 };
 
@@ -188,6 +188,13 @@ impl Method {
             .attrs
             .iter()
             .filter(move |attr| attr.path().is_ident(name))
+    }
+
+    /// Whether a stream or an object stands in its signature: they belong to one connection.
+    pub(crate) fn is_of_connection(&self) -> bool {
+        let names = ["Items", "Data", "Reactor"];
+        let holds = |ty: &Type| names.iter().any(|name| mentions(ty, name));
+        holds(&self.answer.written) || self.arguments().any(|param| holds(&param.ty))
     }
 
     pub(crate) fn is_async(&self) -> bool {

@@ -127,7 +127,16 @@ fn answer(of: &Emitted<'_>, method: &Method) -> (TokenStream, TokenStream) {
     } else {
         let value = &answer.value;
         (
-            quote!(#root::service::Call<#value #(, #error)*>),
+            match method.is_of_connection() {
+                false => quote!(#root::service::Call<#value #(, #error)*>),
+                true => {
+                    let error = match &answer.error {
+                        Some(error) => quote!(#error),
+                        None => quote!(#root::Error),
+                    };
+                    quote!(#root::service::Call<#value, #error, #root::service::OfConnection>)
+                }
+            },
             quote!(call),
         )
     }

@@ -22,6 +22,7 @@ use super::{
     handles::{self, Outgoing},
     mux::{MuxLink, Running, State, now, number},
     pace::Pace,
+    refused,
 };
 use crate::{
     Error, Failure, Kind,
@@ -373,7 +374,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return End::Goodbye;
         }
         End::Failed(if state.mux.peer_settings().is_none() {
-            cut("the peer closed the connection before it said anything")
+            cut(
+                "the peer closed the connection before it said anything: check host, port and scheme",
+            )
         } else {
             cut("the peer closed the connection without a goodbye")
         })
@@ -517,10 +520,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 }
             },
             Event::Close { kind, reason } => {
-                self.peer_ends = Some(match kind {
-                    Kind::Refused => Failure::new(kind, reason),
-                    _ => cut(&format!("the peer ended the connection: {reason}")),
-                });
+                self.peer_ends = Some(refused::told(kind, reason));
                 return Ok(None);
             }
             Event::Ready | Event::Goodbye | Event::Define { .. } => return Ok(None),

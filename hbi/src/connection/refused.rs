@@ -1,4 +1,4 @@
-//! Why a request is not posted, whatever the wire.
+//! Why a request is not posted, and what it means that a peer is not let in, whatever the wire.
 
 use std::time::Instant;
 
@@ -26,6 +26,18 @@ pub(super) fn check(depth: u8, deadline: Option<Instant>) -> Result<Option<Insta
         return Err(Error::new(Kind::Timeout, text));
     }
     Ok(now)
+}
+
+/// What it means that the peer ended the connection for a reason that it told. Some it has only for
+/// who was not let in.
+pub(super) fn told(kind: Kind, reason: &str) -> Failure {
+    match kind {
+        Kind::Refused | Kind::Limit | Kind::NotLanded | Kind::Panic => Failure::new(kind, reason),
+        _ => {
+            let text = format!("disconnected: the peer ended the connection: {reason}");
+            Failure::new(Kind::Disconnected, text)
+        }
+    }
 }
 
 /// It is made while the environment is.

@@ -79,6 +79,9 @@ pub struct Request<'a> {
     pub arguments: &'a [u8],
     /// The handles in them; taken when the conversation is opened.
     pub handles: &'a mut Handles,
+    /// Whether it has a place in the order of landings. Only looked at where openings may overtake
+    /// each other.
+    pub ordered: bool,
     /// When the poster gives up.
     pub deadline: Option<Instant>,
     /// Set by the link when a call's answer wakes who opened it already, without a

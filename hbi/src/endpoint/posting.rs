@@ -26,6 +26,7 @@ use crate::{Error, Kind, Result, script::Text, value::Packed};
 #[derive(Clone)]
 pub struct PostingEnd {
     link: Arc<dyn Link>,
+    ordered: bool,
 }
 
 impl fmt::Debug for PostingEnd {
@@ -42,11 +43,43 @@ impl AsRef<PostingEnd> for PostingEnd {
 
 impl PostingEnd {
     pub(crate) fn new(link: Arc<dyn Link>) -> Self {
-        Self { link }
+        Self {
+            link,
+            ordered: true,
+        }
     }
 
     pub(crate) fn link(&self) -> &Arc<dyn Link> {
         &self.link
+    }
+
+    /// The same posting endpoint, whose conversations have no place in the order of landings: each
+    /// lands when it is there, before or after any other, and none waits for it.
+    ///
+    /// Over QUIC, where a lost packet could hold up the openings behind it, calls that depend on no
+    /// other are then held up by their own packets only. Other wires carry openings one after the
+    /// other anyway, and there it changes nothing. It holds for what is posted through what this
+    /// returns (stubs made of it, its scripts and conversations); objects that a peer answers are
+    /// called in order.
+    ///
+    /// ```
+    /// # #[hbi::service]
+    /// # trait Calc { async fn add(&self, a: i64, b: i64) -> i64; }
+    /// # fn f(peer: hbi::Peer) {
+    /// let calc = CalcStub::new(&peer.unordered());
+    /// # }
+    /// ```
+    #[must_use = "this changes nothing of the posting endpoint that it is made of"]
+    pub fn unordered(&self) -> Self {
+        Self {
+            link: Arc::clone(&self.link),
+            ordered: false,
+        }
+    }
+
+    /// Whether its conversations have a place in the order of landings.
+    pub(crate) fn is_ordered(&self) -> bool {
+        self.ordered
     }
 
     /// Whether both belong to one connection.
@@ -83,6 +116,7 @@ impl PostingEnd {
         Ok(PoCo {
             link: Arc::clone(&self.link),
             main: None,
+            ordered: self.ordered,
             deadline: None,
             augmented: None,
             stage: PhantomData,
@@ -138,6 +172,7 @@ impl PostingEnd {
 pub struct PoCo<S> {
     link: Arc<dyn Link>,
     main: Option<Main>,
+    ordered: bool,
     deadline: Option<Instant>,
     augmented: Option<Augmented>,
     stage: PhantomData<fn() -> S>,
@@ -164,6 +199,7 @@ impl<S> PoCo<S> {
         Self {
             link,
             main: Some(main),
+            ordered: true,
             deadline: None,
             augmented: None,
             stage: PhantomData,
@@ -190,6 +226,7 @@ impl<S> PoCo<S> {
             link: Arc::clone(&self.link),
             // without it the old stage has nothing to abandon
             main: self.main.take(),
+            ordered: self.ordered,
             deadline: self.deadline,
             augmented: self.augmented.take(),
             stage: PhantomData,
@@ -252,6 +289,7 @@ impl PoCo<Sending> {
             data: false,
             arguments: &arguments,
             handles: &mut handles,
+            ordered: self.ordered,
             deadline: self.deadline.or_else(|| default_deadline(&*self.link)),
             watched: false,
         };

@@ -15,7 +15,7 @@ use super::{
     wire::{Introduction, start},
 };
 use crate::{
-    Kind,
+    Error, Kind,
     transport::{Arrived, Insecure, Stream},
     wire::mux::read_preface,
 };
@@ -64,10 +64,10 @@ pub(super) async fn admit(
 pub(super) async fn turn_away(options: &Options, arrived: Arrived, text: bool, reason: &str) {
     tracing::info!(target: "hbi", %reason, "a peer was turned away");
     match arrived {
-        Arrived::Ready(stream) => refuse(options, stream, text, Kind::Refused, reason).await,
+        Arrived::Ready(stream) => refuse(options, stream, text, Kind::Limit, reason).await,
         Arrived::Plain(..) => {}
         #[cfg(feature = "quic")]
-        Arrived::Quic(incoming) => incoming.refuse(),
+        Arrived::Quic(shaking) => shaking.refuse(),
     }
 }
 
@@ -118,11 +118,11 @@ async fn introduced(options: &Options, arrived: Arrived, text: bool) -> Result<A
             input,
             identity,
         }),
-        Err(reason) => Err(Rejected {
-            kind: Kind::Refused,
+        Err((kind, reason)) => Err(Rejected {
+            kind,
             reason,
             stream: Some(stream),
-            guessed: true,
+            guessed: kind == Kind::Refused,
         }),
     }
 }
@@ -151,7 +151,7 @@ async fn introduce(stream: &mut Stream, most: usize) -> Result<(BytesMut, Bytes)
     let mut input = BytesMut::with_capacity(1 << 10);
     loop {
         match read_preface(&input) {
-            Err(violation) => return Err((Kind::Protocol, violation.0)),
+            Err(violation) => return Err((Kind::Refused, violation.0)),
             Ok(Some(preface)) => {
                 let token = Bytes::copy_from_slice(preface.token);
                 return Ok((input, token));
@@ -161,7 +161,7 @@ async fn introduce(stream: &mut Stream, most: usize) -> Result<(BytesMut, Bytes)
         let left = most.saturating_sub(input.len());
         if left == 0 {
             return Err((
-                Kind::Limit,
+                Kind::Refused,
                 format!(
                     "limit `unauthenticated_bytes` ({most}) reached; send a shorter token, or raise \
                      `Defences::unauthenticated_bytes` at the server"
@@ -176,11 +176,21 @@ async fn introduce(stream: &mut Stream, most: usize) -> Result<(BytesMut, Bytes)
     }
 }
 
+/// What a peer is told where the application does not let it in: a refusal as such. That something else
+/// failed meanwhile may pass.
+pub(super) fn not_let_in(error: &Error) -> (Kind, String) {
+    let kind = match error.kind() {
+        Kind::Refused | Kind::Limit => error.kind(),
+        _ => Kind::Disconnected,
+    };
+    (kind, error.to_string())
+}
+
 /// Who the peer is, by the application's check or else by the certificate that was verified.
 async fn authenticate(
     options: &Options,
     credentials: Credentials,
-) -> Result<Option<Identity>, String> {
+) -> Result<Option<Identity>, (Kind, String)> {
     let Some(check) = options.authenticate.clone() else {
         #[cfg(feature = "tls")]
         return Ok(credentials
@@ -194,7 +204,7 @@ async fn authenticate(
     checking.spawn(async move { (check.0)(credentials).await });
     match checking.join_next().await {
         Some(Ok(Ok(identity))) => Ok(Some(identity)),
-        Some(Ok(Err(error))) => Err(error.to_string()),
-        Some(Err(_)) | None => Err("checking the credentials failed".to_owned()),
+        Some(Ok(Err(error))) => Err(not_let_in(&error)),
+        Some(Err(_)) | None => Err((Kind::Panic, "checking the credentials failed".to_owned())),
     }
 }

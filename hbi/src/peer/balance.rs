@@ -16,7 +16,6 @@ use std::{
 };
 
 use futures_util::{Stream, stream};
-use serde::de::DeserializeOwned;
 use tokio::{
     sync::{Mutex, watch},
     task::AbortHandle,
@@ -31,9 +30,9 @@ use tower::{
 
 use super::{Connection, Peer, Reconnect, reconnect::connected};
 use crate::{
-    Call, Error, Kind, Result,
+    Error, Kind, Result,
     endpoint::{BoxFuture, Encoding},
-    service::{Outcome, Stub, Target},
+    service::{Outcome, StandsAlone, Stub, Target},
 };
 
 /// How often a peer is pinged, and how long it has to answer.
@@ -50,11 +49,12 @@ const PING: Duration = Duration::from_secs(5);
 /// [`Reconnect`] is connected again; a [`Connection`] that is gone is let go of. On the text
 /// wire nothing is pinged.
 ///
-/// Only calls that stand by themselves go through it, one by one, each at any peer: what it takes is
-/// a [`Call`], so that no object by reference, conversation, stream of notifications or script with
-/// its `env` state can be spread over peers unawares. A call that carries a stream or an object, in
-/// its arguments or its answer, is refused ([`Kind::Misuse`]). Calls are not sent again: what failed
-/// says whether it was sent ([`Error::was_sent`]).
+/// Only calls that stand by themselves go through it, one by one, each at any peer: what it takes
+/// [`StandsAlone`]. A conversation, a stream, an object by reference, a notification (which has its
+/// place in an order) and a script (which has `env`) belong to one connection, and do not compile
+/// here. What no signature shows, as a stream in a field of a struct or in the midst of a
+/// composition, is refused before anything is sent ([`Kind::Misuse`]). Calls are not sent again:
+/// what failed says whether it was sent ([`Error::was_sent`]).
 ///
 /// ```
 /// use hbi::{HostingEnv, peer::balance::{Balanced, Member}};
@@ -84,13 +84,13 @@ const PING: Duration = Duration::from_secs(5);
 /// # Ok::<(), hbi::Error>(()) }).unwrap();
 /// ```
 ///
-/// Conversations and objects are not taken:
+/// A stream belongs to one connection:
 ///
-/// ```compile_fail,E0308
+/// ```compile_fail,E0277
 /// # #[hbi::service]
-/// # trait Files { #[hbi(converse)] async fn send(&self, co: hbi::HoCo) -> hbi::Result<()>; }
-/// # async fn f(files: hbi::peer::balance::Balanced<FilesStub>) {
-/// let answer: Result<(), hbi::Error> = files.call(|files| files.send()).await;
+/// # trait Rooms { async fn watch(&self, room: String) -> hbi::Items<String>; }
+/// # async fn f(rooms: hbi::peer::balance::Balanced<RoomsStub>) {
+/// let events = rooms.call(|rooms| rooms.watch("tea")).await;
 /// # }
 /// ```
 pub struct Balanced<S> {
@@ -144,14 +144,13 @@ impl<S: Stub> Balanced<S> {
     /// As the call; when there is no peer left and none to be discovered; when discovery fails; when
     /// the call carries a stream or an object, or goes to another peer than that of the stub which is
     /// handed to `make`.
-    pub async fn call<T, E, F>(&self, make: F) -> Result<T, E::Error>
-    where
-        T: DeserializeOwned + 'static,
-        E: Outcome,
-        F: FnOnce(&S) -> Call<T, E>,
-    {
-        let picked = self.pick().await.map_err(|error| E::outcome(error, ""))?;
-        let mut call = make(&S::over(Target::peer(&picked.peer)));
+    pub async fn call<C: StandsAlone>(
+        &self,
+        make: impl FnOnce(&S) -> C,
+    ) -> Result<C::Value, C::Error> {
+        let picked = self.pick().await;
+        let picked = picked.map_err(|error| C::Outcome::outcome(error, ""))?;
+        let mut call = make(&S::over(Target::peer(&picked.peer))).into_call();
         let answer = async {
             call.check_peer(&picked.peer)?;
             call.check_plain()?;

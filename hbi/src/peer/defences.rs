@@ -18,7 +18,9 @@ const REMEMBERED: usize = 65_536;
 /// An address is one of IPv4, or a network of 64 bits of IPv6; over Unix sockets it is a user. Peers
 /// within the process are not limited by address. What connected peers may do is limited by
 /// [`Settings`](crate::Settings) and [`Bounds`](crate::env::Bounds); a peer that leaves a frame half
-/// sent, or reads nothing, is dropped after [`Settings::idle_timeout`](crate::Settings::idle_timeout).
+/// sent, or reads nothing, is dropped after [`Settings::idle_timeout`](crate::Settings::idle_timeout). Over
+/// QUIC it holds up that one stream only, and all that waits is within
+/// [`Settings::held`](crate::Settings::held).
 ///
 /// ```
 /// # use std::time::Duration;
@@ -41,10 +43,11 @@ pub struct Defences {
     /// Bytes that are read of a peer before it is let in; a preface with the largest token has less
     /// than 5,000. Default 8 KiB.
     pub unauthenticated_bytes: usize,
-    /// Conversations that a peer may open in a second; one that opens more is read more slowly, and
-    /// so waits. Against one that opens and cancels, over and over. By default 1,000,000, which is
-    /// more than a core lands: lower it where calls are dear. On the text wire, which has one at a
-    /// time, it is of no use.
+    /// Conversations that a peer may open in a second, over QUIC with the streams within them; one
+    /// that opens more is read more slowly, and so waits: nothing fails, and nothing is lost. Against
+    /// one that opens and cancels, over and over. By default 1,000,000, which is more than a core
+    /// lands: lower it where calls are dear. On the text wire, which has one at a time, it is of no
+    /// use.
     pub openings_per_second: u32,
     /// Refused credentials of one address within a minute ([`failures_within`](Self::failures_within)),
     /// after which its connections are refused unheard until the time is over. Against guessing.

@@ -10,7 +10,7 @@ use super::{
     wire::{Introduction, Started, start},
 };
 use crate::{
-    Address, Error, HostingEnv, Result,
+    Address, Error, HostingEnv, Result, Scheme,
     transport::{ByteStream, Listener, Stream, TlsOptions, dial},
     value::Dialect,
     wire::mux::{MAX_TOKEN, Settings},
@@ -232,8 +232,15 @@ impl Options {
                 Error::new(
                     crate::Kind::Address,
                     format!(
-                        "cannot reach {address}: no answer within {:?}",
-                        self.handshake
+                        "cannot reach {address}: no answer within {:?}{}",
+                        self.handshake,
+                        match address.scheme() {
+                            Scheme::Quic(_) => {
+                                ", and UDP does not tell why: is the server up, does it serve \
+                                 `quic://` at this port, and does UDP pass?"
+                            }
+                            _ => ": is the server up, and does a firewall let this pass?",
+                        }
                     ),
                 )
             })??;

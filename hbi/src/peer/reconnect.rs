@@ -62,8 +62,11 @@ pub enum ReconnectState {
         /// Why the connection is gone, or was not made.
         reason: Error,
     },
-    /// It connects no more: it was closed, or would fail each time, as where the environment exposes
-    /// a name twice.
+    /// It connects no more: it was closed, or another attempt would meet the same again. Then the error is
+    /// [`Kind::Refused`] where the peer refuses this side (a wrong token, a certificate that it does not
+    /// take), or its certificate is not taken here (a wrong pin, an unknown authority, a wrong name, an
+    /// expired one); [`Kind::Protocol`] where it speaks another protocol; [`Kind::Misuse`] where this side
+    /// asks for what cannot be, as for a name that is exposed twice. All calls fail with it.
     Closed(Error),
 }
 
@@ -78,8 +81,9 @@ pub enum ReconnectState {
 /// - A call that was pending when the connection ended fails, and
 ///   [`Error::was_sent`] says whether the peer may have acted on it. Nothing is sent again, with one
 ///   exception: a call made by [`Self::call`] of methods that are all marked `#[hbi(idempotent)]`.
-/// - A refusal, a wrong certificate, a server that is full look the same as a server that is being
-///   restarted: it tries on, ever more seldom. Whoever knows better closes it.
+/// - A server that cannot be reached, says goodbye, is full, or fails while it looks at the peer, may be
+///   well later: it tries on, ever more seldom. A refusal, a wrong certificate or another protocol would
+///   be met again: it ends, and says why ([`ReconnectState::Closed`]).
 ///
 /// [`Settings::keep_alive`]: crate::Settings::keep_alive
 ///
@@ -175,14 +179,14 @@ impl Reconnect {
     /// # Errors
     /// As the call; when the client connects no more; or when the call goes to another connection
     /// than that of the peer which is handed to `make`.
-    pub async fn call<T, E, F>(&self, make: F) -> Result<T, E::Error>
+    pub async fn call<T, E, B, F>(&self, make: F) -> Result<T, E::Error>
     where
         T: DeserializeOwned + 'static,
         E: Outcome,
-        F: Fn(&Peer) -> Call<T, E>,
+        F: Fn(&Peer) -> Call<T, E, B>,
     {
         let mut state = self.state();
-        let mut last: Option<(Peer, Call<T, E>, Error)> = None;
+        let mut last: Option<(Peer, Call<T, E, B>, Error)> = None;
         for attempt in 1.. {
             let before = last.as_ref().map(|(peer, ..)| peer);
             let peer = match (connected(&mut state, before).await, last) {
@@ -296,7 +300,7 @@ impl<F: FnMut() -> HostingEnv> Keeper<F> {
                     }
                     reason
                 }
-                Ok(Err(error)) if error.kind() == Kind::Misuse => return error,
+                Ok(Err(error)) if is_lasting(&error) => return error,
                 Ok(Err(error)) => {
                     attempts = attempt;
                     error
@@ -315,6 +319,11 @@ impl<F: FnMut() -> HostingEnv> Keeper<F> {
             }
         }
     }
+}
+
+/// Whether another attempt would meet it again.
+fn is_lasting(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Refused | Kind::Protocol | Kind::Misuse)
 }
 
 /// Waits for something, or until the client is to be closed: then within which time.

@@ -13,7 +13,7 @@ use tokio::{
 
 use super::{
     Options, Peer,
-    admission::{Admitted, admit, turn_away},
+    admission::{Admitted, admit, not_let_in, turn_away},
     defences::Door,
     wire::{Introduction, Started, Wire, start},
 };
@@ -222,13 +222,15 @@ async fn host<F, R>(
     let mut closing = shared.closing.subscribe();
     let made = tokio::select! {
         made = making.join_next() => match made {
-            Some(Ok(Ok(env))) => env.build().map_err(|error| error.to_string()),
-            Some(Ok(Err(error))) => Err(error.to_string()),
-            Some(Err(_)) | None => Err("making the environment failed".to_owned()),
+            Some(Ok(Ok(env))) => env.build().map_err(|error| (Kind::Refused, error.to_string())),
+            Some(Ok(Err(error))) => Err(not_let_in(&error)),
+            Some(Err(_)) | None => Err((Kind::Panic, "making the environment failed".to_owned())),
         },
-        _ = closing.wait_for(|closing| *closing) => Err("the server says goodbye".to_owned()),
+        _ = closing.wait_for(|closing| *closing) => {
+            Err((Kind::NotLanded, "the server says goodbye".to_owned()))
+        }
         // nobody is there any more for whom it would be made
-        () = driver.gone() => Err("the peer hung up".to_owned()),
+        () = driver.gone() => Err((Kind::Disconnected, "the peer hung up".to_owned())),
     };
     drop((making, closing));
     match made {
@@ -236,9 +238,9 @@ async fn host<F, R>(
             let driver = driver.paced(options.defences.openings_per_second);
             driver.run(env, hooks).await;
         }
-        Err(reason) => {
+        Err((kind, reason)) => {
             tracing::info!(target: "hbi", %reason, "a peer was refused");
-            Box::pin(driver.refuse(Kind::Refused, &reason)).await;
+            Box::pin(driver.refuse(kind, &reason)).await;
         }
     }
 }

@@ -191,7 +191,8 @@ impl Starter {
             Wire::Quic(link) => {
                 if let Stream::Quic(quic) = self.stream {
                     let driver = QuicDriver::new(link, *quic, landing);
-                    driver.with_input(self.input).run().await;
+                    let driver = driver.with_input(self.input).with_pace(self.pace);
+                    driver.run().await;
                 }
             }
         }

@@ -167,14 +167,14 @@ impl<T: Serialize + 'static> IntoArg<T> for &T {
 }
 
 #[diagnostic::do_not_recommend]
-impl<T, E> IntoArg<T> for Call<T, E> {
+impl<T, E, B> IntoArg<T> for Call<T, E, B> {
     fn put(self, arguments: &mut Arguments) {
         arguments.pending(self.share());
     }
 }
 
 #[diagnostic::do_not_recommend]
-impl<T, E> IntoArg<T> for &Call<T, E> {
+impl<T, E, B> IntoArg<T> for &Call<T, E, B> {
     fn put(self, arguments: &mut Arguments) {
         arguments.pending(self.share());
     }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 use super::{
-    Arg, Arguments, Outcome,
+    Alone, Arg, Arguments, Outcome,
     compose::{self, Callee, Node, Op},
     post::{Manner, Post, PostText, StubMethod},
     scope::Scope,
@@ -30,8 +30,11 @@ use crate::{
 /// It is a future: nothing is sent before it is awaited, [`Call::send`] is called, or another call
 /// that it is an argument of is sent. Passed un-awaited to another call it travels in the same round
 /// trip. Dropping it once it is sent cancels it at the peer.
+///
+/// `B` says whether the call stands by itself ([`Alone`]), and so may be made of any of several peers,
+/// or belongs to one connection ([`OfConnection`](super::OfConnection)). Nobody has to write it.
 #[must_use = "a call does nothing until it is awaited, sent, or passed to another call"]
-pub struct Call<T, E = Error> {
+pub struct Call<T, E = Error, B = Alone> {
     state: Mutex<State>,
     within: Option<Duration>,
     /// Whether an answer that carries a stream or an object is an error.
@@ -40,8 +43,10 @@ pub struct Call<T, E = Error> {
     scope: u64,
     /// The method whose error is an `E`.
     root: &'static str,
-    answer: PhantomData<fn() -> (T, E)>,
+    answer: Answers<T, E, B>,
 }
+
+type Answers<T, E, B> = PhantomData<fn() -> (T, E, B)>;
 
 enum State {
     /// Not sent.
@@ -54,7 +59,7 @@ enum State {
     Over(PostingEnd),
 }
 
-impl<T, E> fmt::Debug for Call<T, E> {
+impl<T, E, B> fmt::Debug for Call<T, E, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &*self.lock() {
             State::Ready(_) | State::Shared(..) => "not sent",
@@ -65,7 +70,7 @@ impl<T, E> fmt::Debug for Call<T, E> {
     }
 }
 
-impl<T, E> Call<T, E> {
+impl<T, E, B> Call<T, E, B> {
     /// A call of a method with its arguments.
     pub(super) fn new(
         po: &PostingEnd,
@@ -328,7 +333,7 @@ impl<T, E> Call<T, E> {
     }
 }
 
-impl<T: DeserializeOwned + 'static, E: Outcome> Call<T, E> {
+impl<T: DeserializeOwned + 'static, E: Outcome, B> Call<T, E, B> {
     /// The answer, or the method's own error where the wire tells it apart; or hbi's error, before the
     /// method's own is told from it.
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Result<T, E::Error>, Error>> {
@@ -377,7 +382,7 @@ impl<T: DeserializeOwned + 'static, E: Outcome> Call<T, E> {
     }
 }
 
-impl<T, E> Future for Call<T, E>
+impl<T, E, B> Future for Call<T, E, B>
 where
     T: DeserializeOwned + 'static,
     E: Outcome,
@@ -434,7 +439,7 @@ fn unpack<T: DeserializeOwned + 'static>(
     )))
 }
 
-impl<T, E> Drop for Call<T, E> {
+impl<T, E, B> Drop for Call<T, E, B> {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
         if let State::Sent(po, co, _) = state {

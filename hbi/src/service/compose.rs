@@ -516,8 +516,8 @@ pub trait Bundle {
 }
 
 macro_rules! bundle {
-    ($($T:ident $E:ident $v:ident),*) => {
-        impl<$($T, $E),*> Bundle for ($(Call<$T, $E>,)*) {
+    ($($T:ident $E:ident $B:ident $v:ident),*) => {
+        impl<$($T, $E, $B),*> Bundle for ($(Call<$T, $E, $B>,)*) {
             type Output = ($($T,)*);
 
             fn into_call(self) -> Call<Self::Output> {
@@ -528,14 +528,14 @@ macro_rules! bundle {
         }
     };
 }
-bundle!(A EA a);
-bundle!(A EA a, B EB b);
-bundle!(A EA a, B EB b, C EC c);
-bundle!(A EA a, B EB b, C EC c, D ED d);
-bundle!(A EA a, B EB b, C EC c, D ED d, F EF f);
-bundle!(A EA a, B EB b, C EC c, D ED d, F EF f, G EG g);
-bundle!(A EA a, B EB b, C EC c, D ED d, F EF f, G EG g, H EH h);
-bundle!(A EA a, B EB b, C EC c, D ED d, F EF f, G EG g, H EH h, I EI i);
+bundle!(A EA BA a);
+bundle!(A EA BA a, B EB BB b);
+bundle!(A EA BA a, B EB BB b, C EC BC c);
+bundle!(A EA BA a, B EB BB b, C EC BC c, D ED BD d);
+bundle!(A EA BA a, B EB BB b, C EC BC c, D ED BD d, F EF BF f);
+bundle!(A EA BA a, B EB BB b, C EC BC c, D ED BD d, F EF BF f, G EG BG g);
+bundle!(A EA BA a, B EB BB b, C EC BC c, D ED BD d, F EF BF f, G EG BG g, H EH BH h);
+bundle!(A EA BA a, B EB BB b, C EC BC c, D ED BD d, F EF BF f, G EG BG g, H EH BH h, I EI BI i);
 
 /// Several calls in one round trip, their answers as a tuple. They run one after the other; an
 /// error of one ends them all.
@@ -554,10 +554,10 @@ numeric!(i8 i16 i32 i64 u8 u16 u32 f32 f64);
 macro_rules! arithmetic {
     ($($Trait:ident $method:ident $op:literal),*) => {$(
         /// Reckons at the peer, within the same round trip. Needs the peer's interpreter.
-        impl<T: Numeric, E, R: super::IntoArg<T>> ops::$Trait<R> for Call<T, E> {
-            type Output = Call<T>;
+        impl<T: Numeric, E, B, R: super::IntoArg<T>> ops::$Trait<R> for Call<T, E, B> {
+            type Output = Call<T, Error, B>;
 
-            fn $method(self, right: R) -> Call<T> {
+            fn $method(self, right: R) -> Self::Output {
                 let po = self.po().clone();
                 let mut arguments = super::Arguments::new(1, &po);
                 arguments.add(right);
@@ -575,13 +575,16 @@ macro_rules! arithmetic {
 }
 arithmetic!(Add add "+", Sub sub "-", Mul mul "*", Div div "/", Rem rem "%");
 
-impl<T, E> Call<Vec<T>, E> {
+impl<T, E, B> Call<Vec<T>, E, B> {
     /// A call for each element of a pending list, all in one round trip. Needs the peer's
     /// interpreter.
     ///
     /// `f` is called once, here, with a call that stands for an element. What is made in it runs for
     /// each element, whether it uses the element or not; what was made outside of it runs once.
-    pub fn map<U, F>(self, f: impl FnOnce(Call<T>) -> Call<U, F>) -> Call<Vec<U>> {
+    pub fn map<U, F, C>(
+        self,
+        f: impl FnOnce(Call<T, Error, B>) -> Call<U, F, C>,
+    ) -> Call<Vec<U>, Error, B> {
         let po = self.po().clone();
         let over = self.share();
         let element = Arc::new(Node::new(Op::Element, Vec::new()));
@@ -594,7 +597,7 @@ impl<T, E> Call<Vec<T>, E> {
     }
 }
 
-impl<T, E> Call<T, E> {
+impl<T, E, B> Call<T, E, B> {
     /// A field of a pending struct, in the same round trip. `#[derive(hbi::Fields)]` makes typed
     /// methods of it.
     pub fn field<U>(&self, name: &'static str) -> Call<U> {
@@ -603,12 +606,12 @@ impl<T, E> Call<T, E> {
     }
 }
 
-impl<T, E> FromIterator<Call<T, E>> for Call<Vec<T>> {
+impl<T, E, B> FromIterator<Call<T, E, B>> for Call<Vec<T>, Error, B> {
     /// One call for the list of what several calls answer.
     ///
     /// # Panics
     /// When there is no call: it would not be known where to send it.
-    fn from_iter<I: IntoIterator<Item = Call<T, E>>>(calls: I) -> Self {
+    fn from_iter<I: IntoIterator<Item = Call<T, E, B>>>(calls: I) -> Self {
         let mut po = None;
         let mut items = Vec::new();
         for call in calls {

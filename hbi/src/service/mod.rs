@@ -1,6 +1,7 @@
 //! The posting side of services: what stubs are made of, calls and their composition. Generated
 //! code names this module only, the hosting side included.
 
+mod alone;
 mod arg;
 mod call;
 mod compose;
@@ -14,6 +15,7 @@ mod scope;
 mod script;
 mod target;
 
+pub use alone::{Alone, OfConnection, StandsAlone};
 pub use arg::{Arg, Arguments, IntoArg};
 pub use call::Call;
 pub use compose::{Bundle, Numeric, all};

@@ -176,6 +176,7 @@ impl Post {
             data,
             arguments: &self.arguments,
             handles: &mut self.handles,
+            ordered: self.po.is_ordered(),
             deadline,
             watched: false,
         };

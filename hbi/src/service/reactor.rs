@@ -13,7 +13,7 @@ use std::{
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::{Arg, Call, Outcome, Stub, Target};
+use super::{Arg, Call, OfConnection, Outcome, Stub, Target};
 use crate::{
     Error, Kind, PostingEnd, Result,
     endpoint::{Carried, RemoteObject},
@@ -126,7 +126,7 @@ impl<'de, S> Deserialize<'de> for Reactor<S> {
 #[must_use = "it does nothing until it is awaited, or a method of the object is called"]
 pub struct Opened<S, E = Error> {
     stub: S,
-    call: Call<Reactor<S>, E>,
+    call: Call<Reactor<S>, E, OfConnection>,
 }
 
 impl<S, E> fmt::Debug for Opened<S, E> {
@@ -136,7 +136,7 @@ impl<S, E> fmt::Debug for Opened<S, E> {
 }
 
 impl<S: Stub, E> Opened<S, E> {
-    pub(super) fn new(po: PostingEnd, call: Call<Reactor<S>, E>) -> Self {
+    pub(super) fn new(po: PostingEnd, call: Call<Reactor<S>, E, OfConnection>) -> Self {
         Self {
             stub: S::over(Target::pending(po, call.share())),
             call,

@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt, future::IntoFuture, marker::PhantomData, time::Durat
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    Call,
+    Call, OfConnection,
     post::{Packing, Post, PostText},
 };
 use crate::{Error, PostingEnd, Script};
@@ -52,12 +52,12 @@ impl<T> ScriptCall<T> {
     }
 
     /// Sends the script now; its answer comes when what this returns is awaited.
-    pub fn send(self) -> Call<T> {
+    pub fn send(self) -> Call<T, Error, OfConnection> {
         self.call().send()
     }
 
     /// The script as a call.
-    pub fn call(self) -> Call<T> {
+    pub fn call(self) -> Call<T, Error, OfConnection> {
         let call = into_call(self.script, self.po);
         match self.within {
             Some(time) => call.within(time),
@@ -68,9 +68,9 @@ impl<T> ScriptCall<T> {
 
 impl<T: DeserializeOwned + 'static> IntoFuture for ScriptCall<T> {
     type Output = Result<T, Error>;
-    type IntoFuture = Call<T>;
+    type IntoFuture = Call<T, Error, OfConnection>;
 
-    fn into_future(self) -> Call<T> {
+    fn into_future(self) -> Call<T, Error, OfConnection> {
         self.call()
     }
 }
@@ -82,13 +82,13 @@ impl PostingEnd {
     }
 
     /// Runs a script at the peer.
-    pub fn run<T>(&self, script: Script) -> Call<T> {
+    pub fn run<T>(&self, script: Script) -> Call<T, Error, OfConnection> {
         into_call(script, self.clone())
     }
 }
 
 /// A script as a call.
-fn into_call<T>(script: Script, po: PostingEnd) -> Call<T> {
+fn into_call<T>(script: Script, po: PostingEnd) -> Call<T, Error, OfConnection> {
     let (source, parameters, values, error) = script.into_parts();
     let (bytes, handles) = values.into_parts();
     Call::posting(Post {

@@ -72,11 +72,11 @@ impl Target {
     }
 
     /// A call of a method.
-    pub fn call<T, E>(
+    pub fn call<T, E, B>(
         &self,
         method: &'static StubMethod,
         arguments: impl FnOnce(&mut Arguments),
-    ) -> Call<T, E> {
+    ) -> Call<T, E, B> {
         let (po, callee, arguments) = self.prepare(method, arguments);
         Call::new(po, method, callee, arguments)
     }

@@ -21,8 +21,19 @@ pub(crate) async fn dial(
 ) -> Result<Stream, Error> {
     #[cfg(not(feature = "quic"))]
     let _ = settings;
-    let unreachable =
-        |error: io::Error| Error::new(Kind::Address, format!("cannot reach {address}: {error}"));
+    let failed =
+        |kind, error: io::Error| Error::new(kind, format!("cannot reach {address}: {error}"));
+    let unreachable = |error: io::Error| match error.kind() {
+        io::ErrorKind::ConnectionRefused if error.get_ref().is_none() => {
+            failed(Kind::Address, io::Error::other(nobody(address, &error)))
+        }
+        _ => failed(Kind::Address, error),
+    };
+    let insecure = |error: io::Error| match error.kind() {
+        io::ErrorKind::PermissionDenied => failed(Kind::Refused, error),
+        io::ErrorKind::Unsupported => failed(Kind::Protocol, error),
+        _ => unreachable(error),
+    };
     match address.scheme() {
         Scheme::Tcp(host) => {
             let stream = tcp(host).await.map_err(unreachable)?;
@@ -31,9 +42,7 @@ pub(crate) async fn dial(
         Scheme::Tls(secured) => {
             let config = tls.connecting(address, secured)?;
             let stream = tcp(&secured.host).await.map_err(unreachable)?;
-            Stream::tls(stream, secured, config)
-                .await
-                .map_err(unreachable)
+            Stream::tls(stream, secured, config).await.map_err(insecure)
         }
         #[cfg(feature = "quic")]
         Scheme::Quic(secured) => {
@@ -50,11 +59,9 @@ pub(crate) async fn dial(
                     tls.congestion,
                 )
             });
-            let quic = quic.await.map_err(|error| {
-                unreachable(match noting.noted() {
-                    Some(noted) => io::Error::other(super::tls::explain(&noted)),
-                    None => error,
-                })
+            let quic = quic.await.map_err(|error| match noting.noted() {
+                Some(noted) => failed(Kind::Refused, io::Error::other(super::tls::explain(&noted))),
+                None => insecure(error),
             });
             Ok(Stream::Quic(Box::new(quic?)))
         }
@@ -70,6 +77,14 @@ pub(crate) async fn dial(
         #[cfg(not(unix))]
         Scheme::Unix(_) => Err(unreachable(io::ErrorKind::Unsupported.into())),
         Scheme::Mem(name) => mem::dial(name).await.map(Stream::Mem).map_err(unreachable),
+    }
+}
+
+/// Says that nobody listens at an address.
+fn nobody(address: &Address, error: &io::Error) -> String {
+    match address.scheme() {
+        Scheme::Mem(_) => "nobody serves it in this process, and no other process can".to_owned(),
+        _ => format!("nobody listens there ({error}): is the server up, and is this its address?"),
     }
 }
 

@@ -14,7 +14,7 @@ pub(crate) enum Listener {
     Tcp(TcpListener),
     Tls(TcpListener, ServerConfig),
     #[cfg(feature = "quic")]
-    Quic(quinn::Endpoint),
+    Quic(super::quic::Accepting),
     #[cfg(unix)]
     Unix {
         listener: tokio::net::UnixListener,
@@ -79,7 +79,7 @@ impl Listener {
                 let host = endpoint.local_addr().map_err(failed)?.to_string();
                 let pin = tls.pin();
                 Ok((
-                    Listener::Quic(endpoint),
+                    Listener::Quic(super::quic::Accepting::new(endpoint)),
                     address.at(Scheme::Quic(Secured { host, pin })),
                 ))
             }
@@ -109,10 +109,7 @@ impl Listener {
                 Arrived::Plain(stream, config.clone())
             }
             #[cfg(feature = "quic")]
-            Listener::Quic(endpoint) => match endpoint.accept().await {
-                Some(incoming) => Arrived::Quic(Box::new(incoming)),
-                None => return Err(io::ErrorKind::NotConnected.into()),
-            },
+            Listener::Quic(accepting) => Arrived::Quic(Box::new(accepting.accept().await?)),
             #[cfg(unix)]
             Listener::Unix { listener, .. } => {
                 Arrived::Ready(Stream::Unix(listener.accept().await?.0))
@@ -130,7 +127,7 @@ pub(crate) enum Arrived {
     Plain(TcpStream, ServerConfig),
     /// To shake hands with first.
     #[cfg(feature = "quic")]
-    Quic(Box<quinn::Incoming>),
+    Quic(Box<super::quic::Shaking>),
 }
 
 /// Who is limited together: an address, or a user of this machine.
@@ -163,7 +160,7 @@ impl Arrived {
                 Some(Source::of(stream.peer_addr().ok()?.ip()))
             }
             #[cfg(feature = "quic")]
-            Arrived::Quic(incoming) => Some(Source::of(incoming.remote_address().ip())),
+            Arrived::Quic(shaking) => Some(Source::of(shaking.from())),
             #[cfg(unix)]
             Arrived::Ready(Stream::Unix(stream)) => {
                 Some(Source::User(stream.peer_cred().ok()?.uid()))
@@ -178,8 +175,8 @@ impl Arrived {
             Arrived::Ready(stream) => Ok(stream),
             Arrived::Plain(stream, config) => Stream::secured(stream, &config).await,
             #[cfg(feature = "quic")]
-            Arrived::Quic(incoming) => {
-                let quic = super::quic::accept(*incoming).await?;
+            Arrived::Quic(shaking) => {
+                let quic = shaking.accept().await?;
                 Ok(Stream::Quic(Box::new(quic)))
             }
         }

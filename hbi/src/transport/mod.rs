@@ -27,5 +27,5 @@ pub(crate) use stream::{ByteStream, Stream};
 #[cfg(not(feature = "quic"))]
 fn without_quic(address: &Address) -> crate::Error {
     let text = format!("{address}: build hbi with its feature `quic` to use this address");
-    crate::Error::new(crate::Kind::Address, text)
+    crate::Error::new(crate::Kind::Misuse, text)
 }

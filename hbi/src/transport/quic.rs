@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use quinn::{
     AckFrequencyConfig, Connection, ConnectionError, Endpoint, IdleTimeout, RecvStream,
-    TransportConfig, VarInt,
+    TransportConfig, TransportErrorCode, VarInt,
     congestion::BbrConfig,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
@@ -28,6 +28,12 @@ pub(crate) const FIRST_STREAMS: u32 = 64;
 
 /// Bytes that are taken of a peer before it is known.
 const STRANGER: u64 = 64 << 10;
+
+/// Handshakes that may be under way with clients who have not shown that their address is theirs.
+const UNPROVEN: usize = 64;
+
+/// Bytes that are kept of all together who wait to be taken at all.
+const WAITING: u64 = 4 << 20;
 
 /// How fast a side sends over QUIC.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -196,7 +202,9 @@ pub(super) fn listen(
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
     config
         .transport_config(transport(settings, options.congestion))
-        .migration(options.migration);
+        .migration(options.migration)
+        .incoming_buffer_size(STRANGER)
+        .incoming_buffer_size_total(WAITING);
     Endpoint::server(config, address)
 }
 
@@ -224,29 +232,81 @@ pub(super) async fn connect(
     Ok(Quic::new(conn, Some(endpoint)))
 }
 
-/// A server's handshake.
-pub(super) async fn accept(incoming: quinn::Incoming) -> Result<Quic, Insecure> {
-    match incoming.await {
-        Ok(conn) => Ok(Quic::new(conn, None)),
-        Err(error) => Err(match &error {
-            ConnectionError::TransportError(failed) if is_certificate(failed.code) => {
-                Insecure::Client(explained(error).to_string())
+/// Takes who comes to an endpoint.
+pub(crate) struct Accepting {
+    endpoint: Endpoint,
+    /// Held once more by each handshake that is under way.
+    under_way: Arc<()>,
+}
+
+impl Accepting {
+    pub(super) fn new(endpoint: Endpoint) -> Self {
+        Self {
+            endpoint,
+            under_way: Arc::new(()),
+        }
+    }
+
+    /// The next that comes. Anybody can write another's address on a packet: while many handshakes are
+    /// under way, only those are taken that have shown that they receive what is sent to theirs.
+    pub(super) async fn accept(&mut self) -> io::Result<Shaking> {
+        loop {
+            let incoming = self.endpoint.accept().await;
+            let incoming = incoming.ok_or(io::ErrorKind::NotConnected)?;
+            let many = Arc::strong_count(&self.under_way) > UNPROVEN;
+            if many && !incoming.remote_address_validated() && incoming.may_retry() {
+                // it was asked whether it may
+                let _ = incoming.retry();
+                continue;
             }
-            _ => Insecure::Failed(explained(error).to_string()),
-        }),
+            return Ok(Shaking {
+                incoming,
+                _under_way: Arc::clone(&self.under_way),
+            });
+        }
+    }
+}
+
+/// A client that wants to shake hands.
+pub(crate) struct Shaking {
+    incoming: quinn::Incoming,
+    _under_way: Arc<()>,
+}
+
+impl Shaking {
+    pub(super) fn from(&self) -> IpAddr {
+        self.incoming.remote_address().ip()
+    }
+
+    /// Lets it know that it is not taken.
+    pub(crate) fn refuse(self) {
+        self.incoming.refuse();
+    }
+
+    /// A server's handshake.
+    pub(super) async fn accept(self) -> Result<Quic, Insecure> {
+        match self.incoming.await {
+            Ok(conn) => Ok(Quic::new(conn, None)),
+            Err(error) => Err(match &error {
+                ConnectionError::TransportError(failed) if is_certificate(failed.code) => {
+                    Insecure::Client(explained(error).to_string())
+                }
+                _ => Insecure::Failed(explained(error).to_string()),
+            }),
+        }
     }
 }
 
 /// QUIC's codes for failed handshakes are TLS alerts from here on.
 const CRYPTO: u64 = 0x100;
 
-fn alert(code: quinn::TransportErrorCode) -> Option<rustls::AlertDescription> {
+fn alert(code: TransportErrorCode) -> Option<rustls::AlertDescription> {
     let code = u64::from(code).checked_sub(CRYPTO)?;
     Some(u8::try_from(code).ok()?.into())
 }
 
 /// Whether a handshake failed over a certificate.
-fn is_certificate(code: quinn::TransportErrorCode) -> bool {
+fn is_certificate(code: TransportErrorCode) -> bool {
     use rustls::AlertDescription as A;
     matches!(
         alert(code),
@@ -271,12 +331,20 @@ pub(crate) fn is_handshake(error: &ConnectionError) -> bool {
     }
 }
 
-/// A failed handshake in words.
+/// A failed handshake in words, of a kind as [`tls::meaning`] has them.
 pub(crate) fn explained(error: ConnectionError) -> io::Error {
     let text = match &error {
-        ConnectionError::TransportError(failed) => failed.to_string(),
+        ConnectionError::TransportError(failed) => match alert(failed.code) {
+            Some(rustls::AlertDescription::NoApplicationProtocol) => {
+                tls::explain(&rustls::Error::NoApplicationProtocol)
+            }
+            _ => failed.to_string(),
+        },
         ConnectionError::ConnectionClosed(closed) => match alert(closed.error_code) {
             Some(alert) => tls::explain(&rustls::Error::AlertReceived(alert)),
+            None if closed.error_code == TransportErrorCode::CONNECTION_REFUSED => {
+                tls::TURNED_AWAY.to_owned()
+            }
             None => closed.to_string(),
         },
         ConnectionError::TimedOut => "the peer does not answer: is it a `quic://` address, and \
@@ -284,5 +352,12 @@ pub(crate) fn explained(error: ConnectionError) -> io::Error {
             .to_owned(),
         other => other.to_string(),
     };
-    io::Error::new(io::ErrorKind::ConnectionRefused, text)
+    let told = match &error {
+        ConnectionError::TransportError(failed) => alert(failed.code),
+        ConnectionError::ConnectionClosed(closed) => alert(closed.error_code),
+        ConnectionError::VersionMismatch => Some(rustls::AlertDescription::ProtocolVersion),
+        _ => None,
+    };
+    let kind = told.and_then(tls::of_alert);
+    io::Error::new(kind.unwrap_or(io::ErrorKind::ConnectionRefused), text)
 }

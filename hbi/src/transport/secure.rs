@@ -57,7 +57,7 @@ mod without {
 
     fn missing(address: &Address) -> Error {
         let text = format!("{address}: build hbi with its feature `tls` to use this address");
-        Error::new(Kind::Address, text)
+        Error::new(Kind::Misuse, text)
     }
 
     impl TlsOptions {
@@ -152,11 +152,15 @@ mod with {
             let stream = Self::tuned(stream)?;
             let name = tls::server_name(&secured.host)?;
             let connected = TlsConnector::from(config).connect(name, stream).await;
-            let stream = connected.map_err(explained)?;
+            let stream = connected.map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::BrokenPipe => io::Error::new(error.kind(), tls::TURNED_AWAY),
+                _ => explained(error),
+            })?;
             if stream.get_ref().1.alpn_protocol() != Some(tls::ALPN) {
-                return Err(io::Error::other(tls::explain(
-                    &rustls::Error::NoApplicationProtocol,
-                )));
+                let text = tls::explain(&rustls::Error::NoApplicationProtocol);
+                return Err(io::Error::new(io::ErrorKind::Unsupported, text));
             }
             Ok(Stream::Tls(Box::new(TlsStream::Client(stream))))
         }
@@ -207,15 +211,13 @@ mod with {
         error.get_ref()?.downcast_ref()
     }
 
-    /// The same error in words; of kind `PermissionDenied` where the peer does not take this side.
+    /// The same error in words. Of kind `PermissionDenied` where one of the two does not take the other's
+    /// certificate, `Unsupported` where they speak different protocols.
     pub(crate) fn explained(error: io::Error) -> io::Error {
         let Some(found) = of_rustls(&error) else {
             return error;
         };
-        let kind = match found {
-            rustls::Error::AlertReceived(_) => io::ErrorKind::PermissionDenied,
-            _ => error.kind(),
-        };
+        let kind = tls::meaning(found).unwrap_or_else(|| error.kind());
         io::Error::new(kind, tls::explain(found))
     }
 }

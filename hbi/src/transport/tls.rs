@@ -11,7 +11,7 @@ use rustls::{
     client::{WebPkiServerVerifier, danger::ServerCertVerifier},
     crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
-    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
+    server::{ResolvesServerCert, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 
 use super::Fingerprint;
@@ -23,10 +23,13 @@ mod explain;
 pub(crate) mod noting;
 mod pinned;
 mod self_signed;
+mod showing;
 
 pub use certificate::Certificate;
 pub use explain::explain;
+pub(crate) use explain::{TURNED_AWAY, meaning, of_alert};
 use pinned::Pinned;
+use showing::Showing;
 
 /// The protocol name (ALPN) of hbi over TLS.
 pub const ALPN: &[u8] = b"hbi/1";
@@ -72,7 +75,7 @@ fn unusable(file: &std::path::Path, what: &str, error: impl std::fmt::Display) -
 }
 
 fn misconfigured(error: &rustls::Error) -> Error {
-    Error::new(Kind::Address, explain(error))
+    Error::new(Kind::Misuse, explain(error))
 }
 
 /// The certificates of a PEM file, at least one.
@@ -262,10 +265,13 @@ enum Ask {
 
 /// TLS of a server: the certificate it shows, and what it asks of its clients. See
 /// [`Options::server_tls`](crate::Options::server_tls).
+///
+/// Clones show one certificate: whoever keeps one can renew it while a server runs
+/// ([`reload`](Self::reload)).
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct ServerTls {
-    shown: Shown,
+    showing: Arc<Showing>,
     ask: Ask,
     /// No authority vouches for the certificate.
     own: bool,
@@ -275,13 +281,34 @@ impl ServerTls {
     /// Shows a certificate (with its chain): two PEM files.
     ///
     /// # Errors
-    /// When they cannot be read.
+    /// When they cannot be read, or do not belong together.
     pub fn files(chain: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Result<Self, Error> {
         Ok(Self {
-            shown: Shown::read(chain.into(), key.into())?,
+            showing: Arc::new(Showing::read(chain.into(), key.into())?),
             ask: Ask::default(),
             own: false,
         })
+    }
+
+    /// Reads the files again, where the certificate was renewed: who connects from now on to a server with
+    /// this `ServerTls`, or a clone of it, is shown the new one. Connections that stand are not touched.
+    ///
+    /// ```no_run
+    /// # async fn f() -> hbi::Result<()> {
+    /// use hbi::{HostingEnv, Options, tls::ServerTls};
+    ///
+    /// let tls = ServerTls::files("chain.pem", "key.pem")?;
+    /// let options = Options::new().server_tls(tls.clone());
+    /// let server = options.serve("tls://0.0.0.0:3232", |_| async { Ok(HostingEnv::new()) }).await?;
+    /// // whenever the files have changed
+    /// tls.reload()?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`files`](Self::files); the old certificate is shown on then.
+    pub fn reload(&self) -> Result<(), Error> {
+        self.showing.reload()
     }
 
     /// Shows a certificate that no authority vouches for: clients pin its [fingerprint](Self::fingerprint).
@@ -306,7 +333,7 @@ impl ServerTls {
 
     /// The fingerprint of the certificate, for clients to pin: `tls://host:port#sha256=<fingerprint>`.
     pub fn fingerprint(&self) -> Fingerprint {
-        certificate::fingerprint(&self.shown.chain[0])
+        self.showing.fingerprint()
     }
 
     /// Asks clients for a certificate that an authority of this PEM file vouches for, and takes none
@@ -332,7 +359,7 @@ impl ServerTls {
     /// The configuration for rustls, with the protocol names (ALPN) it takes.
     ///
     /// # Errors
-    /// When certificate and key do not fit each other.
+    /// When the authorities that clients are asked for are of no use.
     pub fn config(&self, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, Error> {
         let provider = provider();
         let clients = |roots: &Arc<RootCertStore>| {
@@ -345,13 +372,11 @@ impl ServerTls {
         };
         let clients: Arc<dyn ClientCertVerifier> =
             built.map_err(|error| Error::new(Kind::Address, error.to_string()))?;
-        let Shown { chain, key } = self.shown.clone();
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|error| misconfigured(&error))?
             .with_client_cert_verifier(clients)
-            .with_single_cert(chain, key)
-            .map_err(|error| misconfigured(&error))?;
+            .with_cert_resolver(Arc::clone(&self.showing) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         Ok(Arc::new(config))
     }

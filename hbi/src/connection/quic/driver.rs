@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     Error, Failure, Kind,
-    connection::mux::now,
+    connection::{mux::now, pace::Pace, refused},
     endpoint::{Landing, Link},
     transport::{Quic, explained, is_handshake, known},
     wire::{
@@ -57,6 +57,9 @@ pub(crate) struct QuicDriver {
     arriving: FuturesUnordered<Arriving>,
     /// How many streams the peer may open.
     pub(super) allowed: Allowed,
+    /// How many streams the peer may open in a second, and until when no more are taken.
+    pace: Option<Pace>,
+    paused: Option<Instant>,
     /// Room for large openings.
     room: Arc<Semaphore>,
     control_out: ControlOut,
@@ -125,6 +128,8 @@ impl QuicDriver {
             unidirectional: Box::pin(unidirectional.fuse()),
             arriving: FuturesUnordered::new(),
             allowed: Allowed::new(&settings),
+            pace: None,
+            paused: None,
             room: arriving::room(&settings),
             control_out: ControlOut::Opening(Box::pin(async move { opening.open_uni().await })),
             control_in: control.map(|stream| (stream, ControlReader::new(&settings))),
@@ -143,6 +148,12 @@ impl QuicDriver {
         if let Some((_, reader)) = &mut self.control_in {
             reader.push(input.freeze());
         }
+        self
+    }
+
+    /// Streams of a peer that opens more in a second are taken more slowly.
+    pub(crate) fn with_pace(mut self, per_second: Option<u32>) -> Self {
+        self.pace = per_second.map(Pace::new);
         self
     }
 
@@ -274,7 +285,7 @@ impl QuicDriver {
                     .and_then(|kind| u8::try_from(kind).ok())
                     .map(Kind::from)
                 {
-                    Some(kind) => ended(kind, &reason),
+                    Some(kind) => refused::told(kind, &reason),
                     None if code == CLOSE_GOODBYE as u64 && said && over => return End::Goodbye,
                     None => cut("the peer closed the connection without a goodbye"),
                 }
@@ -292,7 +303,13 @@ impl QuicDriver {
 
     /// Takes what the peer opened.
     fn poll_streams(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        let now = now();
+        self.paused = self.paused.filter(|until| *until > now);
         for _ in 0..STREAMS_PER_TURN {
+            // those that are not taken count against how many the peer may have open
+            if self.paused.is_some() {
+                return self.poll_arriving(cx);
+            }
             let mut arriving = if let Poll::Ready(Some((send, recv))) =
                 self.conversations.as_mut().poll_next(cx)
             {
@@ -302,6 +319,7 @@ impl QuicDriver {
             } else {
                 return self.poll_arriving(cx);
             };
+            self.paused = self.pace.as_mut().and_then(|pace| pace.opened(1, now));
             // usually all that is needed is there
             match Pin::new(&mut arriving).poll(cx) {
                 Poll::Ready(arrived) => self.arrived(arrived)?,
@@ -364,7 +382,7 @@ impl QuicDriver {
             };
             match reader.take_message() {
                 Ok(Some(Control::Close { kind, reason })) => {
-                    return Err(End::Failed(ended(kind, &reason)));
+                    return Err(End::Failed(refused::told(kind, &reason)));
                 }
                 Ok(Some(message)) => {
                     if let Err(violation) = self.told(message) {
@@ -470,7 +488,8 @@ impl QuicDriver {
             self.expire(now);
             let (leave_by, next) = self.link.with(|state| {
                 let deadline = state.deadlines.peek().map(|entry| entry.0.0);
-                let next: Option<Instant> = [deadline, state.leave_by].into_iter().flatten().min();
+                let next = [deadline, state.leave_by, self.paused];
+                let next: Option<Instant> = next.into_iter().flatten().min();
                 state.timer_at = next;
                 (state.leave_by, next)
             });
@@ -541,14 +560,6 @@ fn close(conn: &quinn::Connection, kind: Kind, reason: &str) {
         .rev()
         .find(|&n| reason.is_char_boundary(n));
     conn.close(code, &reason.as_bytes()[..end.unwrap_or(0)]);
-}
-
-/// What it means that the peer ended the connection for a reason.
-fn ended(kind: Kind, reason: &str) -> Failure {
-    match kind {
-        Kind::Refused => Failure::new(kind, reason),
-        _ => cut(&format!("the peer ended the connection: {reason}")),
-    }
 }
 
 fn cut(reason: &str) -> Failure {

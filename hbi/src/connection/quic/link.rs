@@ -190,7 +190,8 @@ impl Link for QuicLink {
                 }
             };
             state.opened += 1;
-            let landing = if request.arguments.len() <= ORDERED {
+            let large = request.arguments.len() > ORDERED;
+            let landing = if request.ordered && !large {
                 state.landing += 1;
                 state.landing
             } else {
@@ -222,7 +223,7 @@ impl Link for QuicLink {
                 state.deadline(at, key);
             }
             state.kick(&self.arc(), key, 0);
-            if landing == 0 {
+            if large {
                 state.count_unsent(key, request.arguments.len());
             }
             Poll::Ready(Ok(key.co()))

@@ -176,11 +176,13 @@ impl<P: Fn(&str) -> bool> Scanner<'_, P> {
     }
 
     fn punctuation(&mut self, byte: u8) {
-        self.place = match (byte, &self.place) {
-            (b' ' | b'\t' | b'\r' | b'\n', place) => place.clone(),
+        if matches!(byte, b' ' | b'\t' | b'\r' | b'\n') {
+            return;
+        }
+        self.place = match (byte, std::mem::replace(&mut self.place, Place::Other)) {
             (b';', _) => Place::Statement,
             (b',', _) if self.open.last().is_some_and(|open| open.passes) => Place::Argument,
-            (b'=', Place::Defined(name)) if self.peek(0) != b'=' => Place::ValueOf(name.clone()),
+            (b'=', Place::Defined(name)) if self.peek(0) != b'=' => Place::ValueOf(name),
             _ => Place::Other,
         };
         match byte {
@@ -202,7 +204,7 @@ impl<P: Fn(&str) -> bool> Scanner<'_, P> {
                 self.count();
             }
             // `a?.b` goes on
-            b'?' | b' ' | b'\t' | b'\r' | b'\n' => {}
+            b'?' => {}
             _ => self.chain = 0,
         }
     }

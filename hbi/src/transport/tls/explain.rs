@@ -1,6 +1,14 @@
 //! What failed handshakes mean, and what to do.
 
+use std::io::ErrorKind;
+
 use rustls::{AlertDescription, CertificateError, InvalidMessage, pki_types::ServerName};
+
+/// What it means that a peer hangs up in the midst of a handshake: a server does that with who is turned
+/// away unheard.
+pub(crate) const TURNED_AWAY: &str = "the peer hung up in the handshake: it takes nobody from this \
+    address for now (too many connections, or credentials refused too often: its `Defences`), or it is \
+    going down; try again later";
 
 /// Says what is wrong in words: what was seen, what was expected, what to do.
 pub fn explain(error: &rustls::Error) -> String {
@@ -27,6 +35,40 @@ pub fn explain(error: &rustls::Error) -> String {
                 .to_owned()
         }
         other => format!("TLS failed: {other}"),
+    }
+}
+
+/// What another attempt would meet again: a certificate that is not taken (`PermissionDenied`), or another
+/// protocol (`Unsupported`).
+pub(crate) fn meaning(error: &rustls::Error) -> Option<ErrorKind> {
+    use rustls::Error as E;
+    match error {
+        E::InvalidCertificate(_) | E::NoCertificatesPresented => Some(ErrorKind::PermissionDenied),
+        E::AlertReceived(alert) => of_alert(*alert),
+        E::InvalidMessage(_) | E::NoApplicationProtocol | E::PeerIncompatible(_) => {
+            Some(ErrorKind::Unsupported)
+        }
+        _ => None,
+    }
+}
+
+/// The same of what the peer tells.
+pub(crate) fn of_alert(alert: AlertDescription) -> Option<ErrorKind> {
+    use AlertDescription as A;
+    match alert {
+        A::CertificateRequired
+        | A::UnknownCA
+        | A::CertificateExpired
+        | A::BadCertificate
+        | A::CertificateUnknown
+        | A::UnsupportedCertificate
+        | A::CertificateRevoked
+        | A::AccessDenied
+        | A::DecryptError => Some(ErrorKind::PermissionDenied),
+        A::NoApplicationProtocol | A::ProtocolVersion | A::HandshakeFailure => {
+            Some(ErrorKind::Unsupported)
+        }
+        _ => None,
     }
 }
 
@@ -62,6 +104,7 @@ fn certificate(wrong: &CertificateError) -> String {
                 ServerName::IpAddress(address) => std::net::IpAddr::from(*address).to_string(),
                 other => format!("{other:?}"),
             };
+            let presented: Vec<_> = presented.iter().map(|name| plain(name)).collect();
             let presented = presented.join(", ");
             format!(
                 "the peer's certificate is not for {expected}, but for: {presented}; connect by a \
@@ -79,6 +122,12 @@ fn certificate(wrong: &CertificateError) -> String {
         C::Other(other) if other.0.is::<super::pinned::WrongPin>() => other.0.to_string(),
         other => format!("the peer's certificate is not taken: {other}"),
     }
+}
+
+/// The name in what rustls shows of one: `DnsName("example.org")`.
+fn plain(shown: &str) -> &str {
+    let name = shown.split_once('(').map_or(shown, |(_, name)| name);
+    name.trim_end_matches(')').trim_matches('"')
 }
 
 fn expired(when: &str) -> String {

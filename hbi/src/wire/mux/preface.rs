@@ -100,6 +100,7 @@ pub fn read_preface(input: &[u8]) -> Result<Option<Preface<'_>>, Violation> {
 fn stranger(input: &[u8]) -> Violation {
     let seen = match input {
         [0x16, 3, ..] | [0x16] => "a TLS hello (use a `tls://` address on this side)".to_owned(),
+        [0x15, 3, ..] | [0x15] => "a TLS alert (use a `tls://` address on this side)".to_owned(),
         [b'[', ..] => {
             "a packet of the text wire (use a `text+tcp://` address on this side)".to_owned()
         }
@@ -120,7 +121,7 @@ fn stranger(input: &[u8]) -> Violation {
         }
         _ if input.starts_with(b"HTTP") => "an HTTP answer (the peer is a web server)".to_owned(),
         _ => format!(
-            "{:?}",
+            "{:?} (check host, port and scheme)",
             String::from_utf8_lossy(&input[..input.len().min(16)])
         ),
     };

@@ -74,8 +74,13 @@ pub(super) fn read_header(input: &[u8], most: usize) -> Result<Option<Header>, V
     };
     if first != b'[' {
         return Err(Violation(format!(
-            "a packet begins with `[`, found {}",
-            shown(first)
+            "a packet begins with `[`, found {}{}",
+            shown(first),
+            match first {
+                // the first byte of its preface
+                0x89 => ": the peer speaks the mux wire, connect to its address without `text+`",
+                _ => "",
+            }
         )));
     }
     let mut len: usize = 0;
