@@ -4,6 +4,7 @@
 mod cli;
 mod client;
 mod files;
+mod flat;
 mod names;
 mod protocol;
 mod server;

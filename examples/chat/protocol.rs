@@ -1,8 +1,8 @@
 //! All of the chat's protocol: what the server hosts, and what each chatter hosts for the server.
 //!
 //! [`Chat`] and [`Chatter`] have the flat names and the forms of arguments of the chat clients and
-//! servers that exist in Python and Go. [`Rooms`] and [`Transfers`] are for peers that speak the
-//! mux wire, with typed errors and what those lack.
+//! servers that exist in Python and Go, and over the text wire nothing else is called. [`Rooms`] and
+//! [`Transfers`] are for peers over the other wires, with typed errors and what those lack.
 
 use std::fmt;
 

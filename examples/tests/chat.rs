@@ -10,6 +10,8 @@ mod cli;
 mod client;
 #[path = "../chat/files.rs"]
 mod files;
+#[path = "../chat/flat.rs"]
+mod flat;
 #[path = "../chat/names.rs"]
 mod names;
 #[path = "../chat/protocol.rs"]

@@ -26,7 +26,7 @@ use super::{
     event::{Event, Pushed, Transfer},
 };
 use crate::{
-    names,
+    flat, names,
     protocol::{
         self, ChatStub, ChatterHost, LINE, LOBBY, Msg, MsgsInRoom, RoomsStub, TransfersStub,
         Upload, readable,
@@ -37,6 +37,12 @@ use crate::{
 /// How long a server may take to tell what it should.
 const SOON: Duration = Duration::from_secs(10);
 
+/// What came is not what was sent.
+const MISMATCH: &str = "the checksum does not match, get it again";
+
+/// What servers with the flat calls only cannot say.
+const NOT_TOLD: &str = "over the text wire the server does not tell who is where";
+
 /// One chatter's connection.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -44,6 +50,8 @@ pub(super) struct Session {
     chat: ChatStub,
     rooms: RoomsStub,
     transfers: TransfersStub,
+    /// Whether the server may have the flat calls only.
+    flat: bool,
     tell: mpsc::Sender<Event>,
     files: PathBuf,
     place: watch::Receiver<(u64, String)>,
@@ -76,6 +84,7 @@ impl Session {
             rooms: RoomsStub::new(&connection),
             transfers: TransfersStub::new(&connection),
             connection,
+            flat: flat::only(address),
             tell,
             files,
             place,
@@ -172,12 +181,14 @@ impl Session {
 
     /// The nicks in the room.
     pub(super) async fn members(&self) -> anyhow::Result<Vec<String>> {
+        ensure!(!self.flat, NOT_TOLD);
         let room = self.room();
         Ok(self.rooms.members(room).await?)
     }
 
     /// The rooms that are open.
     pub(super) async fn open_rooms(&self) -> anyhow::Result<Vec<(String, u64)>> {
+        ensure!(!self.flat, NOT_TOLD);
         Ok(self.rooms.open().await?)
     }
 
@@ -226,6 +237,16 @@ impl Session {
         let mut file = opened.with_context(|| format!("cannot send {}", path.display()))?;
         let size = file.metadata().await?.len();
         let crc = checksum(&mut file).await?;
+        if self.flat {
+            file.rewind().await?;
+            let file = Checked::new(file, ProgressBar::hidden());
+            let id = self.started(&plain, true, size, file.sum()).await;
+            let data = hbi::Data::reader(file).with_len(size);
+            let sent = flat::send(&self.chat, &self.room(), &plain, (size, crc), data).await;
+            let outcome = sent.map(|()| done(&plain, "sent", size, 0, crc));
+            self.ended(id, outcome).await;
+            return Ok(());
+        }
         let upload = Upload {
             room: self.room(),
             name: plain.clone(),
@@ -250,6 +271,9 @@ impl Session {
         let room = self.room();
         let kept = names::kept(name)?;
         fs::create_dir_all(&self.files).await?;
+        if self.flat {
+            return self.download_whole(&room, name, &kept).await;
+        }
         let (info, mut data) = self
             .transfers
             .download(&room, name, 0)
@@ -285,7 +309,42 @@ impl Session {
             }
             Ok(_) => {
                 fs::remove_file(&partial).await?;
-                Err(anyhow::anyhow!("the checksum does not match, get it again"))
+                Err(anyhow::anyhow!("{MISMATCH}"))
+            }
+        };
+        self.ended(id, outcome).await;
+        Ok(())
+    }
+
+    /// Gets a file by the flat calls: all of it, as what came before cannot be told to them.
+    async fn download_whole(&self, room: &str, name: &str, kept: &str) -> anyhow::Result<()> {
+        let id = self.ids.fetch_add(1, Ordering::Relaxed);
+        let partial = self.files.join(format!("{kept}.{id}.part"));
+        let mut sum = None;
+        let got = flat::get(&self.chat, room, name, async |size| {
+            let file = File::create(&partial).await?;
+            let file = Checked::new(file, ProgressBar::hidden());
+            sum = Some((
+                self.started(name, false, size, file.sum()).await,
+                file.sum(),
+            ));
+            Ok(file)
+        })
+        .await;
+        let Some((id, sum)) = sum else {
+            return got.map(drop);
+        };
+        let outcome = match got {
+            Ok((size, crc, _)) if crc == sum.crc() => {
+                let target = self.free_name(kept, crc).await?;
+                fs::rename(&partial, &target).await?;
+                let name = target.file_name().unwrap_or_default().to_string_lossy();
+                Ok(done(&name, "here", size, 0, crc))
+            }
+            other => {
+                fs::remove_file(&partial).await?;
+                let error = other.err();
+                Err(error.unwrap_or_else(|| anyhow::anyhow!("{MISMATCH}")))
             }
         };
         self.ended(id, outcome).await;
@@ -313,7 +372,7 @@ impl Session {
         let (room, nick) = (self.room(), lock(&self.nick).clone());
         let figures = Arc::new(Figures::new());
         let peers = [self.connection.peer()];
-        let swarm = swarm(plan, &peers, &figures);
+        let swarm = swarm(plan, &peers, self.flat, &figures);
         tokio::pin!(swarm);
         while timeout(LOOK, &mut swarm).await.is_err() {
             self.tell(Event::Answer(figures.now())).await;

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use hbi::Peer;
 
 use super::{Plan, figures::Figures};
-use crate::protocol::{ChatStub, Chatter, MsgsInRoom, TransfersStub, Upload, readable};
+use crate::{
+    flat,
+    protocol::{ChatStub, Chatter, MsgsInRoom, TransfersStub, Upload, readable},
+};
 
 /// After how many lines a bot goes to another room.
 const ROOM: u64 = 10;
@@ -19,17 +22,26 @@ pub(super) struct Bot {
     plan: Plan,
     chat: ChatStub,
     transfers: TransfersStub,
+    /// Whether the server may have the flat calls only.
+    flat: bool,
     figures: Arc<Figures>,
     random: Random,
 }
 
 impl Bot {
-    pub(super) fn new(number: u64, plan: Plan, peer: &Peer, figures: Arc<Figures>) -> Self {
+    pub(super) fn new(
+        number: u64,
+        plan: Plan,
+        peer: &Peer,
+        flat: bool,
+        figures: Arc<Figures>,
+    ) -> Self {
         Self {
             number,
             plan,
             chat: ChatStub::new(peer),
             transfers: TransfersStub::new(peer),
+            flat,
             figures,
             random: Random::new(number),
         }
@@ -85,6 +97,18 @@ impl Bot {
         let crc = crc32fast::hash(&content);
         let room = format!("Spam{}", self.random.below(self.plan.rooms));
         let name = format!("bot{}-{file}.bin", self.number);
+        if self.flat {
+            let data = content.clone().into();
+            flat::send(&self.chat, &room, &name, (size, crc), data).await?;
+            self.figures.sent(size);
+            let (len, sum, back) =
+                flat::get(&self.chat, &room, &name, async |_| Ok(Vec::new())).await?;
+            self.figures.got(len);
+            let checks = sum == crc && back == content;
+            anyhow::ensure!(checks, "the file came back as another one");
+            self.figures.checked();
+            return Ok(());
+        }
         let upload = Upload {
             room: room.clone(),
             name: name.clone(),

@@ -13,7 +13,10 @@ use tokio::task::JoinSet;
 
 pub(crate) use self::figures::Figures;
 use self::{bot::Bot, bot::Ear};
-use crate::protocol::{self, ChatterHost, Msg, MsgsInRoom};
+use crate::{
+    flat,
+    protocol::{self, ChatterHost, Msg, MsgsInRoom},
+};
 
 /// Between two looks at the figures.
 pub(crate) const LOOK: Duration = Duration::from_secs(1);
@@ -106,7 +109,8 @@ pub(crate) async fn spam(spam: Spam) -> anyhow::Result<()> {
             }
         }
     });
-    swarm(spam.plan, &peers, &figures).await;
+    let flat = flat::only(&spam.address);
+    swarm(spam.plan, &peers, flat, &figures).await;
     looking.abort();
     bar.finish_and_clear();
     println!("{}", figures.summary());
@@ -117,11 +121,12 @@ pub(crate) async fn spam(spam: Spam) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Lets bots loose, dealt out to connections, and waits until they are done.
-pub(crate) async fn swarm(plan: Plan, peers: &[Peer], figures: &Arc<Figures>) {
+/// Lets bots loose, dealt out to connections, and waits until they are done. `flat` tells whether
+/// the server may have the flat calls only.
+pub(crate) async fn swarm(plan: Plan, peers: &[Peer], flat: bool, figures: &Arc<Figures>) {
     let mut bots = JoinSet::new();
     for (number, peer) in (0..plan.bots).zip(peers.iter().cycle()) {
-        bots.spawn(Bot::new(number, plan, peer, Arc::clone(figures)).run());
+        bots.spawn(Bot::new(number, plan, peer, flat, Arc::clone(figures)).run());
     }
     while let Some(done) = bots.join_next().await {
         if let Err(error) = done {
