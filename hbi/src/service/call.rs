@@ -16,12 +16,12 @@ use serde::de::DeserializeOwned;
 use super::{
     Arg, Arguments, Outcome,
     compose::{self, Callee, Node, Op},
-    post::{Manner, Post, PostText, StubMethod},
+    post::{Manner, Post, PostText, StubMethod, is_text},
     scope::Scope,
 };
 use crate::{
     Data, Error, Kind, PostingEnd,
-    endpoint::{CoNumber, Encoding},
+    endpoint::CoNumber,
     value::{Handles, Packed, ValueError, unpack_from},
 };
 
@@ -32,6 +32,7 @@ use crate::{
 /// trip. Dropping it once it is sent cancels it at the peer.
 #[must_use = "a call does nothing until it is awaited, sent, or passed to another call"]
 pub struct Call<T, E = Error> {
+    po: PostingEnd,
     state: Mutex<State>,
     within: Option<Duration>,
     /// Whether an answer that carries a stream or an object is an error.
@@ -44,22 +45,22 @@ pub struct Call<T, E = Error> {
 }
 
 enum State {
-    /// Not sent.
-    Ready(Box<Post>),
+    /// Not sent. In place: a box would cost each call an allocation.
+    Ready(Post),
     /// Not sent, and a part of compositions.
-    Shared(PostingEnd, Arg),
+    Shared(Arg),
     /// On its way.
-    Sent(PostingEnd, CoNumber, Option<PostText>),
+    Sent(CoNumber, Option<PostText>),
     /// Answered.
-    Over(PostingEnd),
+    Over,
 }
 
 impl<T, E> fmt::Debug for Call<T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &*self.lock() {
-            State::Ready(_) | State::Shared(..) => "not sent",
+            State::Ready(_) | State::Shared(_) => "not sent",
             State::Sent(..) => "sent",
-            State::Over(_) => "over",
+            State::Over => "over",
         };
         write!(f, "Call({}, {state})", self.root)
     }
@@ -89,14 +90,13 @@ impl<T, E> Call<T, E> {
             Callee::Method(method) => PostText::Method(method),
         };
         let post = Post {
-            po: po.clone(),
             text,
             arguments: bytes,
             handles,
             within: None,
             error,
         };
-        Self::with(State::Ready(Box::new(post)), method.path)
+        Self::with(po.clone(), State::Ready(post), method.path)
     }
 
     pub(super) fn composed(po: PostingEnd, node: Node, root: &'static str) -> Self {
@@ -104,11 +104,11 @@ impl<T, E> Call<T, E> {
     }
 
     pub(super) fn of(po: PostingEnd, arg: Arg, root: &'static str) -> Self {
-        Self::with(State::Shared(po, arg), root)
+        Self::with(po, State::Shared(arg), root)
     }
 
-    pub(super) fn posting(post: Post) -> Self {
-        Self::with(State::Ready(Box::new(post)), "")
+    pub(super) fn posting(po: PostingEnd, post: Post) -> Self {
+        Self::with(po, State::Ready(post), "")
     }
 
     /// A call that fails when it is awaited.
@@ -119,18 +119,19 @@ impl<T, E> Call<T, E> {
             again: false,
         };
         let (arguments, handles) = Default::default();
-        Self::posting(Post {
-            po,
+        let post = Post {
             text,
             arguments,
             handles,
             within: None,
             error: Some(error),
-        })
+        };
+        Self::posting(po, post)
     }
 
-    fn with(state: State, root: &'static str) -> Self {
+    fn with(po: PostingEnd, state: State, root: &'static str) -> Self {
         Self {
+            po,
             state: Mutex::new(state),
             within: None,
             plain: false,
@@ -146,7 +147,7 @@ impl<T, E> Call<T, E> {
 
     /// Fails where the call is not one to this peer.
     pub(crate) fn check_peer(&self, peer: &PostingEnd) -> Result<(), Error> {
-        if self.po().is_of(peer) {
+        if self.po.is_of(peer) {
             return Ok(());
         }
         Err(Error::new(
@@ -163,8 +164,8 @@ impl<T, E> Call<T, E> {
         self.plain = true;
         let plain = match &*self.lock() {
             State::Ready(post) => post.handles.is_empty(),
-            State::Shared(_, arg) => compose::nodes(arg).iter().all(|node| node.is_plain()),
-            State::Sent(..) | State::Over(_) => true,
+            State::Shared(arg) => compose::nodes(arg).iter().all(|node| node.is_plain()),
+            State::Sent(..) | State::Over => true,
         };
         match plain {
             true => Ok(()),
@@ -190,27 +191,24 @@ impl<T, E> Call<T, E> {
         E::outcome(error, self.root)
     }
 
-    pub(super) fn po(&self) -> PostingEnd {
-        match &*self.lock() {
-            State::Ready(post) => post.po.clone(),
-            State::Shared(po, _) | State::Sent(po, ..) | State::Over(po) => po.clone(),
-        }
+    pub(super) fn po(&self) -> &PostingEnd {
+        &self.po
     }
 
     /// The call as a part of a composition.
     pub(super) fn share(&self) -> Arg {
         let mut state = self.lock();
-        let (po, arg) = match &mut *state {
-            State::Shared(po, arg) => (po.clone(), arg.clone()),
-            State::Ready(post) => (post.po.clone(), self.arg(post.as_node())),
+        let arg = match &mut *state {
+            State::Shared(arg) => arg.clone(),
+            State::Ready(post) => self.arg(post.as_node(&self.po)),
             // told when the composition is sent
-            State::Sent(..) | State::Over(_) => return self.arg(Node::new(Op::Sent, Vec::new())),
+            State::Sent(..) | State::Over => return self.arg(Node::new(Op::Sent, Vec::new())),
         };
         let arg = match self.within {
             Some(time) => self.timed(arg, time),
             None => arg,
         };
-        *state = State::Shared(po, arg.clone());
+        *state = State::Shared(arg.clone());
         arg
     }
 
@@ -238,9 +236,9 @@ impl<T, E> Call<T, E> {
     /// is too late, and the call fails.
     pub fn within(mut self, time: Duration) -> Self {
         let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
-        if let State::Sent(po, ..) | State::Over(po) = state {
+        if let State::Sent(..) | State::Over = state {
             let text = "`within` comes too late for a call that was sent: set it before `send`";
-            return Self::failed(po.clone(), Error::new(Kind::Misuse, text));
+            return Self::failed(self.po.clone(), Error::new(Kind::Misuse, text));
         }
         self.within = Some(self.within.map_or(time, |other| other.min(time)));
         self
@@ -251,7 +249,7 @@ impl<T, E> Call<T, E> {
     pub fn send(mut self) -> Self {
         let mut cx = Context::from_waker(Waker::noop());
         if let Poll::Ready(Err(error)) = self.poll_sent(&mut cx) {
-            return Self::failed(self.po(), error);
+            return Self::failed(self.po.clone(), error);
         }
         self
     }
@@ -259,13 +257,9 @@ impl<T, E> Call<T, E> {
     /// The request, or the graph that it is to be made of.
     pub(super) fn into_post(mut self) -> Result<Result<Post, Error>, Arg> {
         let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
-        let over = State::Over(match state {
-            State::Ready(post) => post.po.clone(),
-            State::Shared(po, _) | State::Sent(po, ..) | State::Over(po) => po.clone(),
-        });
-        match std::mem::replace(state, over) {
-            State::Ready(post) => Ok(Ok(*post)),
-            State::Shared(_, arg) => Err(arg),
+        match std::mem::replace(state, State::Over) {
+            State::Ready(post) => Ok(Ok(post)),
+            State::Shared(arg) => Err(arg),
             sent => {
                 *state = sent;
                 Ok(Err(Error::new(Kind::Misuse, "this call was sent before")))
@@ -281,8 +275,8 @@ impl<T, E> Call<T, E> {
                 PostText::Path(method) | PostText::Method(method) => method.idempotent,
                 PostText::Free { .. } => false,
             },
-            State::Shared(_, arg) => compose::nodes(arg).iter().all(|node| node.is_idempotent()),
-            State::Sent(..) | State::Over(_) => false,
+            State::Shared(arg) => compose::nodes(arg).iter().all(|node| node.is_idempotent()),
+            State::Sent(..) | State::Over => false,
         }
     }
 
@@ -290,8 +284,8 @@ impl<T, E> Call<T, E> {
     /// polls.
     fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Error>> {
         let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
-        if let State::Shared(po, arg) = state {
-            *state = State::Ready(Box::new(compose::compile(po, arg)));
+        if let State::Shared(arg) = state {
+            *state = State::Ready(compose::compile(&self.po, arg));
         }
         let State::Ready(post) = state else {
             return Poll::Ready(Ok(false));
@@ -300,11 +294,9 @@ impl<T, E> Call<T, E> {
             value: true,
             call: true,
             last: true,
-            data: post.is_text() && ends_in_data::<T>(),
+            data: is_text(&self.po) && ends_in_data::<T>(),
         };
-        let opened = ready!(post.poll_watched(manner, self.within, cx));
-        let po = post.po.clone();
-        match opened {
+        match ready!(post.poll_watched(&self.po, manner, self.within, cx)) {
             Ok((co, watched)) => {
                 let text = match &mut post.text {
                     PostText::Path(_) | PostText::Method(_) => None,
@@ -317,11 +309,11 @@ impl<T, E> Call<T, E> {
                         },
                     )),
                 };
-                *state = State::Sent(po, co, text);
+                *state = State::Sent(co, text);
                 Poll::Ready(Ok(watched))
             }
             Err(error) => {
-                *state = State::Over(po);
+                *state = State::Over;
                 Poll::Ready(Err(error))
             }
         }
@@ -337,12 +329,12 @@ impl<T: DeserializeOwned + 'static, E: Outcome> Call<T, E> {
             return Poll::Pending;
         }
         let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
-        let State::Sent(po, co, text) = state else {
+        let State::Sent(co, text) = state else {
             let error = Error::new(Kind::Misuse, "this call was awaited to its end before");
             return Poll::Ready(Err(error));
         };
-        let link = po.link();
-        let text_wire = matches!(link.info().encoding, Encoding::Literal(_));
+        let link = self.po.link();
+        let text_wire = is_text(&self.po);
         let mut answer: Option<Result<T, ValueError>> = None;
         let mut other = None;
         let mut carries = false;
@@ -359,7 +351,7 @@ impl<T: DeserializeOwned + 'static, E: Outcome> Call<T, E> {
         };
         let polled = ready!(link.poll_reply(link, *co, cx, &mut read));
         if let Some(own) = other.and_then(E::own) {
-            *state = State::Over(po.clone());
+            *state = State::Over;
             return Poll::Ready(Ok(Err(own)));
         }
         let result = match (polled, answer) {
@@ -372,7 +364,7 @@ impl<T: DeserializeOwned + 'static, E: Outcome> Call<T, E> {
                 None => error,
             }),
         };
-        *state = State::Over(po.clone());
+        *state = State::Over;
         Poll::Ready(result.map(Ok))
     }
 }
@@ -437,8 +429,8 @@ fn unpack<T: DeserializeOwned + 'static>(
 impl<T, E> Drop for Call<T, E> {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
-        if let State::Sent(po, co, _) = state {
-            po.link().release(*co);
+        if let State::Sent(co, _) = state {
+            self.po.link().release(*co);
         }
     }
 }
