@@ -78,6 +78,8 @@ pub(crate) struct Driver<S> {
     opened: u32,
     paused: Option<Instant>,
     output: Output,
+    /// What one read brought; empty between reads.
+    work: Vec<Work>,
     /// What arrived and did not land yet.
     waiting: VecDeque<Work>,
     /// Numbers of scripts that openings among it ask for.
@@ -159,6 +161,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             opened: 0,
             paused: None,
             output: Output::default(),
+            work: Vec::new(),
             waiting: VecDeque::new(),
             held: HashSet::new(),
             answers: Answers::default(),
@@ -397,7 +400,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Turns input into work, and does it.
     fn take_apart(&mut self, input: &Bytes, at: &mut usize, now: Instant) -> Result<(), Violation> {
-        let mut work = Vec::new();
+        let mut work = std::mem::take(&mut self.work);
         let link = Arc::clone(&self.link);
         let mut state = link.lock();
         let end = loop {
@@ -437,8 +440,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let held_back = !self.waiting.is_empty();
         let began = Instant::now();
         let mut landings = 0;
-        let mut work = work.into_iter();
-        for item in work.by_ref() {
+        let mut rest = work.drain(..);
+        for item in rest.by_ref() {
             if held_back {
                 self.hold(item, input);
                 continue;
@@ -451,9 +454,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 break;
             }
         }
-        for item in work {
+        for item in rest {
             self.hold(item, input);
         }
+        self.work = work;
         self.give_answers();
         end
     }
@@ -935,6 +939,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.appetite = READ_LEAST;
         }
         self.output.shrink();
+        self.work = Vec::new();
         self.answers = Answers::default();
         self.wakers = Vec::new();
         self.link.lock().mux.shrink();

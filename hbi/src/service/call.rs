@@ -16,12 +16,12 @@ use serde::de::DeserializeOwned;
 use super::{
     Alone, Arg, Arguments, Outcome,
     compose::{self, Callee, Node, Op},
-    post::{Manner, Post, PostText, StubMethod},
+    post::{Manner, Post, PostText, StubMethod, is_text},
     scope::Scope,
 };
 use crate::{
     Data, Error, Kind, PostingEnd,
-    endpoint::{CoNumber, Encoding},
+    endpoint::CoNumber,
     value::{Handles, Packed, ValueError, unpack_from},
 };
 
@@ -35,6 +35,7 @@ use crate::{
 /// or belongs to one connection ([`OfConnection`](super::OfConnection)). Nobody has to write it.
 #[must_use = "a call does nothing until it is awaited, sent, or passed to another call"]
 pub struct Call<T, E = Error, B = Alone> {
+    po: PostingEnd,
     state: Mutex<State>,
     within: Option<Duration>,
     /// Whether an answer that carries a stream or an object is an error.
@@ -49,22 +50,22 @@ pub struct Call<T, E = Error, B = Alone> {
 type Answers<T, E, B> = PhantomData<fn() -> (T, E, B)>;
 
 enum State {
-    /// Not sent.
-    Ready(Box<Post>),
+    /// Not sent. In place: a box would cost each call an allocation.
+    Ready(Post),
     /// Not sent, and a part of compositions.
-    Shared(PostingEnd, Arg),
+    Shared(Arg),
     /// On its way.
-    Sent(PostingEnd, CoNumber, Option<PostText>),
+    Sent(CoNumber, Option<PostText>),
     /// Answered.
-    Over(PostingEnd),
+    Over,
 }
 
 impl<T, E, B> fmt::Debug for Call<T, E, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &*self.lock() {
-            State::Ready(_) | State::Shared(..) => "not sent",
+            State::Ready(_) | State::Shared(_) => "not sent",
             State::Sent(..) => "sent",
-            State::Over(_) => "over",
+            State::Over => "over",
         };
         write!(f, "Call({}, {state})", self.root)
     }
@@ -94,14 +95,13 @@ impl<T, E, B> Call<T, E, B> {
             Callee::Method(method) => PostText::Method(method),
         };
         let post = Post {
-            po: po.clone(),
             text,
             arguments: bytes,
             handles,
             within: None,
             error,
         };
-        Self::with(State::Ready(Box::new(post)), method.path)
+        Self::with(po.clone(), State::Ready(post), method.path)
     }
 
     pub(super) fn composed(po: PostingEnd, node: Node, root: &'static str) -> Self {
@@ -109,11 +109,11 @@ impl<T, E, B> Call<T, E, B> {
     }
 
     pub(super) fn of(po: PostingEnd, arg: Arg, root: &'static str) -> Self {
-        Self::with(State::Shared(po, arg), root)
+        Self::with(po, State::Shared(arg), root)
     }
 
-    pub(super) fn posting(post: Post) -> Self {
-        Self::with(State::Ready(Box::new(post)), "")
+    pub(super) fn posting(po: PostingEnd, post: Post) -> Self {
+        Self::with(po, State::Ready(post), "")
     }
 
     /// A call that fails when it is awaited.
@@ -124,18 +124,19 @@ impl<T, E, B> Call<T, E, B> {
             again: false,
         };
         let (arguments, handles) = Default::default();
-        Self::posting(Post {
-            po,
+        let post = Post {
             text,
             arguments,
             handles,
             within: None,
             error: Some(error),
-        })
+        };
+        Self::posting(po, post)
     }
 
-    fn with(state: State, root: &'static str) -> Self {
+    fn with(po: PostingEnd, state: State, root: &'static str) -> Self {
         Self {
+            po,
             state: Mutex::new(state),
             within: None,
             plain: false,
@@ -151,7 +152,7 @@ impl<T, E, B> Call<T, E, B> {
 
     /// Fails where the call is not one to this peer.
     pub(crate) fn check_peer(&self, peer: &PostingEnd) -> Result<(), Error> {
-        if self.po().is_of(peer) {
+        if self.po.is_of(peer) {
             return Ok(());
         }
         Err(Error::new(
@@ -168,8 +169,8 @@ impl<T, E, B> Call<T, E, B> {
         self.plain = true;
         let plain = match &*self.lock() {
             State::Ready(post) => post.handles.is_empty(),
-            State::Shared(_, arg) => compose::nodes(arg).iter().all(|node| node.is_plain()),
-            State::Sent(..) | State::Over(_) => true,
+            State::Shared(arg) => compose::nodes(arg).iter().all(|node| node.is_plain()),
+            State::Sent(..) | State::Over => true,
         };
         match plain {
             true => Ok(()),
@@ -195,27 +196,24 @@ impl<T, E, B> Call<T, E, B> {
         E::outcome(error, self.root)
     }
 
-    pub(super) fn po(&self) -> PostingEnd {
-        match &*self.lock() {
-            State::Ready(post) => post.po.clone(),
-            State::Shared(po, _) | State::Sent(po, ..) | State::Over(po) => po.clone(),
-        }
+    pub(super) fn po(&self) -> &PostingEnd {
+        &self.po
     }
 
     /// The call as a part of a composition.
     pub(super) fn share(&self) -> Arg {
         let mut state = self.lock();
-        let (po, arg) = match &mut *state {
-            State::Shared(po, arg) => (po.clone(), arg.clone()),
-            State::Ready(post) => (post.po.clone(), self.arg(post.as_node())),
+        let arg = match &mut *state {
+            State::Shared(arg) => arg.clone(),
+            State::Ready(post) => self.arg(post.as_node(&self.po)),
             // told when the composition is sent
-            State::Sent(..) | State::Over(_) => return self.arg(Node::new(Op::Sent, Vec::new())),
+            State::Sent(..) | State::Over => return self.arg(Node::new(Op::Sent, Vec::new())),
         };
         let arg = match self.within {
             Some(time) => self.timed(arg, time),
             None => arg,
         };
-        *state = State::Shared(po, arg.clone());
+        *state = State::Shared(arg.clone());
         arg
     }
 
@@ -243,9 +241,9 @@ impl<T, E, B> Call<T, E, B> {
     /// is too late, and the call fails.
     pub fn within(mut self, time: Duration) -> Self {
         let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
-        if let State::Sent(po, ..) | State::Over(po) = state {
+        if let State::Sent(..) | State::Over = state {
             let text = "`within` comes too late for a call that was sent: set it before `send`";
-            return Self::failed(po.clone(), Error::new(Kind::Misuse, text));
+            return Self::failed(self.po.clone(), Error::new(Kind::Misuse, text));
         }
         self.within = Some(self.within.map_or(time, |other| other.min(time)));
         self
@@ -256,7 +254,7 @@ impl<T, E, B> Call<T, E, B> {
     pub fn send(mut self) -> Self {
         let mut cx = Context::from_waker(Waker::noop());
         if let Poll::Ready(Err(error)) = self.poll_sent(&mut cx) {
-            return Self::failed(self.po(), error);
+            return Self::failed(self.po.clone(), error);
         }
         self
     }
@@ -264,13 +262,9 @@ impl<T, E, B> Call<T, E, B> {
     /// The request, or the graph that it is to be made of.
     pub(super) fn into_post(mut self) -> Result<Result<Post, Error>, Arg> {
         let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
-        let over = State::Over(match state {
-            State::Ready(post) => post.po.clone(),
-            State::Shared(po, _) | State::Sent(po, ..) | State::Over(po) => po.clone(),
-        });
-        match std::mem::replace(state, over) {
-            State::Ready(post) => Ok(Ok(*post)),
-            State::Shared(_, arg) => Err(arg),
+        match std::mem::replace(state, State::Over) {
+            State::Ready(post) => Ok(Ok(post)),
+            State::Shared(arg) => Err(arg),
             sent => {
                 *state = sent;
                 Ok(Err(Error::new(Kind::Misuse, "this call was sent before")))
@@ -286,8 +280,8 @@ impl<T, E, B> Call<T, E, B> {
                 PostText::Path(method) | PostText::Method(method) => method.idempotent,
                 PostText::Free { .. } => false,
             },
-            State::Shared(_, arg) => compose::nodes(arg).iter().all(|node| node.is_idempotent()),
-            State::Sent(..) | State::Over(_) => false,
+            State::Shared(arg) => compose::nodes(arg).iter().all(|node| node.is_idempotent()),
+            State::Sent(..) | State::Over => false,
         }
     }
 
@@ -295,8 +289,8 @@ impl<T, E, B> Call<T, E, B> {
     /// polls.
     fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Error>> {
         let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
-        if let State::Shared(po, arg) = state {
-            *state = State::Ready(Box::new(compose::compile(po, arg)));
+        if let State::Shared(arg) = state {
+            *state = State::Ready(compose::compile(&self.po, arg));
         }
         let State::Ready(post) = state else {
             return Poll::Ready(Ok(false));
@@ -305,11 +299,9 @@ impl<T, E, B> Call<T, E, B> {
             value: true,
             call: true,
             last: true,
-            data: post.is_text() && ends_in_data::<T>(),
+            data: is_text(&self.po) && ends_in_data::<T>(),
         };
-        let opened = ready!(post.poll_watched(manner, self.within, cx));
-        let po = post.po.clone();
-        match opened {
+        match ready!(post.poll_watched(&self.po, manner, self.within, cx)) {
             Ok((co, watched)) => {
                 let text = match &mut post.text {
                     PostText::Path(_) | PostText::Method(_) => None,
@@ -322,11 +314,11 @@ impl<T, E, B> Call<T, E, B> {
                         },
                     )),
                 };
-                *state = State::Sent(po, co, text);
+                *state = State::Sent(co, text);
                 Poll::Ready(Ok(watched))
             }
             Err(error) => {
-                *state = State::Over(po);
+                *state = State::Over;
                 Poll::Ready(Err(error))
             }
         }
@@ -342,12 +334,12 @@ impl<T: DeserializeOwned + 'static, E: Outcome, B> Call<T, E, B> {
             return Poll::Pending;
         }
         let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
-        let State::Sent(po, co, text) = state else {
+        let State::Sent(co, text) = state else {
             let error = Error::new(Kind::Misuse, "this call was awaited to its end before");
             return Poll::Ready(Err(error));
         };
-        let link = po.link();
-        let text_wire = matches!(link.info().encoding, Encoding::Literal(_));
+        let link = self.po.link();
+        let text_wire = is_text(&self.po);
         let mut answer: Option<Result<T, ValueError>> = None;
         let mut other = None;
         let mut carries = false;
@@ -364,7 +356,7 @@ impl<T: DeserializeOwned + 'static, E: Outcome, B> Call<T, E, B> {
         };
         let polled = ready!(link.poll_reply(link, *co, cx, &mut read));
         if let Some(own) = other.and_then(E::own) {
-            *state = State::Over(po.clone());
+            *state = State::Over;
             return Poll::Ready(Ok(Err(own)));
         }
         let result = match (polled, answer) {
@@ -377,7 +369,7 @@ impl<T: DeserializeOwned + 'static, E: Outcome, B> Call<T, E, B> {
                 None => error,
             }),
         };
-        *state = State::Over(po.clone());
+        *state = State::Over;
         Poll::Ready(result.map(Ok))
     }
 }
@@ -442,8 +434,8 @@ fn unpack<T: DeserializeOwned + 'static>(
 impl<T, E, B> Drop for Call<T, E, B> {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
-        if let State::Sent(po, co, _) = state {
-            po.link().release(*co);
+        if let State::Sent(co, _) = state {
+            self.po.link().release(*co);
         }
     }
 }

@@ -163,7 +163,7 @@ pub(super) fn nodes(root: &Arg) -> Vec<&Node> {
 
 impl Post {
     /// The request as a part of a composition.
-    pub(super) fn as_node(&mut self) -> Node {
+    pub(super) fn as_node(&mut self, po: &PostingEnd) -> Node {
         if let Some(error) = self.error.take() {
             return Node::new(Op::Alone(Some(error)), Vec::new());
         }
@@ -177,7 +177,7 @@ impl Post {
         match arguments.elements() {
             Ok(values) => {
                 let args = values.into_iter().map(Arg::value).collect();
-                Node::call(&self.po, callee, args)
+                Node::call(po, callee, args)
             }
             Err(error) => Node::new(Op::Alone(Some(error.into())), Vec::new()),
         }
@@ -205,7 +205,6 @@ pub(super) fn compile(po: &PostingEnd, root: &Arg) -> Post {
         compiler.take()
     });
     let mut post = Post {
-        po: po.clone(),
         text: PostText::Free {
             source: Cow::Borrowed(""),
             parameters: Vec::new(),

@@ -54,7 +54,7 @@ impl Exchange {
     /// # Errors
     /// When it cannot be opened. What the method ends with comes where its answer is received.
     pub async fn open(self) -> Result<PoCo<Sending>> {
-        let po = self.call.po();
+        let po = self.call.po().clone();
         let mut post = match self.call.into_post() {
             Ok(post) => post?,
             Err(arg) => compose::compile(&po, &arg),
@@ -65,7 +65,7 @@ impl Exchange {
             call: false,
             last: false,
         };
-        let co = poll_fn(|cx| post.poll_open(EXCHANGE, self.within, cx)).await?;
+        let co = poll_fn(|cx| post.poll_open(&po, EXCHANGE, self.within, cx)).await?;
         Ok(PoCo::opened(po.link().clone(), co))
     }
 }

@@ -45,9 +45,9 @@ impl Notify {
     /// When the peer takes no more conversations now ([`Error::is_limit`]), or it cannot be sent at
     /// all.
     pub fn try_send(self) -> Result<()> {
-        let mut post = self.into_post()?;
+        let (po, post) = self.into_post();
         let mut cx = Context::from_waker(Waker::noop());
-        match poll(&mut post, &mut cx) {
+        match poll(&po, &mut post?, &mut cx) {
             Poll::Ready(sent) => sent,
             Poll::Pending => Err(Error::new(
                 Kind::Limit,
@@ -57,23 +57,23 @@ impl Notify {
         }
     }
 
-    fn into_post(self) -> Result<Post> {
-        let po = self.0.po();
-        self.0
-            .into_post()
-            .unwrap_or_else(|arg| Ok(compose::compile(&po, &arg)))
+    fn into_post(self) -> (PostingEnd, Result<Post>) {
+        let po = self.0.po().clone();
+        let post = self.0.into_post();
+        let post = post.unwrap_or_else(|arg| Ok(compose::compile(&po, &arg)));
+        (po, post)
     }
 }
 
-fn poll(post: &mut Post, cx: &mut Context<'_>) -> Poll<Result<()>> {
+fn poll(po: &PostingEnd, post: &mut Post, cx: &mut Context<'_>) -> Poll<Result<()>> {
     const NOTIFY: Manner = Manner {
         data: false,
         value: false,
         call: false,
         last: true,
     };
-    let co = ready!(post.poll_open(NOTIFY, None, cx))?;
-    post.po.link().detach(co);
+    let co = ready!(post.poll_open(po, NOTIFY, None, cx))?;
+    po.link().detach(co);
     Poll::Ready(Ok(()))
 }
 
@@ -82,22 +82,23 @@ impl IntoFuture for Notify {
     type IntoFuture = Sending;
 
     fn into_future(self) -> Sending {
-        Sending(Some(self.into_post()))
+        let (po, post) = self.into_post();
+        Sending(po, post)
     }
 }
 
 /// The future of a [`Notify`].
 #[derive(Debug)]
-pub struct Sending(Option<Result<Post>>);
+pub struct Sending(PostingEnd, Result<Post>);
 
 impl Future for Sending {
     type Output = Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        match &mut self.0 {
-            Some(Ok(post)) => poll(post, cx),
-            Some(Err(error)) => Poll::Ready(Err(error.clone())),
-            None => Poll::Ready(Ok(())),
+        let Self(po, post) = &mut *self;
+        match post {
+            Ok(post) => poll(po, post, cx),
+            Err(error) => Poll::Ready(Err(error.clone())),
         }
     }
 }

@@ -70,7 +70,6 @@ pub(super) type Packing = SmallVec<[u8; 64]>;
 /// A request that was not sent yet.
 #[derive(Debug)]
 pub(super) struct Post {
-    pub(super) po: PostingEnd,
     pub(super) text: PostText,
     pub(super) arguments: Packing,
     pub(super) handles: Handles,
@@ -130,25 +129,27 @@ pub(super) struct Manner {
     pub(super) last: bool,
 }
 
-impl Post {
-    /// Whether it goes over a text wire.
-    pub(super) fn is_text(&self) -> bool {
-        matches!(self.po.info().encoding, Encoding::Literal(_))
-    }
+/// Whether a connection is one of a text wire.
+pub(super) fn is_text(po: &PostingEnd) -> bool {
+    matches!(po.info().encoding, Encoding::Literal(_))
+}
 
+impl Post {
     pub(super) fn poll_open(
         &mut self,
+        po: &PostingEnd,
         manner: Manner,
         within: Option<Duration>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<CoNumber, Error>> {
-        self.poll_watched(manner, within, cx)
+        self.poll_watched(po, manner, within, cx)
             .map_ok(|(co, _watched)| co)
     }
 
     /// As [`Self::poll_open`]; tells, too, whether a call's answer will wake who polls.
     pub(super) fn poll_watched(
         &mut self,
+        po: &PostingEnd,
         manner: Manner,
         within: Option<Duration>,
         cx: &mut Context<'_>,
@@ -156,7 +157,7 @@ impl Post {
         if let Some(error) = self.error.take() {
             return Poll::Ready(Err(error));
         }
-        let link = self.po.link();
+        let link = po.link();
         let mut deadline = default_deadline(&**link);
         let within = self.within.into_iter().chain(within).min();
         if let Some(at) = within.and_then(|time| now().checked_add(time)) {
@@ -176,7 +177,7 @@ impl Post {
             data,
             arguments: &self.arguments,
             handles: &mut self.handles,
-            ordered: self.po.is_ordered(),
+            ordered: po.is_ordered(),
             deadline,
             watched: false,
         };

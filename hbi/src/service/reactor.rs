@@ -150,7 +150,7 @@ impl<S: Stub, E> Opened<S, E> {
     /// Gives the call this long, from when it is sent, and with it calls of the object in the same
     /// round trip.
     pub fn within(self, time: Duration) -> Self {
-        Self::new(self.call.po(), self.call.within(time))
+        Self::new(self.call.po().clone(), self.call.within(time))
     }
 }
 

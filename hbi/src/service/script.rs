@@ -91,8 +91,7 @@ impl PostingEnd {
 fn into_call<T>(script: Script, po: PostingEnd) -> Call<T, Error, OfConnection> {
     let (source, parameters, values, error) = script.into_parts();
     let (bytes, handles) = values.into_parts();
-    Call::posting(Post {
-        po,
+    let post = Post {
         text: PostText::Free {
             source,
             parameters,
@@ -102,5 +101,6 @@ fn into_call<T>(script: Script, po: PostingEnd) -> Call<T, Error, OfConnection> 
         handles,
         within: None,
         error,
-    })
+    };
+    Call::posting(po, post)
 }

@@ -4,6 +4,7 @@
 //! a list kept outside of them, so that a value dropped undecoded still releases its handles.
 
 mod handle;
+mod integer;
 mod literal;
 mod packed;
 mod scan;

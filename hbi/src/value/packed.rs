@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use serde::{Serialize, Serializer, de::DeserializeOwned};
 
-use super::{Handles, MAX_DEPTH, skip};
+use super::{Handles, MAX_DEPTH, integer, skip};
 
 /// The MessagePack of "nothing".
 const NIL: &[u8] = &[0xc0];
@@ -113,6 +113,9 @@ pub fn pack_into<W: io::Write, T: Serialize + 'static>(
     handles: &mut Handles,
     value: &T,
 ) -> Result<(), ValueError> {
+    if let Some(packed) = integer::pack(out, value) {
+        return packed.map_err(|e| ValueError::new(e.to_string()));
+    }
     // serde shows a vector of bytes as a list of numbers; sending it as binary is five times faster
     if let Some(bytes) = (value as &dyn Any).downcast_ref::<Vec<u8>>() {
         return pack_bytes(out, bytes);
@@ -128,7 +131,7 @@ fn is_plain<T: 'static>() -> bool {
     macro_rules! any_of {
         ($($plain:ty)*) => { false $(|| TypeId::of::<T>() == TypeId::of::<$plain>())* };
     }
-    any_of!(() bool char i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 String)
+    any_of!(() bool char f32 f64 String)
 }
 
 /// Appends bytes as MessagePack binary to `out`.
@@ -150,6 +153,9 @@ pub fn unpack_from<T: DeserializeOwned + 'static>(
     input: &mut &[u8],
     handles: &mut Handles,
 ) -> Result<T, ValueError> {
+    if let Some(integer) = integer::unpack(input) {
+        return Ok(integer);
+    }
     let value = skip(input)?;
     if TypeId::of::<T>() == TypeId::of::<Vec<u8>>()
         && let Some(bytes) = bin_body(value)

@@ -105,6 +105,12 @@ impl<P, U> Conversation<P, U> {
             .get_or_insert_with(|| Box::new(Channels::new(peer, own)))
     }
 
+    /// Whether it was one message each way, and both have come: the usual end of a call.
+    pub(super) fn is_over(&self) -> bool {
+        const OVER: u8 = bit::OUT_ENDED | bit::IN_ENDED;
+        self.bits & OVER == OVER && self.channels.is_none()
+    }
+
     /// Whether the application is done with it but for what `bits` says.
     pub(super) fn is_quiet(&self) -> bool {
         self.channels.as_ref().is_none_or(|channels| {
@@ -292,7 +298,9 @@ impl<P, U> Connection<P, U> {
     }
 
     pub(super) fn wake(&mut self, waker: Option<Waker>) {
-        self.wakers.extend(waker);
+        if let Some(waker) = waker {
+            self.wakers.push(waker);
+        }
     }
 
     /// Keeps the driver's data with a hosted conversation; gives it back when that has ended.
@@ -347,7 +355,11 @@ impl<P, U> Connection<P, U> {
             }
         };
         co.bits |= bit::RELEASED;
-        self.settle(id);
+        if co.is_over() {
+            self.remove(id);
+        } else {
+            self.settle(id);
+        }
         Poll::Ready(reply)
     }
 
@@ -547,7 +559,8 @@ impl<P, U> Connection<P, U> {
         }
     }
 
-    fn remove(&mut self, id: CoId) {
+    /// Frees the number of a conversation with which nobody has anything to do any more.
+    pub(super) fn remove(&mut self, id: CoId) {
         let co = if id.is_hosted() {
             self.theirs.remove(id)
         } else {

@@ -480,9 +480,13 @@ impl<P, U> Connection<P, U> {
             const PLAIN: u8 = bit::IN_ENDED | bit::IN_STARTED | bit::RELEASED;
             if co.bits & (PLAIN | bit::CALL) == bit::CALL && co.channels.is_none() {
                 co.bits |= bit::IN_STARTED | bit::IN_ENDED;
+                // its number is free once the caller has the answer
+                let over = co.is_over();
                 let waker = set_answer(co, fields.rest, input);
                 self.wake(waker);
-                self.settle(id);
+                if !over {
+                    self.settle(id);
+                }
                 if fields.rest.len() > ALLOWANCE {
                     self.charge_connection(id, fields.rest.len() as u32 + MESSAGE_COST)?;
                 }

@@ -235,11 +235,16 @@ impl<P, U> Connection<P, U> {
         {
             self.credit -= first_cost(body.len());
             co.bits |= bit::OUT_STARTED | bit::OUT_DONE | bit::OUT_ENDED;
+            let over = co.is_over();
             frame::write(&mut self.out, kind::ITEM, id.to_wire(), |out| {
                 out.extend_from_slice(&[flag::LAST, 0, 0]);
                 out.extend_from_slice(body);
             });
-            self.settle(id);
+            if over {
+                self.remove(id);
+            } else {
+                self.settle(id);
+            }
             return true;
         }
         let sent = self.send_item(id, 0, Bytes::copy_from_slice(body), handles, true);
