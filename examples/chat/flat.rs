@@ -15,7 +15,8 @@ use crate::{
 /// Whether nothing but the flat calls can be relied on at an address: over the text wire the server
 /// may be one that exists in Python or Go, and to call there what it has not ends the connection.
 pub(crate) fn only(address: &str) -> bool {
-    address.starts_with("text+")
+    let address = address.parse::<hbi::Address>();
+    address.is_ok_and(|address| address.is_text())
 }
 
 /// Sends a file up.
