@@ -42,7 +42,7 @@ enum Panel {
 }
 
 /// A panel of bars for each work.
-pub(crate) fn works(measured: &Measured, dir: &Path) -> Result<()> {
+pub(crate) fn works(measured: &Measured, dir: &Path, name: &str) -> Result<()> {
     let works = measured
         .works
         .iter()
@@ -50,7 +50,7 @@ pub(crate) fn works(measured: &Measured, dir: &Path) -> Result<()> {
     draw(
         measured,
         dir,
-        "works",
+        name,
         &works.map(|work| Panel::Bars(*work)).collect::<Vec<_>>(),
     )
 }

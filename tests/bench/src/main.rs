@@ -6,6 +6,7 @@
 //! cargo run --release -p hbi-bench -- all --work pipe_64 --peer raw --peer rawmux --pin
 //! cargo run --release -p hbi-bench -- scale --chart target/charts
 //! cargo run --release -p hbi-bench --features allocations -- all   # counts allocations too
+//! cargo run --release -p hbi-bench -- docs                    # the figures of docs/speed.md
 //! ```
 //!
 //! # How it is kept honest
@@ -17,7 +18,8 @@
 //!   the reason, and so is what failed.
 //! - **The same ground.** Server and client are processes of their own, started anew for every
 //!   single measurement: no peer finds the heap or the caches as another left them. Both run tokio
-//!   on a single thread, over loopback with `TCP_NODELAY`.
+//!   on a single thread, over loopback with `TCP_NODELAY`; only where methods compute has the server
+//!   several threads.
 //! - **Warm-up** before each measurement, which is not counted.
 //! - **Rounds** go around all peers before the next one begins, so that a machine that slows down
 //!   does so for all. A figure is the median of its rounds; the spread, from the lowest to the
@@ -34,6 +36,7 @@
 
 mod chart;
 mod measure;
+mod page;
 mod peers;
 mod process;
 mod relay;
@@ -50,10 +53,19 @@ use crate::{
     works::Work,
 };
 
+const EXAMPLES: &str = "\
+Examples:
+  hbi-bench all                           every work on every peer, tables at the end
+  hbi-bench all --work pipe_64 --work seq --peer rawmux --peer hbi-tcp --pin
+  hbi-bench all --work pipe_256 --json    a number of your own; one JSON object a line
+  hbi-bench scale --peer hbi-tcp --chart target/charts
+  hbi-bench all --help                    says which works and peers there are";
+
 #[derive(Debug, Parser)]
 #[command(
     version,
-    about = "Measures hbi, the machine's floor and other libraries on the same works"
+    about = "Measures hbi, the machine's floor and other libraries on the same works",
+    after_help = EXAMPLES
 )]
 struct Cli {
     #[command(subcommand)]
@@ -63,17 +75,32 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Measure every work on every peer, or those chosen
+    #[command(after_help = known())]
     All {
         /// A work to measure; may be given several times. All by default
         #[arg(long)]
         work: Vec<Work>,
         #[command(flatten)]
-        common: Common,
+        choice: Choice,
+        #[command(flatten)]
+        output: Output,
     },
     /// Measure how the cost of a call changes with how much of everything there is
     Scale {
         #[command(flatten)]
-        common: Common,
+        choice: Choice,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Make the tables and charts of `speed.md` anew: `all` pinned and not pinned, and `scale`
+    ///
+    /// Built with the feature `allocations` it makes the table of allocations, and nothing else.
+    Docs {
+        /// The directory with the page, whose charts go into `speed` there
+        #[arg(default_value = "docs")]
+        dir: PathBuf,
+        #[command(flatten)]
+        choice: Choice,
     },
     /// List the works and the peers
     List,
@@ -96,25 +123,29 @@ enum Command {
     },
 }
 
-#[derive(Debug, Args)]
-struct Common {
+#[derive(Debug, Clone, Args)]
+struct Choice {
     /// A peer to measure; may be given several times. All by default
-    #[arg(long)]
+    #[arg(long, value_parser = |name: &str| peers::named(name).map(|entry| entry.name.to_owned()))]
     peer: Vec<String>,
     /// How many times each is measured; figures are medians
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+    #[command(flatten)]
+    span: SpanArgs,
+}
+
+#[derive(Debug, Args)]
+struct Output {
     /// Print one JSON object a line to standard output; the tables go to standard error
     #[arg(long)]
     json: bool,
     /// Draw charts, as SVG and PNG, and write the tables, as Markdown, into this directory
     #[arg(long, value_name = "DIR")]
     chart: Option<PathBuf>,
-    #[command(flatten)]
-    span: SpanArgs,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct SpanArgs {
     /// Let server and client share one core, this one
     #[arg(long, value_name = "CORE", num_args = 0..=1, default_missing_value = "0")]
@@ -139,28 +170,33 @@ impl SpanArgs {
 fn main() -> Result<()> {
     process::raise_open_files()?;
     match Cli::parse().command {
-        Command::All { work, common } => {
+        Command::All {
+            work,
+            choice,
+            output,
+        } => {
             let works = if work.is_empty() {
                 Work::ALL.to_vec()
             } else {
                 work
             };
-            let measured = run(&common, works)?;
-            report::show(&measured, common.json)?;
-            if let Some(dir) = &common.chart {
-                chart::works(&measured, dir)?;
+            let measured = choice.measure(works)?;
+            report::show(&measured, output.json)?;
+            if let Some(dir) = &output.chart {
+                chart::works(&measured, dir, "works")?;
                 report::write(&measured, dir, "works")?;
             }
         }
-        Command::Scale { common } => {
-            let measured = run(&common, Work::scale())?;
-            report::show(&measured, common.json)?;
-            if let Some(dir) = &common.chart {
+        Command::Scale { choice, output } => {
+            let measured = choice.measure(Work::scale())?;
+            report::show(&measured, output.json)?;
+            if let Some(dir) = &output.chart {
                 chart::scale(&measured, dir)?;
                 report::write(&measured, dir, "scale")?;
             }
         }
-        Command::List => list(),
+        Command::Docs { dir, choice } => page::make(&dir, &choice)?,
+        Command::List => print!("{}", known()),
         Command::Serve { peer, work } => process::serve(&peer, work)?,
         Command::Relay { address, delay_ms } => {
             process::relay(&address, Duration::from_millis(delay_ms))?;
@@ -171,35 +207,34 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn run(common: &Common, works: Vec<Work>) -> Result<measure::Measured> {
-    let mut peers = Vec::new();
-    for entry in peers::all() {
-        if common.peer.is_empty() || common.peer.iter().any(|name| name == entry.name) {
-            peers.push(entry);
+impl Choice {
+    fn measure(&self, works: Vec<Work>) -> Result<measure::Measured> {
+        let mut peers = peers::all();
+        peers.retain(|entry| {
+            self.peer.is_empty() || self.peer.iter().any(|name| name == entry.name)
+        });
+        Run {
+            works,
+            peers,
+            rounds: self.rounds,
+            span: self.span.span()?,
         }
+        .measure()
     }
-    for name in &common.peer {
-        peers::named(name)?;
-    }
-    Run {
-        works,
-        peers,
-        rounds: common.rounds,
-        span: common.span.span()?,
-    }
-    .measure()
 }
 
-fn list() {
-    println!("works");
+/// The works and the peers.
+fn known() -> String {
+    let mut text = String::from("Works (a number may be another, as in pipe_256):\n");
     for work in Work::ALL {
-        println!("  {:<10}  {}", work.to_string(), work.about());
+        text += &format!("  {:<12}  {}\n", work.to_string(), work.about());
     }
-    println!("peers");
+    text += "Peers:\n";
     for entry in peers::all() {
-        println!("  {:<12}  {}", entry.name, entry.about);
+        text += &format!("  {:<12}  {}\n", entry.name, entry.about);
     }
     for (name, why) in peers::LEFT_OUT {
-        println!("  {name:<12}  left out: {why}");
+        text += &format!("  {name:<12}  left out: {why}\n");
     }
+    text
 }

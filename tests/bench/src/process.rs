@@ -15,9 +15,11 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::{
     sched::{CpuSet, sched_setaffinity},
     sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit},
+    time::{ClockId, clock_gettime},
     unistd::Pid,
 };
 use serde::{Deserialize, Serialize};
+use tokio::runtime::Builder;
 
 use crate::{
     measure::Span,
@@ -184,7 +186,15 @@ impl Announce {
 }
 
 pub(crate) fn serve(peer: &str, work: Work) -> Result<()> {
-    block_on((peers::named(peer)?.serve)(Announce(Some(work))))
+    let served = (peers::named(peer)?.serve)(Announce(Some(work)));
+    match work.server_threads() {
+        1 => block_on(served),
+        threads => Builder::new_multi_thread()
+            .worker_threads(threads)
+            .enable_all()
+            .build()?
+            .block_on(served),
+    }
 }
 
 pub(crate) fn relay(address: &str, delay: Duration) -> Result<()> {
@@ -249,6 +259,15 @@ pub(crate) fn run_measurement<T: for<'a> Deserialize<'a>>(
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
+/// Keeps this thread busy for so much of the processor's time: what others take of it does not count.
+pub(crate) fn compute(span: Duration) {
+    let busy = || clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map(Duration::from);
+    // a system without the clock computes nothing, which the figures would show
+    if let Ok(start) = busy() {
+        while busy().is_ok_and(|now| now.saturating_sub(start) < span) {}
+    }
+}
+
 /// Lets this process, and those it starts, run on one core only.
 fn pin(core: usize) -> Result<()> {
     let mut cores = CpuSet::new();
@@ -270,7 +289,7 @@ pub(crate) fn open_files() -> Result<u64> {
 }
 
 fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::runtime::Builder::new_current_thread()
+    Builder::new_current_thread()
         .enable_all()
         .build()?
         .block_on(work)

@@ -18,6 +18,8 @@ use crate::{
 
 /// What ratios relate to.
 const FLOOR: &str = "rawmux";
+/// hbi on the ground of the others.
+const OVER_TCP: &str = "hbi-tcp";
 /// The metrics that each side's share of is left to the JSON.
 const ONE_SIDE: [&str; 2] = ["CPU, client", "CPU, server"];
 
@@ -172,14 +174,23 @@ fn table(measured: &Measured, work: Work, form: Form) -> Table {
     table
 }
 
-/// A line for each work at which something other than a floor is better than hbi.
-fn better_than_hbi(measured: &Measured) -> String {
-    let is_ours = |peer: &str| peer.starts_with("hbi");
+/// A line for each work at which something other than a floor is better than hbi: over TCP, as the
+/// others are, or else over the best of what was measured.
+pub(crate) fn better_than_hbi(measured: &Measured) -> String {
+    let over_tcp = measured.peers.contains(&OVER_TCP);
+    let is_hbi = |peer: &str| peer.starts_with("hbi");
+    let is_ours = |peer: &str| {
+        if over_tcp {
+            peer == OVER_TCP
+        } else {
+            is_hbi(peer)
+        }
+    };
     let is_floor = |peer: &str| peer.starts_with("raw");
     let (ours, others): (Vec<&str>, Vec<&str>) = measured
         .peers
         .iter()
-        .filter(|peer| !is_floor(peer))
+        .filter(|peer| !is_floor(peer) && (is_ours(peer) || !is_hbi(peer)))
         .partition(|peer| is_ours(peer));
     if ours.is_empty() || others.is_empty() {
         return "No other library was measured beside hbi in this run.".into();

@@ -24,7 +24,7 @@ use tokio::{
 };
 use tokio_util::compat::{TokioAsyncReadCompatExt as _, TokioAsyncWriteCompatExt as _};
 
-use super::{Client, NO_SCRIPTS, Peer, floor};
+use super::{Client, NO_COMPUTING, NO_SCRIPTS, Peer, floor};
 use crate::{
     process::Announce,
     works::{Tally, Work},
@@ -56,6 +56,7 @@ impl Peer for CapnpRpc {
     fn supports(work: Work) -> Result<(), &'static str> {
         match work {
             Work::Script(_) | Work::Loop(_) | Work::Interned(_) => Err(NO_SCRIPTS),
+            Work::InPlace(_) | Work::Parallel(_) => Err(NO_COMPUTING),
             Work::Methods(_) => Err("its methods are those of the schema"),
             _ => Ok(()),
         }

@@ -22,8 +22,8 @@ use hbi::{Connection, Data, Defences, HostingEnv, Options, PostingEnd, Settings,
 
 use super::{Client, Peer, floor, socket_path};
 use crate::{
-    process::Announce,
-    works::{Tally, Work},
+    process::{self, Announce},
+    works::{COMPUTING, Tally, Work},
 };
 
 /// What the server hosts.
@@ -35,6 +35,9 @@ trait Server {
     async fn upload(&self, data: Data) -> hbi::Result<u64>;
     async fn subscribe(&self) -> ();
     async fn publish(&self, event: i64) -> hbi::Result<()>;
+    async fn compute(&self) -> ();
+    #[hbi(parallel)]
+    async fn compute_in_parallel(&self) -> ();
 }
 
 /// What a consumer hosts.
@@ -209,6 +212,14 @@ impl Server for Serving {
         }
         Ok(())
     }
+
+    async fn compute(&self) {
+        process::compute(COMPUTING);
+    }
+
+    async fn compute_in_parallel(&self) {
+        process::compute(COMPUTING);
+    }
 }
 
 struct Consuming(Arc<OnceLock<Arc<Tally>>>);
@@ -313,6 +324,13 @@ impl Client for HbiClient {
 
     async fn publish(&self, event: i64) -> Result<()> {
         Ok(self.bench.publish(event).await?)
+    }
+
+    async fn compute(&self, parallel: bool) -> Result<()> {
+        if parallel {
+            return Ok(self.bench.compute_in_parallel().await?);
+        }
+        Ok(self.bench.compute().await?)
     }
 
     async fn script(&self, calls: u32, a: i64) -> Result<i64> {

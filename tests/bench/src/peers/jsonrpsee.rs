@@ -20,7 +20,7 @@ use ::jsonrpsee::{
 use anyhow::Result;
 use bytes::Bytes;
 
-use super::{Client, NO_SCRIPTS, Peer};
+use super::{Client, NO_COMPUTING, NO_SCRIPTS, Peer};
 use crate::{
     process::Announce,
     works::{Tally, Work},
@@ -42,6 +42,7 @@ impl Peer for Jsonrpsee {
         match work {
             Work::BulkDown | Work::BulkUp | Work::Hol => Err("JSON has no bytes"),
             Work::Script(_) | Work::Loop(_) | Work::Interned(_) => Err(NO_SCRIPTS),
+            Work::InPlace(_) | Work::Parallel(_) => Err(NO_COMPUTING),
             Work::Methods(_) => Err("not written: the floors and hbi are compared there"),
             _ => Ok(()),
         }

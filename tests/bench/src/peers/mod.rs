@@ -107,6 +107,11 @@ pub(crate) trait Client: Clone + Send + Sync + 'static {
         missing("interned")
     }
 
+    /// The server computes for 1 ms, where it handles what arrives or in a task of its own.
+    fn compute(&self, _parallel: bool) -> impl Future<Output = Result<()>> + Send {
+        missing("compute")
+    }
+
     /// Keeps so many calls in flight until the meter is stopped. One task for each, unless the peer
     /// is a loop by hand.
     fn flood(
@@ -177,6 +182,8 @@ async fn missing<T>(method: &'static str) -> Result<T> {
 
 /// Why only hbi does what needs peer-script.
 const NO_SCRIPTS: &str = "its clients send calls, not scripts";
+/// Why only hbi computes.
+const NO_COMPUTING: &str = "not written: it compares two kinds of hbi's methods";
 
 type Boxed<T> = Pin<Box<dyn Future<Output = Result<T>>>>;
 

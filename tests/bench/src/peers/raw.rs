@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::{net::TcpStream, sync::Mutex};
 
 use super::{
-    Client, NO_SCRIPTS, Peer,
+    Client, NO_COMPUTING, NO_SCRIPTS, Peer,
     floor::{Inbox, Tcp, Transport as _, ZEROS, kind, number, put_frame, two_numbers},
 };
 use crate::{
@@ -32,6 +32,7 @@ impl Peer for Raw {
         match work {
             Work::Hol => Err("it does one thing at a time on a connection"),
             Work::Script(_) | Work::Loop(_) | Work::Interned(_) => Err(NO_SCRIPTS),
+            Work::InPlace(_) | Work::Parallel(_) => Err(NO_COMPUTING),
             Work::Methods(_) => Err("it has no methods to choose from"),
             _ => Ok(()),
         }

@@ -20,7 +20,7 @@ use slab::Slab;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
-    Client, NO_SCRIPTS, Peer,
+    Client, NO_COMPUTING, NO_SCRIPTS, Peer,
     floor::{
         Frame, HEADER, Inbox, PIECE, Transport, ZEROS, header, kind, number, put_frame, two_numbers,
     },
@@ -46,6 +46,7 @@ impl<T: Transport> Peer for RawMux<T> {
     fn supports(work: Work) -> Result<(), &'static str> {
         match work {
             Work::Script(_) | Work::Loop(_) | Work::Interned(_) => Err(NO_SCRIPTS),
+            Work::InPlace(_) | Work::Parallel(_) => Err(NO_COMPUTING),
             Work::Methods(_) => Err("it has no methods to choose from"),
             _ => Ok(()),
         }

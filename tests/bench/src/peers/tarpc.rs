@@ -25,7 +25,7 @@ use tokio::{
     sync::watch,
 };
 
-use super::{Client, NO_SCRIPTS, Peer, floor::PIECE};
+use super::{Client, NO_COMPUTING, NO_SCRIPTS, Peer, floor::PIECE};
 use crate::{
     process::Announce,
     works::{Tally, Work},
@@ -59,6 +59,7 @@ impl Peer for Tarpc {
     fn supports(work: Work) -> Result<(), &'static str> {
         match work {
             Work::Script(_) | Work::Loop(_) | Work::Interned(_) => Err(NO_SCRIPTS),
+            Work::InPlace(_) | Work::Parallel(_) => Err(NO_COMPUTING),
             Work::Methods(_) => Err("its methods are those of the trait"),
             _ => Ok(()),
         }

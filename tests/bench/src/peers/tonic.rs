@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::{Stream, stream};
 use tokio::{net::TcpListener, sync::mpsc};
 
-use super::{Client, NO_SCRIPTS, Peer, floor};
+use super::{Client, NO_COMPUTING, NO_SCRIPTS, Peer, floor};
 use crate::{
     process::Announce,
     works::{Tally, Work},
@@ -43,6 +43,7 @@ impl Peer for Tonic {
     fn supports(work: Work) -> Result<(), &'static str> {
         match work {
             Work::Script(_) | Work::Loop(_) | Work::Interned(_) => Err(NO_SCRIPTS),
+            Work::InPlace(_) | Work::Parallel(_) => Err(NO_COMPUTING),
             Work::Methods(_) => Err("its methods are those of the schema"),
             _ => Ok(()),
         }

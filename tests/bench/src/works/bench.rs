@@ -106,6 +106,8 @@ impl Bench<'_> {
                     .flood::<P>(1, 64, Load::Loop(calls), "scripts/s")
                     .await
             }
+            Work::InPlace(n) => bench.computing::<P>(n, false).await,
+            Work::Parallel(n) => bench.computing::<P>(n, true).await,
             Work::Idle(connections) => bench.idle::<P>(connections).await,
             Work::Connections(n) => {
                 bench
@@ -213,6 +215,40 @@ impl Bench<'_> {
         samples.push(Sample::new("bulk rate", rate, "MiB/s"));
         samples.push(Sample::new("bulk rate kept", 100.0 * rate / alone, "%"));
         samples.extend(usage.per(mebibytes(BULK), "MiB"));
+        Ok(samples)
+    }
+
+    async fn computing<P: Peer>(&self, in_flight: usize, parallel: bool) -> Result<Vec<Sample>> {
+        let client = self.connect::<P>().await?;
+        let meter = Meter::new(in_flight);
+        let mut computing = tokio::task::JoinSet::new();
+        for slot in 0..in_flight {
+            let (client, meter) = (client.clone(), meter.clone());
+            computing.spawn(async move {
+                while !meter.is_stopped() {
+                    client.compute(parallel).await?;
+                    meter.count(slot, 1);
+                }
+                anyhow::Ok(())
+            });
+        }
+        add_for(&client, self.span.warm_up()).await?;
+        let (start, before, computed) = (Instant::now(), self.usage()?, meter.calls());
+        let mut times = add_for(&client, self.span.measured).await?;
+        let (elapsed, computed) = (start.elapsed(), (meter.calls() - computed) as f64);
+        let usage = self.usage()?.since(&before);
+        meter.stop();
+        while let Some(ended) = computing.join_next().await {
+            ended??;
+        }
+        ensure!(
+            computed > 0.0,
+            "not one computing call ended in {elapsed:?}"
+        );
+        let rate = computed / elapsed.as_secs_f64();
+        let mut samples = vec![Sample::new("rate", rate, "computing calls/s")];
+        samples.extend(percentiles(&mut times)?);
+        samples.extend(usage.per(computed, "computing call"));
         Ok(samples)
     }
 

@@ -3,10 +3,13 @@
 mod bench;
 mod load;
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::Duration};
 
 pub(crate) use bench::{Bench, Sample, repeat};
 pub(crate) use load::{Load, Meter, Tally};
+
+/// How long a method computes, where it does.
+pub(crate) const COMPUTING: Duration = Duration::from_millis(1);
 
 /// One work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -31,6 +34,10 @@ pub(crate) enum Work {
     Script(u32),
     /// A raw peer-script that makes so many calls in a loop, 64 in flight.
     Loop(u32),
+    /// So many calls in flight that compute, in place, and a small call at a time beside them.
+    InPlace(usize),
+    /// The same, with methods marked `parallel`.
+    Parallel(usize),
     /// So many connections that do nothing.
     Idle(usize),
     /// 64 calls in flight, spread over so many connections.
@@ -44,12 +51,14 @@ pub(crate) enum Work {
 type Numbered = (&'static str, fn(usize) -> Work);
 
 /// The works that take a number, by the part of their name before it.
-const NUMBERED: [Numbered; 9] = [
+const NUMBERED: [Numbered; 11] = [
     ("pipe", Work::Pipe),
     ("chain", |n| Work::Chain(n as u32)),
     ("push", Work::Push),
     ("script", |n| Work::Script(n as u32)),
     ("loop", |n| Work::Loop(n as u32)),
+    ("inplace", Work::InPlace),
+    ("parallel", Work::Parallel),
     ("idle", Work::Idle),
     ("connections", Work::Connections),
     ("methods", Work::Methods),
@@ -58,7 +67,7 @@ const NUMBERED: [Numbered; 9] = [
 
 impl Work {
     /// What `all` measures.
-    pub(crate) const ALL: [Work; 14] = [
+    pub(crate) const ALL: [Work; 16] = [
         Work::Seq,
         Work::Pipe(1),
         Work::Pipe(64),
@@ -72,6 +81,8 @@ impl Work {
         Work::Script(1),
         Work::Script(3),
         Work::Loop(3),
+        Work::InPlace(2),
+        Work::Parallel(2),
         Work::Idle(2000),
     ];
 
@@ -102,6 +113,12 @@ impl Work {
             Work::Loop(n) => {
                 format!("a raw peer-script that makes {n} call(s) in a loop, 64 in flight")
             }
+            Work::InPlace(n) => {
+                format!("{n} call(s) in flight that compute for 1 ms, and a small call beside them")
+            }
+            Work::Parallel(n) => {
+                format!("the same with {n} call(s) of a method marked `parallel`")
+            }
             Work::Idle(n) => format!("memory of {n} idle connections, each after one call"),
             Work::Connections(n) => format!("at least 64 calls in flight over {n} connections"),
             Work::Methods(n) => format!("64 calls in flight, of {n} exposed methods in turn"),
@@ -129,6 +146,15 @@ impl Work {
         }
     }
 
+    /// How many threads the server has: one, but where several are what it is about. Then what
+    /// computes has as many as it can use, and the connection one more.
+    pub(crate) fn server_threads(self) -> usize {
+        match self {
+            Work::InPlace(n) | Work::Parallel(n) => n + 1,
+            _ => 1,
+        }
+    }
+
     /// The number in its name, and the kind of work it belongs to.
     pub(crate) fn number(self) -> Option<(&'static str, usize)> {
         let name = self.to_string();
@@ -152,6 +178,8 @@ impl fmt::Display for Work {
             Work::Push(n) => write!(f, "push_{n}"),
             Work::Script(n) => write!(f, "script_{n}"),
             Work::Loop(n) => write!(f, "loop_{n}"),
+            Work::InPlace(n) => write!(f, "inplace_{n}"),
+            Work::Parallel(n) => write!(f, "parallel_{n}"),
             Work::Idle(n) => write!(f, "idle_{n}"),
             Work::Connections(n) => write!(f, "connections_{n}"),
             Work::Methods(n) => write!(f, "methods_{n}"),
