@@ -45,20 +45,20 @@ pub(super) fn unpack<T: 'static>(input: &mut &[u8]) -> Option<T> {
 fn write_signed<W: io::Write>(out: &mut W, n: i64) -> io::Result<()> {
     match n {
         0.. => write_unsigned(out, n as u64),
-        -0x20.. => out.write_all(&[n as u8]),
-        -0x80.. => write(out, 0xd0, 1, n as u64),
-        -0x8000.. => write(out, 0xd1, 2, n as u64),
-        -0x8000_0000.. => write(out, 0xd2, 4, n as u64),
+        -0x20..=-1 => out.write_all(&[n as u8]),
+        -0x80..=-0x21 => write(out, 0xd0, 1, n as u64),
+        -0x8000..=-0x81 => write(out, 0xd1, 2, n as u64),
+        -0x8000_0000..=-0x8001 => write(out, 0xd2, 4, n as u64),
         _ => write(out, 0xd3, 8, n as u64),
     }
 }
 
 fn write_unsigned<W: io::Write>(out: &mut W, n: u64) -> io::Result<()> {
     match n {
-        ..=0x7f => out.write_all(&[n as u8]),
-        ..=0xff => write(out, 0xcc, 1, n),
-        ..=0xffff => write(out, 0xcd, 2, n),
-        ..=0xffff_ffff => write(out, 0xce, 4, n),
+        0..=0x7f => out.write_all(&[n as u8]),
+        0x80..=0xff => write(out, 0xcc, 1, n),
+        0x100..=0xffff => write(out, 0xcd, 2, n),
+        0x1_0000..=0xffff_ffff => write(out, 0xce, 4, n),
         _ => write(out, 0xcf, 8, n),
     }
 }

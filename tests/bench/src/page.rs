@@ -148,33 +148,33 @@ fn medians<'a>(
 /// What is wanted of a figure.
 enum Goal {
     /// At most so many times the floor's.
-    AtMostOf(f64, &'static str),
+    MostOf(f64, &'static str),
     /// At least so many times the floor's.
-    AtLeastOf(f64, &'static str),
-    AtMost(f64),
-    AtLeast(f64),
+    LeastOf(f64, &'static str),
+    Most(f64),
+    Least(f64),
     /// At most so much more than that of one call, 64 in flight.
-    AtMostMore(f64),
+    MostMore(f64),
 }
 
 /// What hbi is to reach; the figures of the processor's time where they are steady, pinned.
 fn goals(measured: &Measured) -> Result<String> {
-    use Goal::{AtLeast, AtLeastOf, AtMost, AtMostMore, AtMostOf};
+    use Goal::{Least, LeastOf, Most, MostMore, MostOf};
     const CPU: &str = "CPU, both";
     let all = [
-        (Work::Seq, "p50", AtMostOf(1.15, "rawmux")),
-        (Work::Pipe(64), "rate", AtLeastOf(0.6, "rawmux")),
-        (Work::Pipe(1024), "rate", AtLeastOf(0.6, "rawmux")),
-        (Work::Echo, "rate", AtLeastOf(0.6, "rawmux")),
-        (Work::Pipe(64), CPU, AtMost(0.8)),
-        (Work::BulkDown, "rate", AtLeastOf(0.9, "raw")),
-        (Work::BulkUp, "rate", AtLeastOf(0.9, "raw")),
-        (Work::Hol, "p99", AtMostOf(1.5, "rawmux")),
-        (Work::Hol, "bulk rate kept", AtLeast(90.0)),
+        (Work::Seq, "p50", MostOf(1.15, "rawmux")),
+        (Work::Pipe(64), "rate", LeastOf(0.6, "rawmux")),
+        (Work::Pipe(1024), "rate", LeastOf(0.6, "rawmux")),
+        (Work::Echo, "rate", LeastOf(0.6, "rawmux")),
+        (Work::Pipe(64), CPU, Most(0.8)),
+        (Work::BulkDown, "rate", LeastOf(0.9, "raw")),
+        (Work::BulkUp, "rate", LeastOf(0.9, "raw")),
+        (Work::Hol, "p99", MostOf(1.5, "rawmux")),
+        (Work::Hol, "bulk rate kept", Least(90.0)),
         // a round trip is 20 ms, two are 40
-        (Work::Chain(8), "time", AtMost(30.0)),
-        (Work::Script(3), CPU, AtMostMore(5.0)),
-        (Work::Idle(2000), "server memory", AtMost(6.0)),
+        (Work::Chain(8), "time", Most(30.0)),
+        (Work::Script(3), CPU, MostMore(5.0)),
+        (Work::Idle(2000), "server memory", Most(6.0)),
     ];
     let mut text =
         "| goal | peer | figure | against | reached |\n|---|---|--:|--:|---|\n".to_owned();
@@ -194,13 +194,13 @@ fn goals(measured: &Measured) -> Result<String> {
             };
             let median = |work, peer: &str| measured.figure(work, peer, metric).map(Figure::median);
             let (wanted, against, reached) = match &goal {
-                AtMostOf(ratio, name) | AtLeastOf(ratio, name) => {
+                MostOf(ratio, name) | LeastOf(ratio, name) => {
                     let name = floor(name);
                     let Some(of) = median(work, &name) else {
                         continue;
                     };
                     let share = ours / of;
-                    let most = matches!(goal, AtMostOf(..));
+                    let most = matches!(goal, MostOf(..));
                     let reached = if most {
                         share <= *ratio
                     } else {
@@ -210,9 +210,9 @@ fn goals(measured: &Measured) -> Result<String> {
                     let against = format!("{} of {name}: {share:.2}", amount(of));
                     (format!("{bound} {ratio} of {name}"), against, reached)
                 }
-                AtMost(most) => (format!("at most {most}"), String::new(), ours <= *most),
-                AtLeast(least) => (format!("at least {least}"), String::new(), ours >= *least),
-                AtMostMore(most) => {
+                Most(most) => (format!("at most {most}"), String::new(), ours <= *most),
+                Least(least) => (format!("at least {least}"), String::new(), ours >= *least),
+                MostMore(most) => {
                     let Some(call) = median(Work::Pipe(64), peer) else {
                         continue;
                     };
