@@ -4,7 +4,11 @@ mod host;
 mod hub;
 mod member;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use anyhow::Context;
 use hbi::{Options, Server, prelude::*};
@@ -14,6 +18,9 @@ use crate::{
     protocol::{ChatHost, RoomsHost, TransfersHost},
     store::Store,
 };
+
+/// How often uploads that broke off long ago are removed.
+const SWEPT: Duration = Duration::from_secs(60 * 60);
 
 /// A server that runs.
 #[derive(Debug)]
@@ -26,8 +33,8 @@ pub(crate) async fn serve(addresses: &[String], dir: &Path) -> anyhow::Result<Se
     std::fs::create_dir_all(dir)
         .with_context(|| format!("the directory {} cannot be made", dir.display()))?;
     let hub = Hub::open(Store::open(dir)?, dir)?;
-    hub.files.sweep().await?;
-    let options = options(addresses, dir)?;
+    hub.files.count().await?;
+    tokio::spawn(sweep(Arc::downgrade(&hub)));
     let mut servers = Vec::new();
     for address in addresses {
         let hub = Arc::clone(&hub);
@@ -35,25 +42,30 @@ pub(crate) async fn serve(addresses: &[String], dir: &Path) -> anyhow::Result<Se
             let hub = Arc::clone(&hub);
             async move { Ok(environment(hub, &peer)) }
         };
-        let server = options.serve(address, factory).await;
+        let serving = async { options(address, dir)?.serve(address, factory).await };
+        let server = serving.await;
         servers.push(server.with_context(|| format!("cannot serve at {address}"))?);
     }
     Ok(Serving { servers })
 }
 
-/// With a certificate, where addresses need one. It is made when there is none, and its fingerprint is
-/// a part of the address that is told.
-fn options(addresses: &[String], dir: &Path) -> hbi::Result<Options> {
-    let mut options = Options::new();
-    let secured = |address: &String| ["tls:", "quic:"].iter().any(|s| address.starts_with(s));
-    if addresses.iter().any(secured) {
-        let certificate = dir.join("certificate.pem");
-        options = options.server_tls(hbi::tls::ServerTls::self_signed(
-            certificate,
-            &["localhost"],
-        )?);
+/// Removes uploads that broke off long ago, as long as there is a server.
+async fn sweep(hub: Weak<Hub>) {
+    let mut look = tokio::time::interval(SWEPT);
+    loop {
+        look.tick().await;
+        let Some(hub) = hub.upgrade() else {
+            return;
+        };
+        if let Err(error) = hub.files.sweep().await {
+            eprintln!("old uploads cannot be removed: {error}");
+        }
     }
-    Ok(options)
+}
+
+/// How an address is served.
+fn options(address: &str, dir: &Path) -> hbi::Result<Options> {
+    hbi_examples::options(address, dir)
 }
 
 impl Serving {
