@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::Context;
-use hbi::{Options, Server, prelude::*};
+use hbi::{Options, Server, Settings, prelude::*};
 
 use self::{host::Host, hub::Hub};
 use crate::{
@@ -21,6 +21,15 @@ use crate::{
 
 /// How often uploads that broke off long ago are removed.
 const SWEPT: Duration = Duration::from_secs(60 * 60);
+
+/// How long nothing may come of a member over QUIC before it counts as gone. The first question behind
+/// what came last starts it anew, so that one which vanished leaves after this and [`ASKS`] together:
+/// within a second.
+const SILENT: Duration = Duration::from_millis(700);
+
+/// After how much silence over QUIC a member is asked whether it is there, so that a few lost packets
+/// do not make it leave.
+const ASKS: Duration = Duration::from_millis(200);
 
 /// A server that runs.
 #[derive(Debug)]
@@ -63,9 +72,17 @@ async fn sweep(hub: Weak<Hub>) {
     }
 }
 
-/// How an address is served.
+/// How an address is served. A member whose process is killed is gone at once over TCP and Unix
+/// sockets, since its system closes them; over QUIC nothing does, so there silence tells.
 fn options(address: &str, dir: &Path) -> hbi::Result<Options> {
-    hbi_examples::options(address, dir)
+    let options = hbi_examples::options(address, dir)?;
+    if !address.starts_with("quic:") {
+        return Ok(options);
+    }
+    let mut settings = Settings::default();
+    settings.keep_alive = ASKS;
+    settings.idle_timeout = SILENT;
+    Ok(options.settings(settings))
 }
 
 impl Serving {

@@ -2,6 +2,7 @@
 
 mod hostile;
 mod killed;
+mod leaving;
 mod process;
 mod recorded;
 mod session;
