@@ -77,21 +77,13 @@ impl Files {
         }
     }
 
-    /// Removes what is on its way no more: uploads that broke off long ago, and those that cannot go
-    /// on. Counts what is left. For when the server starts.
-    pub(crate) async fn sweep(&self) -> Result<(), Refused> {
-        let partial = self.dir.join("partial");
-        for (_, room) in listed(&partial).await? {
-            let mut entries = fs::read_dir(partial.join(names::kept(&room)?))
-                .await
-                .map_err(failed)?;
-            while let Some(entry) = entries.next_entry().await.map_err(failed)? {
-                let changed = entry.metadata().await.and_then(|file| file.modified());
-                let age = changed.map_err(failed)?.elapsed().unwrap_or_default();
-                let whole = entry.file_name().to_string_lossy().starts_with(RECEIVED);
-                if whole || age > WAITS {
-                    fs::remove_file(entry.path()).await.map_err(failed)?;
-                }
+    /// Counts what lies there, without what was received in one piece and cannot go on. For when the
+    /// server starts.
+    pub(crate) async fn count(&self) -> Result<(), Refused> {
+        for path in self.all_partials().await? {
+            let name = path.file_name().unwrap_or_default();
+            if name.to_string_lossy().starts_with(RECEIVED) {
+                fs::remove_file(path).await.map_err(failed)?;
             }
         }
         for below in ["rooms", "partial"] {
@@ -103,6 +95,47 @@ impl Files {
             }
         }
         Ok(())
+    }
+
+    /// Removes uploads that broke off long ago, and gives back their space.
+    pub(crate) async fn sweep(&self) -> Result<(), Refused> {
+        for path in self.all_partials().await? {
+            // one that goes on right now is not old
+            let Ok(claim) = self.claim(path) else {
+                continue;
+            };
+            let metadata = match fs::metadata(&claim.path).await {
+                Ok(metadata) => metadata,
+                // it was completed meanwhile
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(failed(error)),
+            };
+            let changed = metadata.modified().map_err(failed)?;
+            let (Some(room), true) = (
+                claim.path.parent().and_then(Path::file_name),
+                changed.elapsed().unwrap_or_default() > WAITS,
+            ) else {
+                continue;
+            };
+            fs::remove_file(&claim.path).await.map_err(failed)?;
+            self.space
+                .give(&self.dir.join("rooms").join(room), metadata.len());
+        }
+        Ok(())
+    }
+
+    /// All that is on its way.
+    async fn all_partials(&self) -> Result<Vec<PathBuf>, Refused> {
+        let mut all = Vec::new();
+        let partial = self.dir.join("partial");
+        for (_, room) in listed(&partial).await? {
+            let of_room = partial.join(names::kept(&room)?);
+            let mut entries = fs::read_dir(of_room).await.map_err(failed)?;
+            while let Some(entry) = entries.next_entry().await.map_err(failed)? {
+                all.push(entry.path());
+            }
+        }
+        Ok(all)
     }
 
     /// Sizes and names of a room's files, by name.

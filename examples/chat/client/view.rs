@@ -1,5 +1,5 @@
-//! Draws the terminal interface. It uses the terminal's own colours, so that it reads on light and
-//! dark ones.
+//! Draws the terminal interface. Its text has the terminal's own colours; the few others are between
+//! light and dark, so that they read on both.
 
 use ratatui::{
     Frame,
@@ -22,8 +22,14 @@ const MEMBERS: u16 = 22;
 /// The most transfers that are shown.
 const TRANSFERS: usize = 4;
 
-/// What tells nicks apart.
-const COLOURS: [Color; 4] = [Color::Cyan, Color::Magenta, Color::Green, Color::Blue];
+/// What tells nicks apart: a blue, a pink, a green, and a violet. Of the terminal's own sixteen none
+/// would do: its blue is lost on black, its cyan and green on white.
+const COLOURS: [Color; 4] = [
+    Color::Indexed(32),
+    Color::Indexed(162),
+    Color::Indexed(28),
+    Color::Indexed(99),
+];
 
 /// Draws everything.
 pub(super) fn draw(frame: &mut Frame<'_>, model: &mut Model) {
@@ -186,7 +192,7 @@ fn draw_transfer(frame: &mut Frame<'_>, area: Rect, running: &Running) {
     let gauge = Gauge::default()
         .ratio(share)
         .label(label)
-        .gauge_style(Style::new().fg(Color::Cyan));
+        .gauge_style(Style::new().fg(COLOURS[0]));
     frame.render_widget(gauge, area);
 }
 
@@ -224,6 +230,31 @@ fn draw_input(frame: &mut Frame<'_>, area: Rect, model: &Model) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// How much lighter one is than the other, of two shades of light between 0 and 1.
+    fn contrast(one: f64, other: f64) -> f64 {
+        (one.max(other) + 0.05) / (one.min(other) + 0.05)
+    }
+
+    #[test]
+    fn colours_read_on_black_and_on_white() {
+        for colour in COLOURS {
+            let Color::Indexed(index @ 16..232) = colour else {
+                panic!("{colour} looks different in each terminal");
+            };
+            let steps = [0.0, 95.0, 135.0, 175.0, 215.0, 255.0];
+            let part = |size: u8| {
+                let share = steps[usize::from((index - 16) / size % 6)] / 255.0;
+                f64::powf((share + 0.055) / 1.055, 2.4) * f64::from(u8::from(share > 0.0))
+            };
+            let light = 0.2126 * part(36) + 0.7152 * part(6) + 0.0722 * part(1);
+            let (on_black, on_white) = (contrast(light, 0.0), contrast(light, 1.0));
+            assert!(
+                on_black > 3.5 && on_white > 3.5,
+                "{colour}: {on_black}, {on_white}"
+            );
+        }
+    }
 
     #[test]
     fn wraps_between_words_and_within_long_ones() {

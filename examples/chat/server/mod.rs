@@ -4,16 +4,32 @@ mod host;
 mod hub;
 mod member;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use anyhow::Context;
-use hbi::{Options, Server, prelude::*};
+use hbi::{Options, Server, Settings, prelude::*};
 
 use self::{host::Host, hub::Hub};
 use crate::{
     protocol::{ChatHost, RoomsHost, TransfersHost},
     store::Store,
 };
+
+/// How often uploads that broke off long ago are removed.
+const SWEPT: Duration = Duration::from_secs(60 * 60);
+
+/// How long nothing may come of a member over QUIC before it counts as gone. The first question behind
+/// what came last starts it anew, so that one which vanished leaves after this and [`ASKS`] together:
+/// within a second.
+const SILENT: Duration = Duration::from_millis(700);
+
+/// After how much silence over QUIC a member is asked whether it is there, so that a few lost packets
+/// do not make it leave.
+const ASKS: Duration = Duration::from_millis(200);
 
 /// A server that runs.
 #[derive(Debug)]
@@ -26,8 +42,8 @@ pub(crate) async fn serve(addresses: &[String], dir: &Path) -> anyhow::Result<Se
     std::fs::create_dir_all(dir)
         .with_context(|| format!("the directory {} cannot be made", dir.display()))?;
     let hub = Hub::open(Store::open(dir)?, dir)?;
-    hub.files.sweep().await?;
-    let options = options(addresses, dir)?;
+    hub.files.count().await?;
+    tokio::spawn(sweep(Arc::downgrade(&hub)));
     let mut servers = Vec::new();
     for address in addresses {
         let hub = Arc::clone(&hub);
@@ -35,25 +51,38 @@ pub(crate) async fn serve(addresses: &[String], dir: &Path) -> anyhow::Result<Se
             let hub = Arc::clone(&hub);
             async move { Ok(environment(hub, &peer)) }
         };
-        let server = options.serve(address, factory).await;
+        let serving = async { options(address, dir)?.serve(address, factory).await };
+        let server = serving.await;
         servers.push(server.with_context(|| format!("cannot serve at {address}"))?);
     }
     Ok(Serving { servers })
 }
 
-/// With a certificate, where addresses need one. It is made when there is none, and its fingerprint is
-/// a part of the address that is told.
-fn options(addresses: &[String], dir: &Path) -> hbi::Result<Options> {
-    let mut options = Options::new();
-    let secured = |address: &String| ["tls:", "quic:"].iter().any(|s| address.starts_with(s));
-    if addresses.iter().any(secured) {
-        let certificate = dir.join("certificate.pem");
-        options = options.server_tls(hbi::tls::ServerTls::self_signed(
-            certificate,
-            &["localhost"],
-        )?);
+/// Removes uploads that broke off long ago, as long as there is a server.
+async fn sweep(hub: Weak<Hub>) {
+    let mut look = tokio::time::interval(SWEPT);
+    loop {
+        look.tick().await;
+        let Some(hub) = hub.upgrade() else {
+            return;
+        };
+        if let Err(error) = hub.files.sweep().await {
+            eprintln!("old uploads cannot be removed: {error}");
+        }
     }
-    Ok(options)
+}
+
+/// How an address is served. A member whose process is killed is gone at once over TCP and Unix
+/// sockets, since its system closes them; over QUIC nothing does, so there silence tells.
+fn options(address: &str, dir: &Path) -> hbi::Result<Options> {
+    let options = hbi_examples::options(address, dir)?;
+    if !address.starts_with("quic:") {
+        return Ok(options);
+    }
+    let mut settings = Settings::default();
+    settings.keep_alive = ASKS;
+    settings.idle_timeout = SILENT;
+    Ok(options.settings(settings))
 }
 
 impl Serving {

@@ -17,7 +17,8 @@ const LINES: usize = 60;
 /// So many files are.
 const FILES: usize = 5;
 
-async fn start(dir: &str) -> (Program, String) {
+/// A server in a process of its own; its address.
+pub(super) async fn start(dir: &str) -> (Program, String) {
     let mut server = Program::start(&["serve", "--addr", "tcp://127.0.0.1:0", "--dir", dir]);
     let line = server.expect("serving at ").await;
     let address = line.trim_start_matches("serving at ").to_owned();

@@ -3,6 +3,7 @@
 mod flat;
 mod hostile;
 mod killed;
+mod leaving;
 mod process;
 mod recorded;
 mod session;

@@ -101,6 +101,17 @@ impl Program {
         self.printed
     }
 
+    /// The bytes of memory that it has.
+    #[cfg(target_os = "linux")]
+    pub(super) fn memory(&self) -> usize {
+        let process = self.child.id().expect("runs");
+        let status = std::fs::read_to_string(format!("/proc/{process}/status"));
+        let status = status.expect("runs");
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = resident.and_then(|line| line.split_whitespace().next());
+        kib.and_then(|kib| kib.parse::<usize>().ok()).expect("kB") << 10
+    }
+
     /// Kills it at once.
     pub(super) async fn kill(mut self) {
         self.child.kill().await.expect("runs");

@@ -9,13 +9,13 @@ use hbi::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpStream, tcp::OwnedWriteHalf},
     sync::watch,
     time::timeout,
 };
 
-use super::{SOON, ear};
-use crate::{protocol::ChatStub, server};
+use super::SOON;
+use crate::server;
 
 macro_rules! recorded {
     ($name:literal, $file:literal) => {
@@ -180,96 +180,167 @@ fn said(spans: &[Span]) -> (BTreeMap<String, Answered>, Vec<String>) {
     (answers.collect(), code)
 }
 
+/// Checks that two servers said the same.
+fn compare(ours: &[Span], theirs: &'static [u8]) {
+    let recorded: Vec<_> = split(theirs).into_iter().map(|(span, _)| span).collect();
+    let ((answers, code), (expected, told)) = (said(ours), said(&recorded));
+    assert_eq!(answers, expected);
+    for (ours, theirs) in code.iter().zip(&told) {
+        assert_eq!(ours, theirs);
+    }
+    assert_eq!(code.len(), told.len());
+}
+
 #[tokio::test]
 async fn recorded_clients_are_told_what_their_own_servers_told_them() {
-    for (c2s, s2c) in [
+    for (c2s, s2c, other) in [
         (
             recorded!("session-py-client-py-server", "c2s.bin"),
             recorded!("session-py-client-py-server", "s2c.bin"),
+            recorded!("session-py-client-py-server-2", "c2s.bin"),
         ),
         (
             recorded!("session-go-client-go-server", "c2s.bin"),
             recorded!("session-go-client-go-server", "s2c.bin"),
+            // of the one that the client in Go met there is no recording
+            recorded!("session-py-client-py-server-2", "c2s.bin"),
         ),
     ] {
         let dir = tempfile::tempdir().expect("a directory");
-        let addresses = ["text+tcp://127.0.0.1:0", "tcp://127.0.0.1:0"];
-        let serving = server::serve(&addresses.map(str::to_owned), dir.path()).await;
+        let addresses = ["text+tcp://127.0.0.1:0".to_owned()];
+        let serving = server::serve(&addresses, dir.path()).await;
         let serving = serving.expect("serves");
-        let [text, tcp] = &serving.addresses()[..] else {
-            panic!("two addresses");
-        };
-        let stream = TcpStream::connect(text.trim_start_matches("text+tcp://")).await;
-        let came = play(stream.expect("connects"), c2s, tcp).await;
-        let recorded: Vec<_> = split(s2c).into_iter().map(|(span, _)| span).collect();
-        let ((answers, code), (expected, told)) = (said(&came), said(&recorded));
-        assert_eq!(answers, expected);
-        for (ours, theirs) in code.iter().zip(&told) {
-            assert_eq!(ours, theirs);
+        let address = serving.addresses().remove(0);
+        let (first, mut second) = play(&address, c2s, other).await;
+        compare(&first, s2c);
+
+        // their server told the nick that one had when it came
+        let left = |statement: &String| statement.contains("ChatterLeft");
+        let mut told = second.iter().flat_map(|span| &span.code);
+        assert!(told.any(left), "{second:?}");
+        let theirs = recorded!("session-py-client-py-server-2", "s2c.bin");
+        let recorded = split(theirs).into_iter().map(|(span, _)| span);
+        let mut recorded: Vec<_> = recorded.collect();
+        for span in second.iter_mut().chain(&mut recorded) {
+            span.code.retain(|statement| !left(statement));
         }
-        assert_eq!(code.len(), told.len());
+        let ((answers, code), (expected, told)) = (said(&second), said(&recorded));
+        assert_eq!(answers, expected);
+        assert_eq!(code, told);
     }
 }
 
-/// Plays a recorded client, and the other one that it meets; returns what the server sent.
-async fn play(stream: TcpStream, recorded: &'static [u8], address: &str) -> Vec<Span> {
-    let (mut read, mut write) = stream.into_split();
-    let (came, mut coming) = watch::channel(Vec::<Span>::new());
-    let reading = tokio::spawn(async move {
-        let mut spans = Spans::new();
-        let mut buffer = [0; 4096];
-        while let Ok(n @ 1..) = read.read(&mut buffer).await {
-            let new = spans.feed(&buffer[..n]);
-            came.send_modify(|all| all.extend(new));
-        }
-        came
-    });
-    // the other client, which comes and talks where the recording has it
-    let mut bob = None;
-    for (span, bytes) in split(recorded) {
-        let awaited = match (span.ack, &*span.seq) {
-            (true, "102") => {
-                let (env, heard) = ear();
-                let connection = hbi::connect(address, env).await.expect("connects");
-                let chat = ChatStub::new(&connection);
-                chat.goto_room("Tea").await.expect("an answer");
-                bob = Some((chat, connection, heard));
-                Some("ChatterJoined")
+/// A recorded client that is played.
+struct Player {
+    spans: std::vec::IntoIter<(Span, &'static [u8])>,
+    write: OwnedWriteHalf,
+    /// What the server sent so far.
+    coming: watch::Receiver<Vec<Span>>,
+}
+
+impl Player {
+    async fn connect(address: &str, recorded: &'static [u8]) -> Self {
+        let stream = TcpStream::connect(address.trim_start_matches("text+tcp://")).await;
+        let (mut read, write) = stream.expect("connects").into_split();
+        let (came, coming) = watch::channel(Vec::<Span>::new());
+        tokio::spawn(async move {
+            let mut spans = Spans::new();
+            let mut buffer = [0; 4096];
+            while let Ok(n @ 1..) = read.read(&mut buffer).await {
+                let new = spans.feed(&buffer[..n]);
+                came.send_modify(|all| all.extend(new));
             }
-            (true, "103") => {
-                let (chat, ..) = bob.as_ref().expect("has come");
-                let nick = "Bob \"the\" O'Neil é";
-                chat.set_nick(nick).await.expect("an answer");
-                let line = b"pushed line one".to_vec();
-                chat.say(0, line).await.expect("is said");
-                Some("pushed line one")
-            }
-            _ => None,
-        };
-        let told = |all: &Vec<Span>| {
-            // what it answers has to be there
-            let asked = !span.ack || all.iter().any(|one| !one.ack && one.seq == span.seq);
-            let mut code = all.iter().flat_map(|span| &span.code);
-            let heard = |what| code.any(|statement| statement.contains(what));
-            asked && awaited.is_none_or(heard)
-        };
-        drop(timeout(SOON, coming.wait_for(told)).await.expect("is told"));
-        write.write_all(bytes).await.expect("is read");
-        if !span.ack {
-            let answered = |all: &Vec<Span>| all.iter().any(|one| one.ack && one.seq == span.seq);
-            let wait = coming.wait_for(answered);
-            drop(timeout(SOON, wait).await.expect("is answered"));
+        });
+        Self {
+            spans: split(recorded).into_iter(),
+            write,
+            coming,
         }
     }
+
+    /// Waits until something is true of what came.
+    async fn told(&mut self, what: impl FnMut(&Vec<Span>) -> bool) {
+        drop(
+            timeout(SOON, self.coming.wait_for(what))
+                .await
+                .expect("is told"),
+        );
+    }
+
+    /// Waits until so many statements with a text in them came.
+    async fn heard(&mut self, text: &str, count: usize) {
+        self.told(|all| {
+            let code = all.iter().flat_map(|span| &span.code);
+            code.filter(|statement| statement.contains(text)).count() >= count
+        })
+        .await;
+    }
+
+    /// Plays a part, once what it answers is there, and waits for what it is answered.
+    async fn play(&mut self, span: &Span, bytes: &[u8]) {
+        let same = |one: &&Span| one.seq == span.seq && one.ack != span.ack;
+        if span.ack {
+            self.told(|all| all.iter().any(|one| same(&one))).await;
+        }
+        self.write.write_all(bytes).await.expect("is read");
+        if !span.ack {
+            self.told(|all| all.iter().any(|one| same(&one))).await;
+        }
+    }
+
+    /// Plays up to a request, or to the end.
+    async fn play_to(&mut self, request: Option<&str>) {
+        while let Some((span, bytes)) = self.spans.next() {
+            self.play(&span, bytes).await;
+            if !span.ack && Some(&*span.seq) == request {
+                return;
+            }
+        }
+    }
+
+    /// Hangs up, waits until the server does; all that it sent.
+    async fn end(mut self) -> Vec<Span> {
+        drop(self.write);
+        while timeout(SOON, self.coming.changed())
+            .await
+            .expect("the server hangs up")
+            .is_ok()
+        {}
+        self.coming.borrow().clone()
+    }
+}
+
+/// Plays a recorded client, and the other one that it meets; returns what the server sent to each.
+async fn play(
+    address: &str,
+    recorded: &'static [u8],
+    other: &'static [u8],
+) -> (Vec<Span>, Vec<Span>) {
+    let mut first = Player::connect(address, recorded).await;
+    // comes and talks where the recording has it
+    let mut second = None;
+    while let Some((span, bytes)) = first.spans.next() {
+        match (span.ack, &*span.seq) {
+            (true, "102") => {
+                let mut player = Player::connect(address, other).await;
+                player.play_to(Some("101")).await;
+                second = Some(player);
+                first.heard("ChatterJoined", 1).await;
+            }
+            (true, "103") => {
+                let second = second.as_mut().expect("has come");
+                second.play_to(Some("103")).await;
+                first.heard("pushed line one", 1).await;
+            }
+            _ => {}
+        }
+        first.play(&span, bytes).await;
+    }
+    let mut second = second.expect("has come");
     // what was pushed for the last of it
-    let last = |all: &Vec<Span>| {
-        let code = all.iter().flat_map(|span| &span.code);
-        code.filter(|statement| statement.contains("RoomMsgs"))
-            .count()
-            == 3
-    };
-    drop(timeout(SOON, coming.wait_for(last)).await.expect("is told"));
-    drop(write);
-    let came = timeout(SOON, reading).await.expect("the server hangs up");
-    came.expect("reads").borrow().clone()
+    first.heard("RoomMsgs", 3).await;
+    let first = first.end().await;
+    second.heard("ChatterLeft", 1).await;
+    second.play_to(None).await;
+    (first, second.end().await)
 }

@@ -10,14 +10,14 @@ use std::{
     task::{Context, Poll},
 };
 
-use futures_util::{future::join_all, task::AtomicWaker};
+use futures_util::{StreamExt, future::join_all, stream, task::AtomicWaker};
 use hbi::{Options, Settings};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
 
-use super::{Heard, Member, ear, serve};
+use super::{Heard, Member, ear, killed::start, serve};
 
 const MEMBERS: usize = 200;
 const SPEAKERS: usize = 8;
@@ -67,11 +67,8 @@ impl AsyncWrite for Gated {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_member_that_never_reads_slows_nobody_and_is_told_what_it_missed() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let (_serving, address) = serve(dir.path()).await;
-
+/// A member that reads until its gate is shut.
+async fn join_gated(address: &str) -> (Member, Arc<Gate>) {
     let gate = Arc::new(Gate::default());
     let port = address.trim_start_matches("tcp://");
     let stream = Gated {
@@ -84,7 +81,16 @@ async fn a_member_that_never_reads_slows_nobody_and_is_told_what_it_missed() {
     let (env, heard) = ear();
     let connection = Options::new().settings(settings).take(stream, env).await;
     let connection = connection.expect("connects");
-    let mut stuck = Member::new(connection, heard, "stuck", "Tea").await;
+    let member = Member::new(connection, heard, "stuck", "Tea").await;
+    (member, gate)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_never_reads_slows_nobody_and_is_told_what_it_missed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (_serving, address) = serve(dir.path()).await;
+
+    let (mut stuck, gate) = join_gated(&address).await;
     gate.shut.store(true, Ordering::SeqCst);
 
     let joining = (1..MEMBERS).map(|n| {
@@ -133,4 +139,54 @@ async fn a_member_that_never_reads_slows_nobody_and_is_told_what_it_missed() {
     let speaker = speakers.pop().expect("a speaker");
     speaker.say(0, "listen again").await.expect("is said");
     while stuck.line().await.text != "listen again" {}
+}
+
+/// How many lines of [`LONG`] bytes each of two speakers says: together 12 MB.
+const MANY: usize = 1500;
+const LONG: usize = 4000;
+
+/// So much more memory than without it the server may take for a member that does not read: the
+/// lines that wait for it, and those that its window let go.
+const HELD: usize = 6 << 20;
+
+/// Two speakers say so much; many lines of each are under way at once.
+async fn speak_much(speakers: &mut [Member; 2]) {
+    let line = "x".repeat(LONG);
+    join_all(speakers.iter().map(|speaker| async {
+        let lines = stream::iter(0..MANY).map(|n| speaker.say(n as i64, &line));
+        let said: Vec<_> = lines.buffer_unordered(50).collect().await;
+        said.into_iter().for_each(|said| said.expect("is said"));
+    }))
+    .await;
+    for speaker in speakers {
+        while speaker.heard.try_recv().is_ok() {}
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_member_that_never_reads_misses_is_not_kept_in_memory() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path().display().to_string();
+    let (server, address) = start(&dir).await;
+    let mut speakers = [
+        Member::join(&address, "first", "Tea").await,
+        Member::join(&address, "second", "Tea").await,
+    ];
+    // what the server takes for all this where nobody is stuck
+    speak_much(&mut speakers).await;
+    let before = server.memory();
+    let (mut stuck, gate) = join_gated(&address).await;
+    gate.shut.store(true, Ordering::SeqCst);
+    speak_much(&mut speakers).await;
+    let after = server.memory();
+    assert!(
+        after < before + HELD,
+        "{before} bytes before, {after} with a member that does not read"
+    );
+    gate.shut.store(false, Ordering::SeqCst);
+    gate.opened.wake();
+    let is_it = |heard: &Heard| matches!(heard, Heard::Notice(text) if text.contains("too slow"));
+    stuck.hear(is_it).await;
+    server.kill().await;
 }
