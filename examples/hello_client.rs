@@ -1,7 +1,7 @@
 //! Tells a hello server its name, and prints the greeting and the answer: over any wire, so that the
 //! servers may be written in Python or Go, too.
 
-use std::{sync::Arc, time::Duration};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Parser;
 use hbi::prelude::*;
@@ -18,9 +18,7 @@ struct Options {
     name: String,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let options = Options::parse();
+async fn run(options: Options) -> anyhow::Result<()> {
     let greeted = Arc::new(Notify::new());
     let greeting = Arc::clone(&greeted);
     let env = HostingEnv::new().on_print(move |line| {
@@ -47,4 +45,15 @@ async fn main() -> anyhow::Result<()> {
     println!("{answer}");
     connection.close(Duration::from_secs(5)).await?;
     Ok(())
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Options::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("hello_client: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! Greets whoever connects, and answers `hello()` with the name that the peer has set: over any wire,
 //! so that the hello clients written in Python and Go are served, too.
 
+use std::process::ExitCode;
+
 use clap::Parser;
 use hbi::{Scheme, env::Kept, prelude::*};
 
@@ -31,9 +33,7 @@ impl Hello for Greeter {
     }
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let options = Options::parse();
+async fn run(options: Options) -> anyhow::Result<()> {
     // for a certificate, where the address needs one
     let folder = tempfile::tempdir()?;
     let factory = |peer: Peer| async move {
@@ -55,4 +55,15 @@ async fn main() -> anyhow::Result<()> {
     tokio::signal::ctrl_c().await?;
     server.shutdown(std::time::Duration::from_secs(1)).await;
     Ok(())
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Options::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("hello_server: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
