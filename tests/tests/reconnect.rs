@@ -12,6 +12,7 @@ use std::{
 use hbi::{
     Backoff, Error, HostingEnv, Kind, Options, Reconnect, ReconnectState as State, Server, Settings,
 };
+use hbi_tests::pair::Transport;
 use tokio::sync::watch;
 
 /// Methods that wait while they are told to.
@@ -443,4 +444,42 @@ async fn a_peer_that_speaks_something_else_ends_it() {
     let error = client(&address).peer().await.unwrap_err();
     assert!(error.is_protocol(), "{error:?}");
     serving.await.unwrap();
+}
+
+/// A service before another one, to which its connection ended.
+#[hbi::service]
+trait Gate {
+    #[hbi(idempotent)]
+    async fn behind(&self, kind: Kind) -> hbi::Result<u64>;
+}
+
+struct MyGate;
+
+impl Gate for MyGate {
+    async fn behind(&self, kind: Kind) -> hbi::Result<u64> {
+        Err(hbi::Failure::new(kind, "what another connection ended with").into())
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_gone_behind_the_peer_is_not_this_one() {
+    for over in [Transport::Mem, Transport::Tcp, Transport::Quic] {
+        let server = over
+            .serving(Options::new())
+            .serve(over.address(), |_peer| async {
+                Ok(HostingEnv::new().service(GateHost::new(MyGate)))
+            })
+            .await
+            .unwrap();
+        let client = self::client(&server.address().to_string());
+        for kind in [Kind::Disconnected, Kind::NotLanded] {
+            // this connection stands: there is no other to wait for
+            let behind = client.call(|peer| GateStub::new(peer).behind(kind));
+            let error = behind.await.unwrap_err();
+            assert!(error.is_remote() && error.was_sent(), "{error:?}");
+            assert!(!error.is_disconnected() && !error.is_not_landed());
+            assert_eq!(error.origin(), "gate::behind");
+        }
+        assert!(client.peer().await.unwrap().closed().is_none());
+    }
 }

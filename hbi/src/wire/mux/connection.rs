@@ -918,3 +918,17 @@ pub(in crate::wire) fn pack_failure(failure: &Failure) -> Bytes {
         }
     }
 }
+
+/// The failure in an ERROR frame. This connection stands, so what the failure says of one that is gone is
+/// of another: a method passed on what it met behind it, which is an error of its own to its caller.
+pub(in crate::wire) fn unpack_failure(packed: crate::value::Packed) -> Result<Failure, Violation> {
+    let unpacked = packed.unpack();
+    let mut failure: Failure = unpacked
+        .map_err(|e| Violation::new(format!("an ERROR frame that holds no failure: {e}")))?;
+    // what did not land has no name of where it failed
+    let behind = failure.kind == Kind::NotLanded && !failure.origin.is_empty();
+    if behind || failure.kind == Kind::Disconnected {
+        failure.kind = Kind::App;
+    }
+    Ok(failure)
+}
