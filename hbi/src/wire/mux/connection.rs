@@ -783,7 +783,8 @@ impl<P, U> Connection<P, U> {
 
     /// Tells the peer why the connection ends.
     pub fn write_close(&mut self, kind: Kind, reason: &str) {
-        let end = (0..=reason.len().min(1024))
+        // where it refuses, it is read together with the preface
+        let end = (0..=reason.len().min(900))
             .rev()
             .find(|&n| reason.is_char_boundary(n));
         let reason = &reason[..end.unwrap_or(0)];
