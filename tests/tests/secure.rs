@@ -624,6 +624,54 @@ async fn who_guesses_too_often_is_not_heard() {
 }
 
 #[tokio::test]
+async fn who_guesses_side_by_side_guesses_no_more() {
+    for over in [Transport::Tcp, Transport::Tls, Transport::Quic] {
+        let mut defences = Defences::default();
+        defences.failures_per_address = 3;
+        let asked = Arc::new(AtomicUsize::new(0));
+        let asks = Arc::clone(&asked);
+        let options = over.serving(Options::new()).defences(defences);
+        let options = options.authenticate(move |_shown| {
+            asks.fetch_add(1, Ordering::Relaxed);
+            async {
+                // an answer that takes its time
+                tokio::task::yield_now().await;
+                Err::<(), _>(Error::refusal("this token is nobody's"))
+            }
+        });
+        let server = serve(options, &over.address()).await;
+        let address = server.address().to_string();
+        let guess = || hbi::connect(&address, HostingEnv::new());
+        let guesses = futures_util::future::join_all((0..30).map(|_| guess())).await;
+        assert!(guesses.iter().all(Result::is_err));
+        assert_eq!(asked.load(Ordering::Relaxed), 3, "{over:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_that_hangs_ends() {
+    let options = Options::new().authenticate(|shown| async move {
+        if !shown.token_is(b"ali's token") {
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    });
+    let mut defences = Defences::default();
+    defences.handshake = Duration::from_secs(3);
+    defences.connections = 1;
+    let _server = serve(options.defences(defences), "mem://check-hangs").await;
+    let hanging = hbi::connect("mem://check-hangs", HostingEnv::new());
+    let error = hanging.await.unwrap_err();
+    // it may pass: a client that connects again does
+    assert!(error.is_disconnected(), "{error:?}");
+    says(&error, &["not checked within 3s"]);
+    // and its place is free
+    let options = Options::new().token(&b"ali's token"[..]);
+    let peer = options.connect("mem://check-hangs", HostingEnv::new());
+    works(&peer.await.unwrap()).await;
+}
+
+#[tokio::test]
 async fn an_address_has_so_many_connections() {
     let mut defences = Defences::default();
     defences.connections_per_address = 2;
