@@ -267,6 +267,24 @@ async fn a_self_signed_certificate_is_made_once_and_pinned() {
     }
 }
 
+#[test]
+fn servers_that_start_side_by_side_share_one_self_signed_certificate() {
+    let folder = Folder::new();
+    let file = folder.file("server.pem");
+    let starting = std::sync::Barrier::new(8);
+    let start = || {
+        starting.wait();
+        ServerTls::self_signed(&file, &["localhost"]).map(|tls| tls.fingerprint())
+    };
+    let pins = std::thread::scope(|scope| {
+        let starts: Vec<_> = (0..8).map(|_| scope.spawn(start)).collect();
+        let pins = starts.into_iter().map(|start| start.join().unwrap());
+        pins.collect::<Result<Vec<_>, _>>().unwrap()
+    });
+    assert!(pins.iter().all(|pin| *pin == pins[0]), "{pins:?}");
+    assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 1);
+}
+
 #[tokio::test]
 async fn a_wrong_pin_is_told_with_the_right_one() {
     for scheme in SECURED {
