@@ -221,14 +221,16 @@ async fn host<F, R>(
     making.spawn(async move { factory(peer).await });
     let mut closing = shared.closing.subscribe();
     let made = tokio::select! {
+        // `closing` first: goodbye may have been said to all links before this one was there
+        biased;
+        _ = closing.wait_for(|closing| *closing) => {
+            Err((Kind::NotLanded, "the server says goodbye".to_owned()))
+        }
         made = making.join_next() => match made {
             Some(Ok(Ok(env))) => env.build().map_err(|error| (Kind::Refused, error.to_string())),
             Some(Ok(Err(error))) => Err(not_let_in(&error)),
             Some(Err(_)) | None => Err((Kind::Panic, "making the environment failed".to_owned())),
         },
-        _ = closing.wait_for(|closing| *closing) => {
-            Err((Kind::NotLanded, "the server says goodbye".to_owned()))
-        }
         // nobody is there any more for whom it would be made
         () = driver.gone() => Err((Kind::Disconnected, "the peer hung up".to_owned())),
     };
