@@ -343,6 +343,36 @@ async fn clients_show_certificates_where_they_are_asked_for() {
 }
 
 #[tokio::test]
+async fn a_client_certificate_that_is_not_taken_is_a_failed_attempt() {
+    for scheme in SECURED {
+        let authority = Authority::named(Folder::new(), "same");
+        let others = [
+            Some(Authority::new()),
+            Some(Authority::named(Folder::new(), "same")),
+            None,
+        ];
+        for other in others {
+            let tls = authority.server("localhost");
+            let mut defences = Defences::default();
+            defences.failures_per_address = 1;
+            let options = Options::new()
+                .server_tls(tls.require_clients(authority.file()).unwrap())
+                .defences(defences);
+            let server = serve(options, &format!("{scheme}://127.0.0.1:0")).await;
+            let mut client = authority.trusted();
+            if let Some(other) = &other {
+                let (chain, key) = other.issue("eve.example", |_| {});
+                client = client.certificate(chain, key).unwrap();
+            }
+            let wrong = connect(client.clone(), &named(&server)).await.unwrap_err();
+            assert!(wrong.is_refused(), "{scheme}: {wrong}");
+            let again = connect(client, &named(&server)).await.unwrap_err();
+            says(&again, &["credentials refused too often"]);
+        }
+    }
+}
+
+#[tokio::test]
 async fn clients_may_be_asked_only() {
     for scheme in SECURED {
         let authority = Authority::new();
