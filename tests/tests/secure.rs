@@ -365,7 +365,9 @@ async fn a_client_certificate_that_is_not_taken_is_a_failed_attempt() {
                 client = client.certificate(chain, key).unwrap();
             }
             let wrong = connect(client.clone(), &named(&server)).await.unwrap_err();
-            assert!(wrong.is_refused(), "{scheme}: {wrong}");
+            // over QUIC a reset may overtake what a server says that forgets the connection soon
+            let reset = scheme == "quic" && wrong.is_disconnected();
+            assert!(wrong.is_refused() || reset, "{scheme}: {wrong}");
             let again = connect(client, &named(&server)).await.unwrap_err();
             says(&again, &["credentials refused too often"]);
         }
