@@ -401,6 +401,76 @@ async fn clients_may_be_asked_only() {
     }
 }
 
+/// Serves a certificate that signs itself, of which the client makes its authority.
+async fn trusting_itself(scheme: &str, names: &[&str], ca: bool) -> Error {
+    let folder = Folder::new();
+    let key = KeyPair::generate().unwrap();
+    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+    let mut params = CertificateParams::new(names).unwrap();
+    if ca {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    }
+    let (chain, key_file) = (folder.file("own.pem"), folder.file("own.key"));
+    std::fs::write(&chain, params.self_signed(&key).unwrap().pem()).unwrap();
+    std::fs::write(&key_file, key.serialize_pem()).unwrap();
+    let server = serve_secured(scheme, ServerTls::files(&chain, key_file).unwrap()).await;
+    let tls = ClientTls::new().ca_file(chain).unwrap();
+    connect(tls, &named(&server)).await.unwrap_err()
+}
+
+#[tokio::test]
+async fn certificates_as_other_tools_make_them_are_told() {
+    for scheme in SECURED {
+        let authority = trusting_itself(scheme, &["localhost"], true).await;
+        assert!(authority.is_refused(), "{authority:?}");
+        says(&authority, &["CA:TRUE", "#sha256=", "signed"]);
+        let nameless = trusting_itself(scheme, &[], false).await;
+        says(&nameless, &["not for localhost", "common name"]);
+    }
+}
+
+#[tokio::test]
+async fn a_server_is_not_what_its_address_does_not_pin() {
+    for scheme in SECURED {
+        let tls = Authority::new().server("localhost");
+        let own = tls.fingerprint();
+        let options = Options::new().server_tls(tls);
+        let pinning = |pin| {
+            let address = format!("{scheme}://127.0.0.1:0#sha256={pin}");
+            options.serve(address, |_| async { Ok(HostingEnv::new()) })
+        };
+        let error = pinning(Fingerprint([7; 32])).await.unwrap_err();
+        says(&error, &["another certificate", &own.to_string()]);
+        assert!(pinning(own).await.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn who_is_no_hbi_server_is_told_as_that() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let authority = Authority::new();
+    let hanging_up = async { drop(listener.accept().await) };
+    let address = format!("tls://{at}");
+    let (error, ()) = tokio::join!(connect(authority.trusted(), &address), hanging_up);
+    says(
+        &error.unwrap_err(),
+        &["hung up", "no hbi server", "check host and port"],
+    );
+    let options = Options::new().handshake(Duration::from_millis(100));
+    let silent = options.connect(format!("tcp://{at}"), HostingEnv::new());
+    says(
+        &silent.await.unwrap_err(),
+        &[&at.to_string(), "hbi server of this scheme"],
+    );
+    for scheme in ["tcp", "tls", "quic"] {
+        let nowhere = format!("{scheme}://127.0.0.1:0");
+        let error = connect(authority.trusted(), &nowhere).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Address);
+        says(&error, &["port 0", "Server::address"]);
+    }
+}
+
 #[tokio::test]
 async fn plain_and_tls_tell_each_other_apart() {
     let authority = Authority::new();

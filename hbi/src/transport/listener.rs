@@ -58,7 +58,7 @@ impl Listener {
                 ))
             }
             Scheme::Tls(secured) => {
-                let config = tls.serving(address)?;
+                let config = tls.serving(address, secured)?;
                 let listener = TcpListener::bind(&secured.host).await.map_err(failed)?;
                 let host = listener.local_addr().map_err(failed)?.to_string();
                 let pin = tls.pin();
@@ -69,7 +69,7 @@ impl Listener {
             }
             #[cfg(feature = "quic")]
             Scheme::Quic(secured) => {
-                let config = tls.serving(address)?;
+                let config = tls.serving(address, secured)?;
                 let mut found = tokio::net::lookup_host(&secured.host)
                     .await
                     .map_err(failed)?;

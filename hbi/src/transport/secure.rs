@@ -69,7 +69,11 @@ mod without {
             Err(missing(address))
         }
 
-        pub(crate) fn serving(&self, address: &Address) -> Result<ServerConfig, Error> {
+        pub(crate) fn serving(
+            &self,
+            address: &Address,
+            _secured: &Secured,
+        ) -> Result<ServerConfig, Error> {
             Err(missing(address))
         }
 
@@ -123,17 +127,23 @@ mod with {
             self.client.for_pin(secured.pin).noting(&[tls::ALPN])
         }
 
-        pub(crate) fn serving(&self, address: &Address) -> Result<ServerConfig, Error> {
-            match &self.server {
-                Some(server) => server.config(&[tls::ALPN]),
-                None => Err(Error::new(
-                    Kind::Address,
-                    format!(
-                        "cannot serve {address} without a certificate: set one with \
-                         `Options::server_tls`"
-                    ),
-                )),
+        pub(crate) fn serving(
+            &self,
+            address: &Address,
+            secured: &Secured,
+        ) -> Result<ServerConfig, Error> {
+            let failed = |why| Error::new(Kind::Address, format!("cannot serve {address} {why}"));
+            let Some(server) = &self.server else {
+                let why = "without a certificate: set one with `Options::server_tls`";
+                return Err(failed(why.to_owned()));
+            };
+            let own = server.fingerprint();
+            if secured.pin.is_some_and(|pin| pin != own) {
+                return Err(failed(format!(
+                    "with another certificate than the address pins: its fingerprint is {own}"
+                )));
             }
+            server.config(&[tls::ALPN])
         }
 
         /// What clients have to pin, where no authority vouches for the certificate.
