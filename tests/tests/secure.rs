@@ -815,6 +815,29 @@ async fn an_address_has_so_many_connections() {
     works(&two).await;
 }
 
+#[tokio::test]
+async fn who_is_turned_away_over_and_over_takes_no_places() {
+    let mut defences = Defences::default();
+    defences.connections_per_address = 1;
+    let server = serve(Options::new().defences(defences), "tcp://127.0.0.1:0").await;
+    let address = server.address().to_string();
+    let one = hbi::connect(&address, HostingEnv::new()).await.unwrap();
+    let (_, host) = address.split_once("://").unwrap();
+    let coming = (0..100).map(|_| TcpStream::connect(host));
+    let mut coming = futures_util::future::try_join_all(coming).await.unwrap();
+    // they stay as long as they may
+    let ends = coming.iter_mut().map(|stream| async {
+        let mut bytes = Vec::new();
+        let _ = stream.read_to_end(&mut bytes).await;
+        !bytes.is_empty()
+    });
+    let told = futures_util::future::join_all(ends).await;
+    let told = told.iter().filter(|told| **told).count();
+    // others are when some of these are gone
+    assert!((1..100).contains(&told), "{told}");
+    works(&one).await;
+}
+
 /// What a raw peer is told before it is cut off.
 async fn told(mut stream: TcpStream) -> String {
     let mut bytes = Vec::new();
