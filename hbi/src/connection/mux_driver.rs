@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    mux::{MuxLink, Running, now},
+    mux::{MuxLink, Running, State, now},
     mux_landing::Work,
     mux_scratch::{READ, Scratch},
     pace::Pace,
@@ -58,6 +58,8 @@ pub(crate) struct Driver<S> {
     written_all: bool,
     timer: Pin<Box<Sleep>>,
     timer_at: Instant,
+    /// Whom the timer wakes, while it runs.
+    timer_wakes: Option<Waker>,
     hung_up: bool,
     linger_until: Option<Instant>,
     /// Why the peer ends the connection.
@@ -94,6 +96,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             written_all: true,
             timer,
             timer_at,
+            timer_wakes: None,
             hung_up: false,
             linger_until: None,
             peer_ends: None,
@@ -169,42 +172,59 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.scratch.wakers.drain(..).for_each(Waker::wake);
     }
 
+    /// Reads, lands and writes until nothing more arrives, then looks at the time.
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let mut now = now();
         loop {
-            let now = now();
-            match self.turn(cx, now) {
-                Ok(Turn::Again) => continue,
-                Ok(Turn::Gather) => {
-                    // what callers add once they were woken goes out with what is there
+            let next = match self.turn(cx, now) {
+                Ok(next) => next,
+                Err(end) => return Poll::Ready(end),
+            };
+            match next {
+                Turn::Again => now = self::now(),
+                Turn::Yield => {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                Ok(Turn::Idle) => {}
-                Err(end) => return Poll::Ready(end),
+                Turn::Idle => return Poll::Pending,
             }
-            let mut state = self.link.lock();
-            if !self.written_all {
-                // the transport wakes this task; until then nobody else has to
-                return Poll::Pending;
-            }
-            if state.mux.has_output() {
-                continue;
-            }
-            state.sleep(cx.waker());
-            return Poll::Pending;
         }
     }
 
-    /// Reads, lands, writes, and looks at the time, each once.
     fn turn(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Turn, End> {
         let busy = self.poll_input(cx, now)? | self.land_waiting();
         self.wake();
         if self.poll_output(cx, busy, now)?.is_ready() {
-            return Ok(Turn::Gather);
+            // what callers add once they were woken goes out with what is there
+            return Ok(Turn::Yield);
         }
-        self.poll_timer(cx, now)?;
-        self.poll_goodbye(cx, now)?;
-        Ok(if busy { Turn::Again } else { Turn::Idle })
+        if busy && self.waiting.is_empty() {
+            return Ok(Turn::Again);
+        }
+        let link = Arc::clone(&self.link);
+        let mut state = link.lock();
+        let next = self.next_time(&state);
+        if next.is_some_and(|at| at <= now) || state.mux.goodbyes().1 {
+            drop(state);
+            self.poll_timer(cx, now)?;
+            self.poll_goodbye(cx, now)?;
+            state = link.lock();
+        } else if !self.arm(next, now, cx) {
+            return Ok(Turn::Again);
+        }
+        if busy {
+            // more waits to land
+            return Ok(Turn::Yield);
+        }
+        if !self.written_all {
+            // the transport wakes this task; until then nobody else has to
+            return Ok(Turn::Idle);
+        }
+        if state.mux.has_output() {
+            return Ok(Turn::Again);
+        }
+        state.sleep(cx.waker());
+        Ok(Turn::Idle)
     }
 
     /// Reads once, and takes apart what came; `true` when something did.
@@ -385,11 +405,57 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let _ = Pin::new(&mut self.stream).poll_shutdown(cx);
     }
 
+    /// Since when something that was begun stands still.
+    fn stalled(&self) -> Option<Instant> {
+        sooner(self.partial, self.blocked)
+    }
+
+    /// When there is something to do for the time alone.
+    fn next_time(&self, state: &State) -> Option<Instant> {
+        let patience = state.mux.settings().idle_timeout;
+        let give_up = self.stalled().and_then(|at| at.checked_add(patience));
+        let own = sooner(sooner(self.linger_until, self.paused), give_up);
+        sooner(sooner(state.mux.timeout(), state.leave_by), own)
+    }
+
+    /// Sees to it that this task is woken then; `false` when that is now.
+    fn arm(&mut self, next: Option<Instant>, now: Instant, cx: &mut Context<'_>) -> bool {
+        let Some(next) = next else { return true };
+        // a later time is looked at when the earlier one has come
+        let armed = self.timer_at <= next && now < self.timer_at;
+        if armed
+            && let Some(waker) = &self.timer_wakes
+            && waker.will_wake(cx.waker())
+        {
+            return true;
+        }
+        if !armed {
+            self.timer_at = next;
+            self.timer.as_mut().reset(next.into());
+        }
+        self.timer_wakes = Some(cx.waker().clone());
+        if self.timer.as_mut().poll(cx).is_pending() {
+            return true;
+        }
+        self.timer_at = now;
+        self.timer_wakes = None;
+        false
+    }
+
+    /// Does what it is time for.
     fn poll_timer(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), End> {
         loop {
             let mut state = self.link.lock();
+            let next = self.next_time(&state);
+            if next.is_none_or(|at| at > now) {
+                drop(state);
+                if self.arm(next, now, cx) {
+                    return Ok(());
+                }
+                continue;
+            }
             let patience = state.mux.settings().idle_timeout;
-            let stalled = self.partial.into_iter().chain(self.blocked).min();
+            let stalled = self.stalled();
             let give_up = stalled.and_then(|since| since.checked_add(patience));
             if give_up.is_some_and(|at| at <= now) {
                 let text = match self.partial {
@@ -402,27 +468,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 drop(state);
                 self.write_now(cx);
                 return Err(End::Failed(cut(&text)));
-            }
-            let mut next = state.mux.timeout();
-            for other in [state.leave_by, self.linger_until, give_up, self.paused] {
-                next = match (next, other) {
-                    (Some(a), Some(b)) => Some(a.min(b)),
-                    (a, b) => a.or(b),
-                };
-            }
-            let Some(next) = next else { return Ok(()) };
-            if next > now {
-                drop(state);
-                // a later time is looked at when the earlier one has come
-                if next < self.timer_at || self.timer_at <= now {
-                    self.timer_at = next;
-                    self.timer.as_mut().reset(next.into());
-                }
-                if self.timer.as_mut().poll(cx).is_pending() {
-                    return Ok(());
-                }
-                self.timer_at = now;
-                continue;
             }
             if self.linger_until.is_some_and(|at| at <= now) {
                 self.hung_up = true;
@@ -514,9 +559,16 @@ enum Turn {
     /// Another: there may be more.
     Again,
     /// Another, once other tasks had theirs.
-    Gather,
+    Yield,
     /// Nothing, until somebody wakes the driver.
     Idle,
+}
+
+fn sooner(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
 }
 
 impl<S> Drop for Driver<S> {

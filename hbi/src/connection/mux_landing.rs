@@ -60,8 +60,8 @@ pub(super) struct Opened {
 }
 
 pub(super) enum Arguments {
-    Input(Range<usize>),
-    Own(Bytes),
+    Input(Range<u32>),
+    Own(Box<Bytes>),
 }
 
 /// Answers of landings, until the state is locked the next time.
@@ -130,7 +130,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         drop(state);
         drop(lost);
         let held_back = !self.waiting.is_empty();
-        let began = Instant::now();
+        // a few are over before there is a reason to look at the clock
+        let began = (work.len() >= LANDINGS_PER_LOOK).then(Instant::now);
+        let over_time = || began.is_some_and(|began| began.elapsed() > TIME_PER_TURN);
         let mut landings = 0;
         let mut rest = work.drain(..);
         for item in rest.by_ref() {
@@ -141,7 +143,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.perform(item, input);
             landings += 1;
             if self.scratch.answers.bytes.len() > BACKLOG
-                || landings % LANDINGS_PER_LOOK == 0 && began.elapsed() > TIME_PER_TURN
+                || landings % LANDINGS_PER_LOOK == 0 && over_time()
             {
                 break;
             }
@@ -227,7 +229,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let arguments = match open.arguments {
             Body::Input(bytes) => {
                 let from = bytes.as_ptr() as usize - input.as_ptr() as usize;
-                Arguments::Input(from..from + bytes.len())
+                // a read is no larger
+                Arguments::Input(from as u32..(from + bytes.len()) as u32)
             }
             Body::Joined(bytes) => Arguments::Own(bytes),
         };
@@ -313,7 +316,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return self.run_on(id, hosted, None, value, last, false);
         };
         let bytes = match &arguments {
-            Arguments::Input(range) => &input[range.clone()],
+            Arguments::Input(range) => &input[range.start as usize..range.end as usize],
             Arguments::Own(bytes) => &bytes[..],
         };
         if let Some(prepared) = prepared {
@@ -328,7 +331,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             value,
             arguments: bytes,
             handles,
-            origin,
+            origin: &origin,
         };
         let landed = self.landing.land(arrived, &mut self.scratch.answers.bytes);
         let range = from..self.scratch.answers.bytes.len();
@@ -458,7 +461,8 @@ impl Work {
         if let Work::Land(opened) = &mut self
             && let Arguments::Input(range) = &opened.arguments
         {
-            opened.arguments = Arguments::Own(Bytes::copy_from_slice(&input[range.clone()]));
+            let range = range.start as usize..range.end as usize;
+            opened.arguments = Arguments::Own(Box::new(Bytes::copy_from_slice(&input[range])));
         }
         self
     }

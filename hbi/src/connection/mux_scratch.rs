@@ -38,17 +38,17 @@ impl Scratch {
         let Some(mut shared) = SHARED.take() else {
             return;
         };
-        if self.input.len() > READ / 4 {
-            std::mem::swap(&mut shared.input, &mut self.input);
-        } else if !self.input.is_empty() {
-            shared.input.extend_from_slice(&self.input);
-        }
-        if !self.output.is_empty() {
-            std::mem::swap(&mut shared.output, &mut self.output);
-        }
         std::mem::swap(&mut *shared, self);
-        // the box is kept, too
-        *shared = Self::default();
+        // what stands in `shared` now is this driver's own: mostly nothing
+        if shared.input.len() > READ / 4 {
+            self.input = std::mem::take(&mut shared.input);
+        } else if !shared.input.is_empty() {
+            self.input.extend_from_slice(&shared.input);
+            shared.input = BytesMut::new();
+        }
+        if !shared.output.is_empty() {
+            self.output = std::mem::take(&mut shared.output);
+        }
         SHARED.set(Some(shared));
     }
 

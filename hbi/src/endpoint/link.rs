@@ -263,7 +263,7 @@ pub struct Arrived<'a> {
     /// The handles in them.
     pub handles: Handles,
     /// Where it came from.
-    pub origin: Origin<'a>,
+    pub origin: &'a Origin<'a>,
 }
 
 /// How far a landing came.

@@ -12,8 +12,11 @@ use bytes::Bytes;
 #[cfg(feature = "script")]
 use super::script::Room;
 use super::{
-    Bounds, Incoming, Kept, Outcome, Reactive, Service, describe, function::Exposed,
-    incoming::full_name, layer::Layers, share::Pool,
+    Bounds, Incoming, Kept, Outcome, Reactive, Service, describe,
+    function::Exposed,
+    incoming::{Callee, full_name},
+    layer::Layers,
+    share::Pool,
 };
 use crate::{
     Error, Failure, Kind, PostingEnd,
@@ -310,7 +313,7 @@ impl Environment {
     ) -> Outcome {
         let (bytes, handles) = arguments.into_parts();
         let mut output = Vec::new();
-        let origin = hosted.current().origin(hosted);
+        let origin = &hosted.current().origin(hosted);
         let hosted = Some(Arc::clone(hosted));
         let landed = target.land(
             self,
@@ -362,7 +365,7 @@ impl Target {
         arguments: &[u8],
         handles: Handles,
         output: &mut Vec<u8>,
-        origin: crate::endpoint::Origin<'_>,
+        origin: &crate::endpoint::Origin<'_>,
         (hosted, literal): (Option<Arc<Hosted>>, Option<Dialect>),
     ) -> Landed {
         let Some(layers) = &env.layers else {
@@ -399,7 +402,7 @@ impl Target {
         arguments: &[u8],
         handles: Handles,
         output: &mut Vec<u8>,
-        origin: crate::endpoint::Origin<'_>,
+        origin: &crate::endpoint::Origin<'_>,
         (hosted, literal): (Option<Arc<Hosted>>, Option<Dialect>),
     ) -> Landed {
         match self {
@@ -407,11 +410,7 @@ impl Target {
                 let table = service.table();
                 let method = &table.methods[*place];
                 let call = Incoming {
-                    namespace: table.name,
-                    name: method.name,
-                    params: method.params,
-                    cancel: method.cancel,
-                    parallel: method.parallel,
+                    callee: Callee::Method(table, method),
                     arguments,
                     handles,
                     output,
@@ -422,11 +421,7 @@ impl Target {
                 service.land(*place, call)
             }
             Target::Function(name, exposed) => exposed.land(Incoming {
-                namespace: "",
-                name,
-                params: &[],
-                cancel: true,
-                parallel: false,
+                callee: Callee::Function(name),
                 arguments,
                 handles,
                 output,

@@ -170,7 +170,7 @@ impl Post {
         let callee = match self.text {
             PostText::Path(method) => Callee::Path(method),
             PostText::Method(method) => Callee::Method(method),
-            PostText::Free { .. } => return Node::new(Op::Alone(None), Vec::new()),
+            PostText::Free(_) => return Node::new(Op::Alone(None), Vec::new()),
         };
         let bytes = Bytes::copy_from_slice(&self.arguments);
         let arguments = Packed::from_parts(bytes, std::mem::take(&mut self.handles));
@@ -205,11 +205,7 @@ pub(super) fn compile(po: &PostingEnd, root: &Arg) -> Post {
         compiler.take()
     });
     let mut post = Post {
-        text: PostText::Free {
-            source: Cow::Borrowed(""),
-            parameters: Vec::new(),
-            again: true,
-        },
+        text: PostText::free(Cow::Borrowed(""), Vec::new(), true),
         arguments: Packing::new(),
         handles: Default::default(),
         within: compiler.within,
@@ -218,11 +214,7 @@ pub(super) fn compile(po: &PostingEnd, root: &Arg) -> Post {
     match taken {
         Ok(values) => {
             let (bytes, handles) = Packed::array(values).into_parts();
-            post.text = PostText::Free {
-                source: source.into(),
-                parameters: compiler.parameters,
-                again: true,
-            };
+            post.text = PostText::free(source.into(), compiler.parameters, true);
             post.arguments = Packing::from_slice(&bytes);
             post.handles = handles;
         }

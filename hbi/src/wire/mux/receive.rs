@@ -80,7 +80,7 @@ pub enum Body<'a> {
     /// In the input.
     Input(&'a [u8]),
     /// Put together.
-    Joined(Bytes),
+    Joined(Box<Bytes>),
 }
 
 impl Body<'_> {
@@ -640,7 +640,7 @@ impl<P, U> Connection<P, U> {
                 deadline: opening.deadline,
                 depth: opening.depth,
                 trace: opening.trace,
-                arguments: Body::Joined(body),
+                arguments: Body::Joined(Box::new(body)),
                 handles: partial.handles,
             })));
         }
@@ -1028,14 +1028,18 @@ fn set_answer<P, U>(
     input: &Bytes,
 ) -> Option<std::task::Waker> {
     let answer = Answer::new(body, input);
+    // what was given up before stays
+    match &co.answer {
+        Answer::Watched(_) => {}
+        Answer::Unwatched => {
+            co.answer = answer;
+            return None;
+        }
+        _ => return None,
+    }
     match std::mem::replace(&mut co.answer, answer) {
         Answer::Watched(waker) => Some(waker),
-        Answer::Unwatched => None,
-        // given up before: what was there stays
-        there => {
-            co.answer = there;
-            None
-        }
+        _ => None,
     }
 }
 
