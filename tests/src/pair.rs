@@ -21,6 +21,8 @@ pub enum Transport {
     Tls,
     /// QUIC on loopback, with a pinned certificate.
     Quic,
+    /// The same, on a connection that does not wait for the server, which it knows (0-RTT).
+    QuicEarly,
     /// A Unix socket.
     Unix,
 }
@@ -50,7 +52,7 @@ impl Transport {
             Transport::Mem => format!("mem://pair-{n}"),
             Transport::Tcp => "tcp://127.0.0.1:0".to_owned(),
             Transport::Tls => "tls://127.0.0.1:0".to_owned(),
-            Transport::Quic => "quic://127.0.0.1:0".to_owned(),
+            Transport::Quic | Transport::QuicEarly => "quic://127.0.0.1:0".to_owned(),
             Transport::Unix => {
                 let path = std::env::temp_dir().join(format!("hbi-{id}-{n}.sock"));
                 format!("unix://{}", path.display())
@@ -60,7 +62,10 @@ impl Transport {
 
     /// A server's options, with what this transport needs.
     pub fn serving(self, options: Options) -> Options {
-        if !matches!(self, Transport::Tls | Transport::Quic) {
+        if !matches!(
+            self,
+            Transport::Tls | Transport::Quic | Transport::QuicEarly
+        ) {
             return options;
         }
         static TLS: OnceLock<ServerTls> = OnceLock::new();
@@ -70,7 +75,9 @@ impl Transport {
             ServerTls::self_signed(file, &["localhost"])
                 .expect("the directory for temporary files can be written")
         });
-        options.server_tls(tls.clone())
+        options
+            .server_tls(tls.clone())
+            .zero_rtt(self == Transport::QuicEarly)
     }
 
     /// A server and a consumer with default options.
@@ -106,6 +113,10 @@ impl Transport {
         let (me, events) = MyConsumer::new();
         let env = HostingEnv::new().service(ConsumerHost::new(me));
         let address = server.address().to_string();
+        let consumer = match self {
+            Transport::QuicEarly => acquainted(&server, consumer.zero_rtt(true)).await,
+            _ => consumer,
+        };
         let peer = consumer
             .connect(address, env)
             .await
@@ -119,4 +130,20 @@ impl Transport {
             events,
         }
     }
+}
+
+/// A consumer's options that know the server.
+async fn acquainted(server: &hbi::Server, consumer: Options) -> Options {
+    let address = server.address().to_string();
+    let peer = consumer
+        .connect(address, HostingEnv::new())
+        .await
+        .expect("the server listens");
+    peer.close(std::time::Duration::from_secs(10))
+        .await
+        .expect("nothing is under way");
+    while server.connections() > 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    consumer
 }

@@ -56,7 +56,8 @@ over!(
     Tcp as tcp,
     Tls as tls,
     Unix as unix,
-    Quic as quic
+    Quic as quic,
+    QuicEarly as quic_early
 );
 
 async fn calls_answer_values(over: Transport) {

@@ -99,6 +99,7 @@ fn into_call<T>(script: Script, po: PostingEnd) -> Call<T, Error, OfConnection> 
         },
         arguments: Packing::from_slice(&bytes),
         handles,
+        idempotent: false,
         within: None,
         error,
     };
