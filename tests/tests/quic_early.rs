@@ -576,25 +576,28 @@ async fn a_refused_token_is_told_and_lands_nothing() {
 #[tokio::test]
 async fn a_client_that_reconnects_sends_in_the_first_flight() {
     let far = Far::new(serving()).await;
-    let options = Options::new().zero_rtt(true);
+    let options = far.known().await;
     let backoff = Backoff {
-        first: Duration::from_millis(1),
-        most: Duration::from_millis(1),
+        first: Duration::from_secs(1),
+        most: Duration::from_secs(1),
     };
+    far.relay.hold();
     let client = options
         .reconnect(&far.address, backoff, HostingEnv::new)
         .unwrap();
     let get = |n| client.call(move |peer| StoreStub::new(peer).get(n));
-    assert_eq!(get(1).await.unwrap(), 1);
+    let landed = async {
+        far.landed.until("get 1").await;
+        far.relay.release();
+    };
+    assert_eq!(tokio::join!(get(1), landed).0.unwrap(), 1);
     let before = client.peer().await.unwrap();
-    far.relay.hold();
-    let landed = Landed::new();
-    let anew = serve(serving(), &landed).await;
-    // the old one says goodbye, which arrives; that it is gone may have to be found out
-    far.relay.release();
-    far.relay.lead_to(&anew);
     far.server.shutdown(Duration::from_secs(10)).await;
     before.wait_closed().await;
+    // another comes to its place while the client waits
+    let landed = Landed::new();
+    let anew = serve(serving(), &landed).await;
+    far.relay.lead_to(&anew);
     assert_eq!(get(2).await.unwrap(), 2);
     assert_eq!(landed.all(), ["get 2"]);
     client.close(Duration::from_secs(10)).await;

@@ -207,7 +207,8 @@ impl Options {
     /// was connected to before: such a [`connect`](Self::connect) returns at once, and a call is answered
     /// after one round trip instead of three. Only calls of methods that are all marked
     /// `#[hbi(idempotent)]` go so early, since who sees the packets may send them again, and they may
-    /// land twice then; everything else waits until the server has answered. By default off. Both sides
+    /// land twice then; everything else waits until the server has answered, and a call that is sent
+    /// meanwhile by [`Call::send`](crate::Call::send) until it is awaited. By default off. Both sides
     /// have to turn it on; at a server it says that its clients may.
     ///
     /// What is remembered of servers (64 at most) lives in these options and their clones, so that a
