@@ -420,6 +420,41 @@ async fn more_than_the_first_flight_takes_comes_whole() {
     }
 }
 
+/// The answer of the server comes at any moment of what callers on other threads do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn each_call_lands_once_and_is_answered_whenever_the_handshake_ends() {
+    let far = Far::new(serving()).await;
+    let options = far.known().await;
+    let others = [Landed::new(), Landed::new()];
+    let servers = [
+        serve(serving(), &others[0]).await,
+        serve(serving(), &others[1]).await,
+    ];
+    let mut calls = 0;
+    for round in 0..60 {
+        // two times in three it is another server than the last time
+        far.relay.lead_to(&servers[usize::from(round % 3 == 0)]);
+        let peer = far.connect(&options).await.unwrap();
+        let mut callers = JoinSet::new();
+        for n in 0..16 {
+            let store = StoreStub::new(&peer);
+            callers.spawn(async move {
+                for n in n * 10..n * 10 + 4 {
+                    assert_eq!(store.get(n).await.unwrap(), n);
+                }
+                store.put(n).await.unwrap();
+            });
+        }
+        while let Some(called) = callers.join_next().await {
+            called.unwrap();
+        }
+        calls += 16 * 5;
+        peer.close(Duration::from_secs(10)).await.unwrap();
+    }
+    let landed: usize = others.iter().map(|landed| landed.all().len()).sum();
+    assert_eq!(landed, calls);
+}
+
 #[tokio::test]
 async fn a_first_flight_that_is_sent_again_lands_nothing() {
     let mut settings = Settings::default();
