@@ -93,6 +93,8 @@ struct Way {
     server: Mutex<SocketAddr>,
     /// What clients send is not passed on.
     silent: AtomicBool,
+    /// Clients come from another address of this machine.
+    moved: AtomicBool,
     /// What the server sends is passed on.
     back: watch::Sender<bool>,
     /// What clients sent before their handshakes were over.
@@ -109,6 +111,7 @@ impl Relay {
         let way = Arc::new(Way {
             server: Mutex::new(server),
             silent: AtomicBool::new(false),
+            moved: AtomicBool::new(false),
             back: watch::Sender::new(true),
             sent: Mutex::default(),
         });
@@ -129,7 +132,11 @@ impl Relay {
                 let far = match clients.get(&from) {
                     Some(far) => Arc::clone(far),
                     None => {
-                        let far = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+                        let own = match passing.moved.load(Ordering::SeqCst) {
+                            true => "127.0.0.2:0",
+                            false => "127.0.0.1:0",
+                        };
+                        let far = Arc::new(UdpSocket::bind(own).await.unwrap());
                         let way = Arc::clone(&passing);
                         answers.spawn(way.answer(Arc::clone(&far), Arc::clone(&near), from));
                         clients.insert(from, Arc::clone(&far));
@@ -523,6 +530,19 @@ async fn a_first_flight_from_an_address_that_was_not_shown_waits_for_the_handsha
     assert_eq!(far.landed.all(), ["get 0", "get 2"]);
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_client_that_has_moved_is_answered_all_the_same() {
+    let far = Far::new(serving()).await;
+    let options = far.known().await;
+    far.relay.way.moved.store(true, Ordering::SeqCst);
+    let peer = far.connect(&options).await.unwrap();
+    let store = StoreStub::new(&peer);
+    assert_eq!(store.get(1).await.unwrap(), 1);
+    assert_eq!(store.put(2).await.unwrap(), 2);
+    assert_eq!(far.landed.all(), ["get 0", "get 1", "put 2"]);
+}
+
 #[tokio::test]
 async fn what_one_trust_has_let_in_is_not_resumed_under_another() {
     let far = Far::new(serving()).await;
@@ -541,6 +561,22 @@ async fn what_one_trust_has_let_in_is_not_resumed_under_another() {
     assert!(far.waits(other).await);
     // nothing was lost by all that
     assert!(!far.waits(options).await);
+}
+
+#[tokio::test]
+async fn the_certificate_is_shown_again_after_a_day() {
+    let far = Far::new(serving()).await;
+    let options = far.known().await;
+    let day = Duration::from_secs(24 * 60 * 60);
+    for (time, waits) in [(day / 2, false), (day / 2, true), (day / 2, false)] {
+        tokio::time::pause();
+        tokio::time::advance(time).await;
+        tokio::time::resume();
+        assert_eq!(far.waits(options.clone()).await, waits);
+        far.nobody().await;
+        // each connection is given another session
+        far.meet(&options).await;
+    }
 }
 
 #[tokio::test]

@@ -11,6 +11,8 @@ use std::{
 use quinn::{TokenLog, TokenMemoryCache, TokenReuseError, ValidationTokenConfig};
 use rustls::{ClientConfig, ServerConfig, client::Resumption, server::ServerSessionMemoryCache};
 
+use tokio::time::Instant;
+
 use super::{Secured, tls::noting::Noting};
 use crate::{Error, wire::mux::Settings};
 
@@ -20,8 +22,10 @@ const SERVERS: usize = 64;
 /// Sessions that a server remembers; of more, the last.
 const SESSIONS: usize = 4096;
 
-/// How long rustls lets a session be resumed that is kept by the server.
-const SESSION: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long a server is remembered: rustls resumes sessions so long that servers keep. Each connection
+/// gets another session, in none of which the certificate is shown again, so it is counted from the
+/// first.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What a client remembers of servers it was connected to, shared by clones.
 #[derive(Clone, Default)]
@@ -40,6 +44,8 @@ pub(crate) struct Remembered {
     pub(super) noting: Arc<Noting>,
     /// By which the server knows that an address is this client's.
     pub(super) tokens: Arc<TokenMemoryCache>,
+    /// When it was met first.
+    met: Instant,
     /// Which of the server's addresses answered last, and what it takes.
     last: Mutex<Option<(SocketAddr, Settings)>>,
 }
@@ -56,6 +62,7 @@ impl Memory {
         make: impl FnOnce() -> Result<(Arc<ClientConfig>, Arc<Noting>), Error>,
     ) -> Result<Arc<Remembered>, Error> {
         let mut servers = self.lock();
+        servers.retain(|(_, known)| known.met.elapsed() < DAY);
         let known = servers.iter().position(|(other, _)| other == server);
         let entry = match known.and_then(|place| servers.remove(place)) {
             Some(entry) => entry,
@@ -68,6 +75,7 @@ impl Memory {
                 let remembered = Remembered {
                     config: Arc::new(config),
                     noting,
+                    met: Instant::now(),
                     tokens: Arc::new(TokenMemoryCache::new(1, 8)),
                     last: Mutex::default(),
                 };
@@ -122,10 +130,7 @@ pub(super) fn resumable(config: &mut ServerConfig) {
 /// Lets clients show in their first packet that an address is theirs.
 pub(super) fn address_tokens() -> ValidationTokenConfig {
     let mut config = ValidationTokenConfig::default();
-    config
-        .sent(1)
-        .lifetime(SESSION)
-        .log(Arc::new(Used::default()));
+    config.sent(1).lifetime(DAY).log(Arc::new(Used::default()));
     config
 }
 
