@@ -28,6 +28,8 @@ trait Store {
     /// Safe to run twice, and as large as it likes.
     #[hbi(idempotent)]
     async fn size(&self, data: Vec<u8>) -> u64;
+    /// Gives so many bytes.
+    async fn fill(&self, bytes: u64) -> Vec<u8>;
     /// Not known to be.
     async fn put(&self, n: u64) -> u64;
     #[hbi(notify, idempotent)]
@@ -69,6 +71,10 @@ impl Store for Kept {
     async fn size(&self, data: Vec<u8>) -> u64 {
         self.0.push(format!("size {}", data.len()));
         data.len() as u64
+    }
+
+    async fn fill(&self, bytes: u64) -> Vec<u8> {
+        vec![7; bytes as usize]
     }
 
     async fn put(&self, n: u64) -> u64 {
@@ -400,7 +406,7 @@ async fn of_the_first_flight_a_server_gets_nothing_that_it_does_not_take_any_mor
 }
 
 #[tokio::test]
-async fn more_than_the_first_flight_takes_comes_whole() {
+async fn more_than_the_first_flight_takes_comes_whole_each_way() {
     let far = Far::new(serving()).await;
     let options = far.known().await;
     for anew in [false, true] {
@@ -419,6 +425,7 @@ async fn more_than_the_first_flight_takes_comes_whole() {
         assert!(poll!(&mut all).is_pending());
         far.relay.release();
         assert!(all.await.unwrap().iter().all(|size| *size == 10_000));
+        assert_eq!(store.fill(1 << 20).await.unwrap().len(), 1 << 20);
         peer.close(Duration::from_secs(10)).await.unwrap();
         assert_eq!(landed.all().len(), if anew { 100 } else { 0 });
         if anew {

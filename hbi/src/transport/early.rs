@@ -29,7 +29,10 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What a client remembers of servers it was connected to, shared by clones.
 #[derive(Clone, Default)]
-pub(crate) struct Memory(Arc<Mutex<VecDeque<(Secured, Arc<Remembered>)>>>);
+pub(crate) struct Memory(Arc<Mutex<Servers>>);
+
+/// The one that was connected to last comes last.
+type Servers = VecDeque<(Secured, Arc<Remembered>)>;
 
 impl fmt::Debug for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -51,7 +54,7 @@ pub(crate) struct Remembered {
 }
 
 impl Memory {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<(Secured, Arc<Remembered>)>> {
+    fn lock(&self) -> MutexGuard<'_, Servers> {
         self.0.lock().unwrap_or_else(|e| e.into_inner())
     }
 

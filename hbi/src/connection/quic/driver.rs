@@ -185,7 +185,9 @@ impl QuicDriver {
 
     /// Drives the connection to its end.
     pub(crate) async fn run(mut self) {
-        known(&self.link.conn, &self.settings);
+        if self.accepted.is_none() {
+            known(&self.link.conn, &self.settings);
+        }
         self.link.with(|state| {
             state.started = true;
             let waiting = std::mem::take(&mut state.waiting_for_room);
@@ -228,7 +230,9 @@ impl QuicDriver {
                 reason
             }
         };
-        if let (Some(server), true) = (&self.remembered, self.answers_by.is_some()) {
+        if let Some(server) = &self.remembered
+            && self.link.lock().early.is_some()
+        {
             // the next connection waits for it
             server.forget();
         }
@@ -314,6 +318,8 @@ impl QuicDriver {
             return;
         };
         self.accepted = None;
+        // told in a first flight that is not taken, it would not be told again
+        known(&self.link.conn, &self.settings);
         if accepted {
             return;
         }
