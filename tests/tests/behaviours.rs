@@ -57,7 +57,8 @@ over!(
     Tls as tls,
     Unix as unix,
     Quic as quic,
-    QuicEarly as quic_early
+    QuicEarly as quic_early,
+    QuicAnew as quic_anew
 );
 
 async fn calls_answer_values(over: Transport) {
