@@ -133,7 +133,7 @@ impl Transport {
                 match options.serve(place, factory.clone()).await {
                     Ok(anew) => break anew,
                     // the old one lets go of its port in a moment
-                    Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+                    Err(_) => tokio::task::yield_now().await,
                 }
             };
         }
@@ -163,7 +163,7 @@ async fn acquainted(server: &hbi::Server, consumer: Options) -> Options {
         .await
         .expect("nothing is under way");
     while server.connections() > 0 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        tokio::task::yield_now().await;
     }
     consumer
 }

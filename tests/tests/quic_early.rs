@@ -262,7 +262,7 @@ impl Far {
 
     async fn nobody(&self) {
         while self.server.connections() > 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::task::yield_now().await;
         }
     }
 
@@ -491,7 +491,7 @@ async fn a_first_flight_that_is_sent_again_lands_nothing() {
     while far.landed.all().len() < 2 {
         flight = far.relay.sent();
         again(&flight, &thief).await;
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        tokio::task::yield_now().await;
     }
     drop((call, peer));
     far.nobody().await;
