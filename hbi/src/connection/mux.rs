@@ -220,6 +220,7 @@ impl State {
     /// The driver goes to sleep.
     pub(super) fn sleep(&mut self, waker: &Waker) {
         self.awake = false;
+        self.mux.shrink();
         self.driver = Some(waker.clone());
     }
 

@@ -5,7 +5,7 @@
     allow(dead_code, reason = "only scripts keep values and print")
 )]
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 
@@ -47,7 +47,8 @@ pub(crate) struct Hooks {
 /// The environment of one connection.
 pub(crate) struct Environment {
     pub(super) services: Vec<Arc<dyn Service>>,
-    pub(super) artifacts: HashMap<String, Artifact>,
+    /// In the order of their names.
+    pub(super) artifacts: Vec<(String, Artifact)>,
     pub(super) bounds: Bounds,
     layers: Option<Arc<Layers>>,
     error: Option<ErrorHook>,
@@ -79,7 +80,7 @@ impl fmt::Debug for Environment {
 impl Environment {
     pub(super) fn new(
         services: Vec<Arc<dyn Service>>,
-        artifacts: HashMap<String, Artifact>,
+        artifacts: Vec<(String, Artifact)>,
         bounds: Bounds,
         layers: Option<Arc<Layers>>,
         error: Option<ErrorHook>,
@@ -105,7 +106,7 @@ impl Environment {
     pub(super) fn over(own: Arc<Environment>, base: Arc<Environment>) -> Self {
         let (error, print) = (base.error.clone(), base.print.clone());
         let (bounds, layers) = (base.bounds.clone(), base.layers.clone());
-        let mut env = Self::new(Vec::new(), HashMap::new(), bounds, layers, error, print);
+        let mut env = Self::new(Vec::new(), Vec::new(), bounds, layers, error, print);
         env.over = Some((own, base));
         env
     }
@@ -127,6 +128,14 @@ impl Environment {
         }
     }
 
+    /// What is exposed under this name beside services.
+    pub(super) fn artifact(&self, name: &str) -> Option<&Artifact> {
+        let found = self
+            .artifacts
+            .binary_search_by(|(other, _)| (**other).cmp(name));
+        found.ok().map(|place| &self.artifacts[place].1)
+    }
+
     /// What a call of this name calls.
     pub(super) fn resolve(&self, name: &str) -> Option<Target> {
         if let Some((own, base)) = &self.over {
@@ -141,7 +150,7 @@ impl Environment {
                 return Some(Target::Method(Arc::clone(service), place));
             }
         }
-        match self.artifacts.get(name)? {
+        match self.artifact(name)? {
             Artifact::Function(exposed) | Artifact::Constructor(exposed, _) => {
                 Some(Target::Function(name.to_owned(), Arc::clone(exposed)))
             }
@@ -190,9 +199,7 @@ impl Environment {
             );
         }
         if namespace.is_empty() {
-            let mut own: Vec<_> = self.artifacts.keys().cloned().collect();
-            own.sort();
-            names.extend(own);
+            names.extend(self.artifacts.iter().map(|(name, _)| name.clone()));
         }
         names.truncate(MOST);
         names
@@ -203,7 +210,7 @@ impl Environment {
         if let Some((own, base)) = &self.over {
             return own.exposed(name).or_else(|| base.exposed(name));
         }
-        self.artifacts.get(name)?.value()
+        self.artifact(name)?.value()
     }
 
     /// An exposed value, or one that the peer keeps here.
@@ -222,7 +229,7 @@ impl Environment {
         if let Some((_, base)) = &self.over {
             return base.set(name, value);
         }
-        let exposed = self.artifacts.contains_key(name)
+        let exposed = self.artifact(name).is_some()
             || self.services.iter().any(|service| {
                 let table = service.table();
                 table.name == name || table.name.is_empty() && table.find(name).is_some()

@@ -368,7 +368,7 @@ impl Options {
             ..Introduction::default()
         };
         let Started { wire, driver } = start(self, stream, text, introduction);
-        driver.spawn(env, hooks);
+        driver.spawn(env, hooks, ());
         let connection = Connection::new(wire);
         connection.ready(self.handshake).await?;
         Ok(connection)

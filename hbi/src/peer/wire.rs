@@ -1,6 +1,8 @@
 //! The wires that a connection may speak, as the ends of a connection see them.
 
 use std::{
+    future::Future,
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -82,6 +84,20 @@ impl Wire {
 pub(super) struct Started {
     pub(super) wire: Wire,
     pub(super) driver: Starter,
+}
+
+/// A connection's task, with what is to live as long.
+struct Keeping<F, K> {
+    task: F,
+    _kept: K,
+}
+
+impl<F: Future<Output = ()> + Unpin, K: Unpin> Future for Keeping<F, K> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.task).poll(cx)
+    }
 }
 
 /// Bytes that are read of a peer before its environment is there.
@@ -173,32 +189,33 @@ impl Starter {
         self
     }
 
-    /// Runs the driver in a task of its own.
-    pub(super) fn spawn(self, env: Arc<Environment>, hooks: Hooks) {
-        tokio::spawn(self.run(env, hooks));
-    }
-
-    /// Runs the driver.
-    pub(super) async fn run(self, env: Arc<Environment>, hooks: Hooks) {
+    /// Runs the driver in a task of its own; `kept` is dropped when the connection is over.
+    pub(super) fn spawn<K: Send + Unpin + 'static>(
+        self,
+        env: Arc<Environment>,
+        hooks: Hooks,
+        kept: K,
+    ) {
         let landing = Box::new(EnvLanding::new(env, hooks, &self.wire.link()));
         match self.wire {
             Wire::Mux(link) => {
                 let driver = Driver::new(link, self.stream, landing);
-                let driver = driver.with_input(self.input).with_pace(self.pace);
-                Box::new(driver).run().await;
+                let task = driver.with_input(self.input).with_pace(self.pace);
+                tokio::spawn(Keeping { task, _kept: kept });
             }
             Wire::Text(link) => {
                 let (most, patience) = self.packet;
                 let driver = TextDriver::new(link, self.stream, landing, most, patience);
-                // it is larger than all that connections of the mux wire need
-                Box::pin(driver.run()).await;
+                let task = Box::pin(driver.run());
+                tokio::spawn(Keeping { task, _kept: kept });
             }
             #[cfg(feature = "quic")]
             Wire::Quic(link) => {
                 if let Stream::Quic(quic) = self.stream {
                     let driver = QuicDriver::new(link, *quic, landing, self.handshake);
                     let driver = driver.with_input(self.input).with_pace(self.pace);
-                    driver.run().await;
+                    let task = Box::pin(driver.run());
+                    tokio::spawn(Keeping { task, _kept: kept });
                 }
             }
         }

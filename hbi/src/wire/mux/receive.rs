@@ -1039,10 +1039,13 @@ fn set_answer<P, U>(
     }
 }
 
-/// A part of the input as bytes of its own: shared where it is much of the input, copied where it
-/// would keep a large buffer alive for little.
+/// From this size on a part of the input is shared, not copied. The buffer that it keeps alive is a
+/// driver's, which is not much larger.
+const SHARED: usize = 16 << 10;
+
+/// A part of the input as bytes of its own.
 fn slice(input: &Bytes, part: &[u8]) -> Bytes {
-    if part.len() >= input.len() / 4 {
+    if part.len() >= SHARED {
         input.slice_ref(part)
     } else {
         Bytes::copy_from_slice(part)
