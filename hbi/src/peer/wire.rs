@@ -113,6 +113,9 @@ pub(super) struct Starter {
     packet: (usize, Duration),
     /// How many conversations the peer may open in a second.
     pace: Option<u32>,
+    /// How long a server may take that is not waited for.
+    #[cfg(feature = "quic")]
+    handshake: Duration,
 }
 
 /// What the two sides show of themselves.
@@ -153,6 +156,7 @@ pub(super) fn start(
             quic.conn.clone(),
             settings.clone(),
             introduction.token,
+            quic.first.as_ref().map(|first| first.settings.clone()),
         )),
         (_, false) => Wire::Mux(Arc::new(MuxLink::new(
             info,
@@ -171,6 +175,8 @@ pub(super) fn start(
             input: introduction.input,
             packet: (settings.message as usize, settings.idle_timeout),
             pace: None,
+            #[cfg(feature = "quic")]
+            handshake: options.handshake,
         },
         wire,
     }
@@ -206,7 +212,7 @@ impl Starter {
             #[cfg(feature = "quic")]
             Wire::Quic(link) => {
                 if let Stream::Quic(quic) = self.stream {
-                    let driver = QuicDriver::new(link, *quic, landing);
+                    let driver = QuicDriver::new(link, *quic, landing, self.handshake);
                     let driver = driver.with_input(self.input).with_pace(self.pace);
                     let task = Box::pin(driver.run());
                     tokio::spawn(Keeping { task, _kept: kept });
@@ -239,7 +245,13 @@ impl Starter {
             Wire::Mux(link) => Driver::<Stream>::refuse(link, self.stream, kind, reason).await,
             Wire::Text(link) => TextDriver::refuse(link, self.stream, kind, reason).await,
             #[cfg(feature = "quic")]
-            Wire::Quic(link) => QuicDriver::refuse(&link, kind, reason),
+            Wire::Quic(link) => {
+                let shaken = match self.stream {
+                    Stream::Quic(quic) => quic.shaken,
+                    _ => None,
+                };
+                QuicDriver::refuse(&link, shaken, kind, reason).await;
+            }
         }
     }
 }

@@ -98,6 +98,7 @@ impl<T, E, B> Call<T, E, B> {
             text,
             arguments: bytes,
             handles,
+            idempotent: method.idempotent,
             within: None,
             error,
         };
@@ -124,6 +125,7 @@ impl<T, E, B> Call<T, E, B> {
             text,
             arguments,
             handles,
+            idempotent: false,
             within: None,
             error: Some(error),
         };
@@ -272,10 +274,7 @@ impl<T, E, B> Call<T, E, B> {
     /// sent, and a script, answers `false`.
     pub fn is_idempotent(&self) -> bool {
         match &*self.lock() {
-            State::Ready(post) => match post.text {
-                PostText::Path(method) | PostText::Method(method) => method.idempotent,
-                PostText::Free(_) => false,
-            },
+            State::Ready(post) => post.idempotent,
             State::Shared(arg) => compose::nodes(arg).iter().all(|node| node.is_idempotent()),
             State::Sent(..) | State::Over => false,
         }

@@ -195,6 +195,7 @@ pub(super) fn compile(po: &PostingEnd, root: &Arg) -> Post {
         values: Vec::new(),
         calls: Vec::new(),
         within: None,
+        idempotent: true,
         lets: 0,
         loops: 0,
     };
@@ -208,6 +209,7 @@ pub(super) fn compile(po: &PostingEnd, root: &Arg) -> Post {
         text: PostText::free(Cow::Borrowed(""), Vec::new(), true),
         arguments: Packing::new(),
         handles: Default::default(),
+        idempotent: compiler.idempotent,
         within: compiler.within,
         error: None,
     };
@@ -243,6 +245,8 @@ struct Compiler<'a> {
     calls: Vec<(&'static str, &'a AtomicBool)>,
     /// The shortest time that a part of it is given.
     within: Option<Duration>,
+    /// Whether all calls in it may safely run twice.
+    idempotent: bool,
     lets: usize,
     /// How many loops are open.
     loops: usize,
@@ -293,6 +297,7 @@ impl<'a> Compiler<'a> {
             ));
         }
         too_deep(depth)?;
+        self.idempotent &= arg.node.is_idempotent();
         match &arg.node.op {
             Op::Call { po, callee, sent } => {
                 let (Callee::Path(method) | Callee::Method(method)) = callee;

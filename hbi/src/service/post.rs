@@ -73,6 +73,8 @@ pub(super) struct Post {
     pub(super) text: PostText,
     pub(super) arguments: Packing,
     pub(super) handles: Handles,
+    /// Whether all methods that it calls may safely run twice.
+    pub(super) idempotent: bool,
     /// The time that its parts are given, from when it is sent.
     pub(super) within: Option<Duration>,
     /// Why it cannot be sent.
@@ -193,6 +195,7 @@ impl Post {
             handles: &mut self.handles,
             ordered: po.is_ordered(),
             deadline,
+            idempotent: self.idempotent,
             watched: false,
         };
         let opened = link.poll_open(link, &mut request, cx);

@@ -95,6 +95,7 @@ fn into_call<T>(script: Script, po: PostingEnd) -> Call<T, Error, OfConnection> 
         text: PostText::free(source, parameters, false),
         arguments: Packing::from_slice(&bytes),
         handles,
+        idempotent: false,
         within: None,
         error,
     };
