@@ -106,7 +106,7 @@ use proc_macro::TokenStream;
 /// - `parallel`: it runs in a task of its own from the start, for work that computes; the order in
 ///   which calls begin does not hold for it.
 /// - `idempotent`: it may safely run twice. Such calls, and no others, are sent again by a client
-///   that reconnects.
+///   that reconnects, and go in the first packets of a QUIC connection where that is turned on.
 /// - `rename = "..."`: its name in scripts, where that is not the method's own.
 ///
 /// # Options

@@ -1,8 +1,11 @@
 //! Two peers, joined over one transport or another.
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use hbi::{HostingEnv, Options, tls::ServerTls};
@@ -21,6 +24,10 @@ pub enum Transport {
     Tls,
     /// QUIC on loopback, with a pinned certificate.
     Quic,
+    /// The same, on a connection that does not wait for the server, which it knows (0-RTT).
+    QuicEarly,
+    /// The same, and the server was started anew: it takes nothing of what comes early.
+    QuicAnew,
     /// A Unix socket.
     Unix,
 }
@@ -50,7 +57,9 @@ impl Transport {
             Transport::Mem => format!("mem://pair-{n}"),
             Transport::Tcp => "tcp://127.0.0.1:0".to_owned(),
             Transport::Tls => "tls://127.0.0.1:0".to_owned(),
-            Transport::Quic => "quic://127.0.0.1:0".to_owned(),
+            Transport::Quic | Transport::QuicEarly | Transport::QuicAnew => {
+                "quic://127.0.0.1:0".to_owned()
+            }
             Transport::Unix => {
                 let path = std::env::temp_dir().join(format!("hbi-{id}-{n}.sock"));
                 format!("unix://{}", path.display())
@@ -60,7 +69,8 @@ impl Transport {
 
     /// A server's options, with what this transport needs.
     pub fn serving(self, options: Options) -> Options {
-        if !matches!(self, Transport::Tls | Transport::Quic) {
+        let secured = matches!(self, Transport::Tls | Transport::Quic) || self.is_early();
+        if !secured {
             return options;
         }
         static TLS: OnceLock<ServerTls> = OnceLock::new();
@@ -70,7 +80,12 @@ impl Transport {
             ServerTls::self_signed(file, &["localhost"])
                 .expect("the directory for temporary files can be written")
         });
-        options.server_tls(tls.clone())
+        options.server_tls(tls.clone()).zero_rtt(self.is_early())
+    }
+
+    /// Whether the consumer does not wait for the server.
+    fn is_early(self) -> bool {
+        matches!(self, Transport::QuicEarly | Transport::QuicAnew)
     }
 
     /// A server and a consumer with default options.
@@ -89,23 +104,39 @@ impl Transport {
         let seen = Arc::new(Seen::default());
         let kept = Arc::clone(&seen);
         let more = Arc::new(more);
-        let server = self
-            .serving(server)
-            .serve(self.address(), move |peer| {
-                let (seen, more) = (Arc::clone(&kept), Arc::clone(&more));
-                async move {
-                    let work = WorkHost::new(MyWork {
-                        seen,
-                        po: peer.po(),
-                    });
-                    Ok(more(HostingEnv::new().service(work)))
-                }
-            })
+        let factory = move |peer: hbi::Peer| {
+            let (seen, more) = (Arc::clone(&kept), Arc::clone(&more));
+            async move {
+                let work = WorkHost::new(MyWork {
+                    seen,
+                    po: peer.po(),
+                });
+                Ok(more(HostingEnv::new().service(work)))
+            }
+        };
+        let options = self.serving(server);
+        let mut server = options
+            .serve(self.address(), factory.clone())
             .await
             .expect("an address of its own can be listened at");
         let (me, events) = MyConsumer::new();
         let env = HostingEnv::new().service(ConsumerHost::new(me));
         let address = server.address().to_string();
+        let consumer = match self.is_early() {
+            true => acquainted(&server, consumer.zero_rtt(true)).await,
+            false => consumer,
+        };
+        if self == Transport::QuicAnew {
+            server.shutdown(Duration::from_secs(10)).await;
+            let place = address.split('#').next().unwrap_or(&address);
+            server = loop {
+                match options.serve(place, factory.clone()).await {
+                    Ok(anew) => break anew,
+                    // the old one lets go of its port in a moment
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            };
+        }
         let peer = consumer
             .connect(address, env)
             .await
@@ -119,4 +150,20 @@ impl Transport {
             events,
         }
     }
+}
+
+/// A consumer's options that know the server.
+async fn acquainted(server: &hbi::Server, consumer: Options) -> Options {
+    let address = server.address().to_string();
+    let peer = consumer
+        .connect(address, HostingEnv::new())
+        .await
+        .expect("the server listens");
+    peer.close(Duration::from_secs(10))
+        .await
+        .expect("nothing is under way");
+    while server.connections() > 0 {
+        tokio::task::yield_now().await;
+    }
+    consumer
 }

@@ -61,10 +61,13 @@ impl fmt::Display for FileError {
 #[hbi::service]
 pub trait Work {
     /// Adds.
+    #[hbi(idempotent)]
     async fn add(&self, a: i64, b: i64) -> i64;
     /// Divides.
+    #[hbi(idempotent)]
     async fn div(&self, a: i64, b: i64) -> Result<i64, DivError>;
     /// Gives bytes back.
+    #[hbi(idempotent)]
     async fn echo(&self, data: Vec<u8>) -> Vec<u8>;
     /// Keeps a line.
     #[hbi(notify)]

@@ -4,6 +4,8 @@
 mod handles;
 mod mux;
 mod mux_driver;
+mod mux_landing;
+mod mux_scratch;
 mod objects;
 mod pace;
 #[cfg(feature = "quic")]

@@ -220,6 +220,7 @@ impl State {
     /// The driver goes to sleep.
     pub(super) fn sleep(&mut self, waker: &Waker) {
         self.awake = false;
+        self.mux.shrink();
         self.driver = Some(waker.clone());
     }
 
@@ -281,7 +282,7 @@ impl Link for MuxLink {
     ) -> Poll<Result<CoNumber, Error>> {
         let Current { depth, trace, .. } = Current::get();
         let now = refused::check(depth, request.deadline)?;
-        let mut outgoing = Outgoing::default();
+        let mut outgoing = None;
         let mut state = self.lock();
         if let Some(reason) = state.mux.closed() {
             return Poll::Ready(Err(reason.clone().into()));
@@ -309,7 +310,8 @@ impl Link for MuxLink {
             None => None,
         };
         if !request.handles.is_empty() {
-            let taken = state.outgoing(&mut outgoing, this, None, request.handles);
+            let outgoing = outgoing.insert(Outgoing::default());
+            let taken = state.outgoing(outgoing, this, None, request.handles);
             if let Err(failure) = taken {
                 Self::done(state);
                 return Poll::Ready(Err(failure.into()));
@@ -325,7 +327,7 @@ impl Link for MuxLink {
             depth,
             trace: posted.as_ref().map(Posted::context).or(trace.as_ref()),
             arguments: request.arguments,
-            handles: &outgoing.wire,
+            handles: outgoing.as_ref().map_or(&[], |outgoing| &outgoing.wire),
         };
         // without a deadline the time is not looked at
         let at = now.unwrap_or_else(|| state.mux.heard());
@@ -344,12 +346,16 @@ impl Link for MuxLink {
                 "the peer takes no more conversations",
             )),
         };
-        if opened.is_err() {
+        if opened.is_err()
+            && let Some(outgoing) = &mut outgoing
+        {
             outgoing.give_back(&mut state.objects);
         }
         Self::done(state);
         if let Ok(co) = &opened {
-            outgoing.start(this, *co);
+            if let Some(outgoing) = outgoing {
+                outgoing.start(this, *co);
+            }
             if let Some(posted) = posted {
                 self.traced(&posted, request.text.as_ref(), *co);
             }

@@ -2,138 +2,68 @@
 
 use std::{
     collections::{HashSet, VecDeque},
-    future::poll_fn,
+    future::Future,
     io::{self, IoSlice},
-    ops::Range,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
     time::{Duration, Instant},
 };
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::Sleep,
 };
-use tracing::Instrument;
 
 use super::{
-    handles::{self, Outgoing},
-    mux::{MuxLink, Running, State, now, number},
+    mux::{MuxLink, Running, State, now},
+    mux_landing::Work,
+    mux_scratch::{READ, Scratch},
     pace::Pace,
-    refused,
 };
 use crate::{
     Error, Failure, Kind,
-    endpoint::{
-        Arrived, BoxFuture, CoNumber, Current, Landed, Landing, Link, Origin, Prepared,
-        hosted_span, run_conversation,
-    },
-    value::{Handles, Packed},
-    wire::mux::{Body, CoId, Event, Open, Output, Violation},
+    endpoint::{Landing, Link},
+    wire::mux::Output,
 };
-
-/// The smallest and the largest read buffer. Bulk keeps hold of the buffer it came in, so the next
-/// is a new one: a larger one than this would be mapped by the system each time, page by page.
-const READ_LEAST: usize = 1 << 10;
-const READ_MOST: usize = 64 << 10;
-
-/// Landing stops while this much of answers waits to be written; reading never does.
-const BACKLOG: usize = 1 << 20;
-
-/// Landings before other tasks of the runtime get their turn.
-const LANDINGS_PER_TURN: usize = 4096;
-
-/// Time that landings may take before other tasks get their turn.
-const TIME_PER_TURN: Duration = Duration::from_millis(2);
-
-/// Landings between looks at the clock.
-const LANDINGS_PER_LOOK: usize = 16;
-
-/// How long a connection is silent before it gives its buffers back.
-const TIDY_AFTER: Duration = Duration::from_millis(200);
 
 /// How long the peer may take to hang up after both said goodbye.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Drives one connection; the future of [`Driver::run`] is its task.
+/// Drives one connection to its end: its task.
 pub(crate) struct Driver<S> {
-    link: Arc<MuxLink>,
-    this: Arc<dyn Link>,
+    pub(super) link: Arc<MuxLink>,
+    pub(super) this: Arc<dyn Link>,
     stream: S,
-    landing: Box<dyn Landing>,
-    input: BytesMut,
+    pub(super) landing: Box<dyn Landing>,
+    pub(super) scratch: Scratch,
     /// There is input that was read before the driver began.
     unread: bool,
     /// Since when the beginning of a frame waits for its rest, and since when the transport takes
     /// nothing of what is to be written.
     partial: Option<Instant>,
     blocked: Option<Instant>,
-    /// The size of the next read buffer.
-    appetite: usize,
     /// How fast the peer may open conversations, how many it has since that was looked at, and until
     /// when nothing is read since it opened more.
     pace: Option<Pace>,
-    opened: u32,
+    pub(super) opened: u32,
     paused: Option<Instant>,
-    output: Output,
-    /// What one read brought; empty between reads.
-    work: Vec<Work>,
     /// What arrived and did not land yet.
-    waiting: VecDeque<Work>,
+    pub(super) waiting: VecDeque<Work>,
     /// Numbers of scripts that openings among it ask for.
-    held: HashSet<u32>,
-    answers: Answers,
-    wakers: Vec<Waker>,
+    pub(super) held: HashSet<u32>,
     /// Others had their turn to add to what is to be written.
     gathered: bool,
     written_all: bool,
     timer: Pin<Box<Sleep>>,
     timer_at: Instant,
-    tidy_at: Option<Instant>,
+    /// Whom the timer wakes, while it runs.
+    timer_wakes: Option<Waker>,
     hung_up: bool,
     linger_until: Option<Instant>,
     /// Why the peer ends the connection.
-    peer_ends: Option<Failure>,
-}
-
-/// What the driver has to do for something that arrived.
-enum Work {
-    Land(Opened),
-    Released(Arc<dyn crate::endpoint::Object>),
-    Cancel(CoId, Box<Failure>),
-}
-
-/// An opening, with its arguments where they lie in the input or on their own.
-struct Opened {
-    id: CoId,
-    script: Option<u32>,
-    /// The script, where its number means another by now.
-    prepared: Option<Arc<dyn Prepared>>,
-    value: bool,
-    last: bool,
-    current: Current,
-    arguments: Arguments,
-    handles: Handles,
-}
-
-enum Arguments {
-    Input(Range<usize>),
-    Own(Bytes),
-}
-
-/// Answers of landings, until the state is locked the next time.
-#[derive(Default)]
-struct Answers {
-    bytes: Vec<u8>,
-    list: Vec<Answer>,
-}
-
-enum Answer {
-    Value(CoId, Range<usize>, Handles),
-    End(CoId),
-    Failed(CoId, Box<Failure>),
+    pub(super) peer_ends: Option<Failure>,
 }
 
 impl<S> std::fmt::Debug for Driver<S> {
@@ -143,8 +73,9 @@ impl<S> std::fmt::Debug for Driver<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
-    /// A driver of a connected stream.
+    /// A driver of a connected stream; from now on conversations may begin.
     pub(crate) fn new(link: Arc<MuxLink>, stream: S, landing: Box<dyn Landing>) -> Self {
+        link.started();
         let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
         let timer_at = timer.deadline().into_std();
         Self {
@@ -152,25 +83,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             link,
             stream,
             landing,
-            input: BytesMut::new(),
+            scratch: Scratch::default(),
             unread: false,
             partial: None,
             blocked: None,
-            appetite: READ_LEAST,
             pace: None,
             opened: 0,
             paused: None,
-            output: Output::default(),
-            work: Vec::new(),
             waiting: VecDeque::new(),
             held: HashSet::new(),
-            answers: Answers::default(),
-            wakers: Vec::new(),
             gathered: false,
             written_all: true,
             timer,
             timer_at,
-            tidy_at: None,
+            timer_wakes: None,
             hung_up: false,
             linger_until: None,
             peer_ends: None,
@@ -180,7 +106,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// The same, where this much was read already.
     pub(crate) fn with_input(mut self, input: BytesMut) -> Self {
         self.unread = !input.is_empty();
-        self.input = input;
+        self.scratch.input = input;
         self
     }
 
@@ -188,20 +114,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     pub(crate) fn with_pace(mut self, per_second: Option<u32>) -> Self {
         self.pace = per_second.map(Pace::new);
         self
-    }
-
-    /// Drives the connection to its end. Boxed, since a future keeps what it is made of beside what it
-    /// works with: connections are many.
-    pub(crate) async fn run(mut self: Box<Self>) {
-        self.link.started();
-        let reason = match poll_fn(|cx| self.poll(cx)).await {
-            End::Goodbye => {
-                self.link.lock().ended_well = true;
-                cut("both sides said goodbye")
-            }
-            End::Failed(failure) => failure,
-        };
-        self.finish(reason);
     }
 
     /// Tells the peer why it is refused, and waits a moment for it to hang up: a transport that is
@@ -233,7 +145,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Runs the application's hook, once both sides know each other: it starts before anything
     /// lands; once it waits the rest may start.
-    fn connected(&mut self) {
+    pub(super) fn connected(&mut self) {
         if let Some(mut hook) = self.landing.connected() {
             let mut cx = Context::from_waker(Waker::noop());
             if hook.as_mut().poll(&mut cx).is_pending() {
@@ -245,7 +157,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     fn finish(&mut self, reason: Failure) {
         let mut state = self.link.lock();
-        state.close(reason.clone(), &mut self.wakers);
+        state.close(reason.clone(), &mut self.scratch.wakers);
         let running = state.mux.take_dropped();
         let objects = state.objects.take_all();
         drop(state);
@@ -257,49 +169,62 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     fn wake(&mut self) {
-        self.wakers.drain(..).for_each(Waker::wake);
+        self.scratch.wakers.drain(..).for_each(Waker::wake);
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    /// Reads, lands and writes until nothing more arrives, then looks at the time.
+    fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let mut now = now();
         loop {
-            let now = now();
-            match self.turn(cx, now) {
-                Ok(Turn::Again) => continue,
-                Ok(Turn::Gather) => {
-                    // what callers add once they were woken goes out with what is there
+            let next = match self.turn(cx, now) {
+                Ok(next) => next,
+                Err(end) => return Poll::Ready(end),
+            };
+            match next {
+                Turn::Again => now = self::now(),
+                Turn::Yield => {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                Ok(Turn::Idle) => {}
-                Err(end) => return Poll::Ready(end),
+                Turn::Idle => return Poll::Pending,
             }
-            let mut state = self.link.lock();
-            if !self.written_all {
-                // the transport wakes this task; until then nobody else has to
-                return Poll::Pending;
-            }
-            if state.mux.has_output() {
-                continue;
-            }
-            state.sleep(cx.waker());
-            drop(state);
-            if self.arm_tidy(now) {
-                continue;
-            }
-            return Poll::Pending;
         }
     }
 
-    /// Reads, lands, writes, and looks at the time, each once.
     fn turn(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Turn, End> {
         let busy = self.poll_input(cx, now)? | self.land_waiting();
         self.wake();
         if self.poll_output(cx, busy, now)?.is_ready() {
-            return Ok(Turn::Gather);
+            // what callers add once they were woken goes out with what is there
+            return Ok(Turn::Yield);
         }
-        self.poll_timer(cx, now)?;
-        self.poll_goodbye(cx, now)?;
-        Ok(if busy { Turn::Again } else { Turn::Idle })
+        if busy && self.waiting.is_empty() {
+            return Ok(Turn::Again);
+        }
+        let link = Arc::clone(&self.link);
+        let mut state = link.lock();
+        let next = self.next_time(&state);
+        if next.is_some_and(|at| at <= now) || state.mux.goodbyes().1 {
+            drop(state);
+            self.poll_timer(cx, now)?;
+            self.poll_goodbye(cx, now)?;
+            state = link.lock();
+        } else if !self.arm(next, now, cx) {
+            return Ok(Turn::Again);
+        }
+        if busy {
+            // more waits to land
+            return Ok(Turn::Yield);
+        }
+        if !self.written_all {
+            // the transport wakes this task; until then nobody else has to
+            return Ok(Turn::Idle);
+        }
+        if state.mux.has_output() {
+            return Ok(Turn::Again);
+        }
+        state.sleep(cx.waker());
+        Ok(Turn::Idle)
     }
 
     /// Reads once, and takes apart what came; `true` when something did.
@@ -309,22 +234,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if self.hung_up || self.paused.is_some() {
             return Ok(false);
         }
-        let spare = self.input.capacity() - self.input.len();
-        if spare < READ_LEAST / 2 || spare < self.appetite / 4 {
-            self.input.reserve(self.appetite);
+        let before = self.scratch.input.len();
+        if self.scratch.input.capacity() - before < READ / 4 {
+            self.scratch.input.reserve(READ - before.min(READ / 2));
         }
-        let before = self.input.len();
-        let room = self.input.capacity() - before;
         let read = if std::mem::take(&mut self.unread) {
             Poll::Ready(Ok(before))
         } else {
-            read_some(&mut self.stream, &mut self.input, cx)
+            read_some(&mut self.stream, &mut self.scratch.input, cx)
         };
         let n = match read {
-            Poll::Pending => {
-                self.appetite = (self.appetite / 2).max(READ_LEAST).max(self.input.len());
-                return Ok(false);
-            }
+            Poll::Pending => return Ok(false),
             Poll::Ready(Ok(n)) => n,
             Poll::Ready(Err(error)) => return Err(self.lost(error)),
         };
@@ -332,10 +252,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.hung_up = true;
             return Err(self.ended());
         }
-        if n == room {
-            self.appetite = (room * 2).clamp(READ_LEAST, READ_MOST);
-        }
-        let mut input = std::mem::take(&mut self.input).freeze();
+        let mut input = std::mem::take(&mut self.scratch.input).freeze();
         let mut at = 0;
         let taken = self.take_apart(&input, &mut at, now);
         let opened = std::mem::take(&mut self.opened);
@@ -351,7 +268,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.partial.get_or_insert(now);
         }
         // usually nobody else holds a part of the buffer, and it is used again
-        self.input = input
+        self.scratch.input = input
             .try_into_mut()
             .unwrap_or_else(|held| BytesMut::from(&held[..]));
         if let Err(violation) = taken {
@@ -398,367 +315,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         End::Failed(cut(&error.to_string()))
     }
 
-    /// Turns input into work, and does it.
-    fn take_apart(&mut self, input: &Bytes, at: &mut usize, now: Instant) -> Result<(), Violation> {
-        let mut work = std::mem::take(&mut self.work);
-        let link = Arc::clone(&self.link);
-        let mut state = link.lock();
-        // who is not let in is told so together with the preface
-        let up = state.mux.peer_settings().is_some();
-        let end = loop {
-            match state.mux.receive(now, input, at) {
-                Ok(None) => break Ok(()),
-                Ok(Some(Event::Define {
-                    number,
-                    parameters,
-                    source,
-                })) => {
-                    if self.landing.is_defined(number) {
-                        // what came before means the old text
-                        state.mux.take_wakers(&mut self.wakers);
-                        drop(state);
-                        self.land_before(number, &mut work, input);
-                        state = link.lock();
-                    }
-                    self.landing.define(number, &parameters, source);
-                }
-                Ok(Some(Event::Ready)) => {
-                    drop(state);
-                    self.connected();
-                    state = link.lock();
-                }
-                Ok(Some(Event::Close { kind, reason })) => {
-                    self.peer_ends = Some(refused::told(kind, reason, up));
-                }
-                Ok(Some(event)) => match self.work(&mut state, event, input) {
-                    Ok(Some(done)) => work.push(done),
-                    Ok(None) => {}
-                    Err(violation) => break Err(violation),
-                },
-                Err(violation) => break Err(violation),
-            }
-        };
-        state.mux.take_wakers(&mut self.wakers);
-        let lost = state.take_lost();
-        drop(state);
-        drop(lost);
-        let held_back = !self.waiting.is_empty();
-        let began = Instant::now();
-        let mut landings = 0;
-        let mut rest = work.drain(..);
-        for item in rest.by_ref() {
-            if held_back {
-                self.hold(item, input);
-                continue;
-            }
-            self.perform(item, input);
-            landings += 1;
-            if self.answers.bytes.len() > BACKLOG
-                || landings % LANDINGS_PER_LOOK == 0 && began.elapsed() > TIME_PER_TURN
-            {
-                break;
-            }
-        }
-        for item in rest {
-            self.hold(item, input);
-        }
-        self.work = work;
-        self.give_answers();
-        end
-    }
-
-    /// Lands what waits, and `work`, before a script's text is replaced. What cannot land yet, since
-    /// too much waits to be written, keeps the old text.
-    fn land_before(&mut self, number: u32, work: &mut Vec<Work>, input: &Bytes) {
-        for work in work.drain(..) {
-            self.hold(work, input);
-        }
-        while self.land_waiting() {}
-        if self.held.remove(&number) {
-            for work in &mut self.waiting {
-                if let Work::Land(opened) = work
-                    && opened.script == Some(number)
-                    && opened.prepared.is_none()
-                {
-                    opened.prepared = Some(self.landing.prepare(number));
-                }
-            }
-        }
-    }
-
-    /// Keeps work until there is time and room for it.
-    fn hold(&mut self, work: Work, input: &Bytes) {
-        if let Work::Land(Opened {
-            script: Some(number),
-            ..
-        }) = work
-        {
-            self.held.insert(number);
-        }
-        self.waiting.push_back(work.own(input));
-    }
-
-    /// What an event asks for.
-    fn work(
-        &mut self,
-        state: &mut State,
-        event: Event<'_>,
-        input: &Bytes,
-    ) -> Result<Option<Work>, Violation> {
-        Ok(Some(match event {
-            Event::Open(open) => {
-                self.opened += 1;
-                Work::Land(self.opened(state, open, input))
-            }
-            Event::Script(arrival) => {
-                let prepared = self.landing.prepare(arrival.script);
-                state.mux.push_script(arrival, prepared);
-                return Ok(None);
-            }
-            Event::Cancelled(id) => {
-                let text = "the caller dropped the call, or gave up";
-                Work::Cancel(id, Box::new(Failure::new(Kind::Cancelled, text)))
-            }
-            Event::Released { object, count } => match state.objects.take_back(object, count) {
-                Ok(Some(object)) => Work::Released(object),
-                Ok(None) => return Ok(None),
-                Err(()) => {
-                    return Err(Violation(format!(
-                        "object {object} released {count} times more than it was given out"
-                    )));
-                }
-            },
-            Event::Ready | Event::Goodbye | Event::Close { .. } | Event::Define { .. } => {
-                return Ok(None);
-            }
-        }))
-    }
-
-    fn opened(&self, state: &State, open: Open<'_>, input: &Bytes) -> Opened {
-        let arguments = match open.arguments {
-            Body::Input(bytes) => {
-                let from = bytes.as_ptr() as usize - input.as_ptr() as usize;
-                Arguments::Input(from..from + bytes.len())
-            }
-            Body::Joined(bytes) => Arguments::Own(bytes),
-        };
-        let handles = match &open.handles[..] {
-            [] => Handles::new(),
-            wire => handles::arrived(&self.this, number(open.id), wire, &state.objects),
-        };
-        Opened {
-            id: open.id,
-            script: open.script,
-            prepared: None,
-            value: open.value,
-            last: open.last,
-            current: Current::arrived(open.deadline, open.depth, open.trace),
-            arguments,
-            handles,
-        }
-    }
-
-    /// Lands what was held back, as much as may be now; `true` when something was done.
-    fn land_waiting(&mut self) -> bool {
-        if self.waiting.is_empty() {
-            self.held.clear();
-            return false;
-        }
-        if self.link.lock().mux.unwritten() > BACKLOG {
-            return false;
-        }
-        let began = Instant::now();
-        let input = Bytes::new();
-        for landings in 1..=LANDINGS_PER_TURN {
-            let Some(work) = self.waiting.pop_front() else {
-                break;
-            };
-            self.perform(work, &input);
-            if self.answers.bytes.len() > BACKLOG
-                || landings % LANDINGS_PER_LOOK == 0 && began.elapsed() > TIME_PER_TURN
-            {
-                break;
-            }
-        }
-        self.give_answers();
-        true
-    }
-
-    fn perform(&mut self, work: Work, input: &[u8]) {
-        match work {
-            Work::Land(opened) => self.land(opened, input),
-            Work::Released(object) => drop(object),
-            Work::Cancel(id, failure) => self.cancel(id, failure),
-        }
-    }
-
-    fn land(&mut self, mut opened: Opened, input: &[u8]) {
-        if self.link.info().trace {
-            let peer = &self.link.info().peer_address;
-            let span = hosted_span(&mut opened.current, peer);
-            span.in_scope(|| self.land_opened(opened, input));
-        } else {
-            self.land_opened(opened, input);
-        }
-    }
-
-    fn land_opened(&mut self, opened: Opened, input: &[u8]) {
-        let Opened {
-            id,
-            script,
-            prepared,
-            value,
-            last,
-            current,
-            arguments,
-            handles,
-        } = opened;
-        let co = number(id);
-        let origin = Origin {
-            link: &self.this,
-            co,
-            current,
-        };
-        let Some(script) = script else {
-            let hosted = origin.hosted();
-            return self.run_on(id, hosted, None, value, last, false);
-        };
-        let bytes = match &arguments {
-            Arguments::Input(range) => &input[range.clone()],
-            Arguments::Own(bytes) => &bytes[..],
-        };
-        if let Some(prepared) = prepared {
-            let hosted = origin.hosted();
-            let arguments = Packed::from_parts(Bytes::copy_from_slice(bytes), handles);
-            let landing = prepared.land(arguments, Arc::clone(&hosted));
-            return self.run_on(id, hosted, Some(landing), value, last, false);
-        }
-        let from = self.answers.bytes.len();
-        let arrived = Arrived {
-            script,
-            value,
-            arguments: bytes,
-            handles,
-            origin,
-        };
-        let landed = self.landing.land(arrived, &mut self.answers.bytes);
-        let range = from..self.answers.bytes.len();
-        let ready = match landed {
-            Landed::Waiting {
-                future,
-                hosted,
-                detached,
-            } => {
-                let hosted = hosted.unwrap_or_else(|| origin.hosted());
-                return self.run_on(id, hosted, Some(future), value, last, detached);
-            }
-            Landed::Failed(failure) => {
-                return self.answers.list.push(Answer::Failed(id, failure));
-            }
-            Landed::Done(handles) => Some((range, handles)),
-            Landed::Effect => None,
-        };
-        if last {
-            self.answers.list.push(match ready {
-                Some((range, handles)) if value => Answer::Value(id, range, handles),
-                None if value => {
-                    let from = self.answers.bytes.len();
-                    self.answers.bytes.extend_from_slice(Packed::nil().bytes());
-                    Answer::Value(id, from..from + 1, Handles::new())
-                }
-                _ => Answer::End(id),
-            });
-            return;
-        }
-        // more comes in the conversation: it goes on in a task of its own
-        let packed = match ready {
-            Some((range, handles)) => {
-                let bytes = Bytes::copy_from_slice(&self.answers.bytes[range]);
-                Packed::from_parts(bytes, handles)
-            }
-            None => Packed::nil(),
-        };
-        let hosted = origin.hosted();
-        self.run_on(
-            id,
-            hosted,
-            Some(Box::pin(std::future::ready(Ok(packed)))),
-            value,
-            last,
-            false,
-        );
-    }
-
-    /// Lets a conversation go on in a task of its own.
-    fn run_on(
-        &mut self,
-        id: CoId,
-        hosted: Arc<crate::endpoint::Hosted>,
-        opening: Option<BoxFuture<Result<Packed, Failure>>>,
-        value: bool,
-        last: bool,
-        detached: bool,
-    ) {
-        let conversation = run_conversation(Arc::clone(&hosted), opening, value, last);
-        let task = if self.link.info().trace {
-            tokio::spawn(conversation.in_current_span())
-        } else {
-            tokio::spawn(conversation)
-        };
-        let running = Running {
-            task: task.abort_handle(),
-            hosted,
-            detached,
-        };
-        let kept = self.link.lock().mux.keep(id, running);
-        drop(kept);
-    }
-
-    fn cancel(&mut self, id: CoId, failure: Box<Failure>) {
-        let running = self.link.lock().mux.unkeep(id);
-        if let Some(running) = running {
-            running.cancel();
-        }
-        self.answers.list.push(Answer::Failed(id, failure));
-    }
-
-    /// Hands the answers of landings to the wire, under one lock.
-    fn give_answers(&mut self) {
-        if self.answers.list.is_empty() {
-            self.answers.bytes.clear();
-            return;
-        }
-        let mut streams: Vec<(CoNumber, Outgoing, bool)> = Vec::new();
-        let mut state = self.link.lock();
-        for answer in self.answers.list.drain(..) {
-            match answer {
-                Answer::Value(id, range, mut handles) => {
-                    let bytes = &self.answers.bytes[range];
-                    if handles.is_empty() {
-                        let _ = state.mux.answer(id, bytes, &[]);
-                        continue;
-                    }
-                    let mut outgoing = Outgoing::default();
-                    let sent = state.answer(&mut outgoing, &self.this, id, bytes, &mut handles);
-                    streams.push((number(id), outgoing, sent));
-                }
-                Answer::End(id) => state.mux.end_unwatched(id),
-                Answer::Failed(id, failure) => state.mux.fail(id, 0, &failure),
-            }
-        }
-        state.mux.take_wakers(&mut self.wakers);
-        let dropped = state.mux.take_dropped();
-        let lost = state.take_lost();
-        drop(state);
-        drop((dropped, lost));
-        self.answers.bytes.clear();
-        for (co, outgoing, sent) in streams {
-            if sent {
-                outgoing.start(&self.this, co);
-            }
-        }
-    }
-
     /// Writes what there is. Ready when others shall have their turn to add to it first.
     fn poll_output(
         &mut self,
@@ -771,7 +327,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             if !self.written_all && !self.write_some(cx, now)? {
                 return Ok(Poll::Pending);
             }
-            if self.output.is_empty() {
+            if self.scratch.output.is_empty() {
                 let mut state = self.link.lock();
                 if !state.mux.has_output() {
                     self.gathered = false;
@@ -781,8 +337,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     self.gathered = true;
                     return Ok(Poll::Ready(()));
                 }
-                state.mux.fill(&mut self.output);
-                state.mux.take_wakers(&mut self.wakers);
+                state.mux.fill(&mut self.scratch.output);
+                state.mux.take_wakers(&mut self.scratch.wakers);
                 drop(state);
                 self.wake();
                 self.gathered = false;
@@ -811,20 +367,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.output.is_empty() {
+        while !self.scratch.output.is_empty() {
             let stream = Pin::new(&mut self.stream);
-            let n = match self.output.as_slice() {
+            let n = match self.scratch.output.as_slice() {
                 Some(bytes) => ready!(stream.poll_write(cx, bytes))?,
                 None => {
                     let mut runs = [IoSlice::new(&[]); 32];
-                    let count = self.output.slices(&mut runs);
+                    let count = self.scratch.output.slices(&mut runs);
                     ready!(stream.poll_write_vectored(cx, &runs[..count]))?
                 }
             };
             if n == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.output.advance(n);
+            self.scratch.output.advance(n);
             self.blocked = None;
         }
         Pin::new(&mut self.stream).poll_flush(cx)
@@ -833,12 +389,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Writes what can be written without waiting, for a connection that ends.
     fn write_now(&mut self, cx: &mut Context<'_>) {
         loop {
-            if self.output.is_empty() {
+            if self.scratch.output.is_empty() {
                 let mut state = self.link.lock();
                 if !state.mux.has_output() {
                     break;
                 }
-                state.mux.fill(&mut self.output);
+                state.mux.fill(&mut self.scratch.output);
             }
             match self.poll_write(cx) {
                 Poll::Ready(Ok(())) => {}
@@ -849,11 +405,57 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let _ = Pin::new(&mut self.stream).poll_shutdown(cx);
     }
 
+    /// Since when something that was begun stands still.
+    fn stalled(&self) -> Option<Instant> {
+        sooner(self.partial, self.blocked)
+    }
+
+    /// When there is something to do for the time alone.
+    fn next_time(&self, state: &State) -> Option<Instant> {
+        let patience = state.mux.settings().idle_timeout;
+        let give_up = self.stalled().and_then(|at| at.checked_add(patience));
+        let own = sooner(sooner(self.linger_until, self.paused), give_up);
+        sooner(sooner(state.mux.timeout(), state.leave_by), own)
+    }
+
+    /// Sees to it that this task is woken then; `false` when that is now.
+    fn arm(&mut self, next: Option<Instant>, now: Instant, cx: &mut Context<'_>) -> bool {
+        let Some(next) = next else { return true };
+        // a later time is looked at when the earlier one has come
+        let armed = self.timer_at <= next && now < self.timer_at;
+        if armed
+            && let Some(waker) = &self.timer_wakes
+            && waker.will_wake(cx.waker())
+        {
+            return true;
+        }
+        if !armed {
+            self.timer_at = next;
+            self.timer.as_mut().reset(next.into());
+        }
+        self.timer_wakes = Some(cx.waker().clone());
+        if self.timer.as_mut().poll(cx).is_pending() {
+            return true;
+        }
+        self.timer_at = now;
+        self.timer_wakes = None;
+        false
+    }
+
+    /// Does what it is time for.
     fn poll_timer(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), End> {
         loop {
             let mut state = self.link.lock();
+            let next = self.next_time(&state);
+            if next.is_none_or(|at| at > now) {
+                drop(state);
+                if self.arm(next, now, cx) {
+                    return Ok(());
+                }
+                continue;
+            }
             let patience = state.mux.settings().idle_timeout;
-            let stalled = self.partial.into_iter().chain(self.blocked).min();
+            let stalled = self.stalled();
             let give_up = stalled.and_then(|since| since.checked_add(patience));
             if give_up.is_some_and(|at| at <= now) {
                 let text = match self.partial {
@@ -866,33 +468,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 drop(state);
                 self.write_now(cx);
                 return Err(End::Failed(cut(&text)));
-            }
-            let mut next = state.mux.timeout();
-            for other in [
-                self.tidy_at,
-                state.leave_by,
-                self.linger_until,
-                give_up,
-                self.paused,
-            ] {
-                next = match (next, other) {
-                    (Some(a), Some(b)) => Some(a.min(b)),
-                    (a, b) => a.or(b),
-                };
-            }
-            let Some(next) = next else { return Ok(()) };
-            if next > now {
-                drop(state);
-                // a later time is looked at when the earlier one has come
-                if next < self.timer_at || self.timer_at <= now {
-                    self.timer_at = next;
-                    self.timer.as_mut().reset(next.into());
-                }
-                if self.timer.as_mut().poll(cx).is_pending() {
-                    return Ok(());
-                }
-                self.timer_at = now;
-                continue;
             }
             if self.linger_until.is_some_and(|at| at <= now) {
                 self.hung_up = true;
@@ -909,7 +484,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 )));
             }
             let expired = state.mux.handle_timeout(now).map_err(End::Failed)?;
-            state.mux.take_wakers(&mut self.wakers);
+            state.mux.take_wakers(&mut self.scratch.wakers);
             let lost = state.take_lost();
             drop(state);
             drop(lost);
@@ -919,33 +494,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             self.give_answers();
             self.wake();
-            if self.tidy_at.is_some_and(|at| at <= now) {
-                self.tidy_at = None;
-                self.tidy();
-            }
         }
-    }
-
-    /// Sees to it that large buffers are given back after a while; `true` when that is new.
-    fn arm_tidy(&mut self, now: Instant) -> bool {
-        if self.tidy_at.is_some() || self.input.capacity() + self.output.capacity() <= READ_LEAST {
-            return false;
-        }
-        self.tidy_at = now.checked_add(TIDY_AFTER);
-        true
-    }
-
-    /// Gives buffers back that nothing is in.
-    fn tidy(&mut self) {
-        if self.input.is_empty() {
-            self.input = BytesMut::new();
-            self.appetite = READ_LEAST;
-        }
-        self.output.shrink();
-        self.work = Vec::new();
-        self.answers = Answers::default();
-        self.wakers = Vec::new();
-        self.link.lock().mux.shrink();
     }
 
     /// Ends the connection once both sides have said goodbye and nothing is left to do.
@@ -959,7 +508,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if !ours {
             state.mux.goodbye();
         }
-        if state.mux.has_output() || !self.output.is_empty() {
+        if state.mux.has_output() || !self.scratch.output.is_empty() {
             return Ok(());
         }
         drop(state);
@@ -977,6 +526,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 }
 
+// by hand: an `async fn` would keep the driver twice, and connections are many
+impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        this.scratch.take();
+        let polled = this.poll_turns(cx).map(|end| {
+            let reason = match end {
+                End::Goodbye => {
+                    this.link.lock().ended_well = true;
+                    cut("both sides said goodbye")
+                }
+                End::Failed(failure) => failure,
+            };
+            this.finish(reason);
+        });
+        this.scratch.give();
+        polled
+    }
+}
+
 /// How a connection ended.
 enum End {
     Goodbye,
@@ -988,20 +559,15 @@ enum Turn {
     /// Another: there may be more.
     Again,
     /// Another, once other tasks had theirs.
-    Gather,
+    Yield,
     /// Nothing, until somebody wakes the driver.
     Idle,
 }
 
-impl Work {
-    /// The same, with nothing left in the input.
-    fn own(mut self, input: &Bytes) -> Self {
-        if let Work::Land(opened) = &mut self
-            && let Arguments::Input(range) = &opened.arguments
-        {
-            opened.arguments = Arguments::Own(Bytes::copy_from_slice(&input[range.clone()]));
-        }
-        self
+fn sooner(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
     }
 }
 

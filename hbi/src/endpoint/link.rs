@@ -84,6 +84,9 @@ pub struct Request<'a> {
     pub ordered: bool,
     /// When the poster gives up.
     pub deadline: Option<Instant>,
+    /// Whether all that it calls may safely run twice. Only looked at where something could be sent
+    /// before the peer has shown that it is there (0-RTT).
+    pub idempotent: bool,
     /// Set by the link when a call's answer wakes who opened it already, without a
     /// [`Link::poll_reply`] first.
     pub watched: bool,
@@ -263,7 +266,7 @@ pub struct Arrived<'a> {
     /// The handles in them.
     pub handles: Handles,
     /// Where it came from.
-    pub origin: Origin<'a>,
+    pub origin: &'a Origin<'a>,
 }
 
 /// How far a landing came.

@@ -291,6 +291,7 @@ impl PoCo<Sending> {
             handles: &mut handles,
             ordered: self.ordered,
             deadline: self.deadline.or_else(|| default_deadline(&*self.link)),
+            idempotent: false,
             watched: false,
         };
         let co = PostingEnd::new(Arc::clone(&self.link))

@@ -5,15 +5,18 @@
     allow(dead_code, reason = "only scripts keep values and print")
 )]
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 
 #[cfg(feature = "script")]
 use super::script::Room;
 use super::{
-    Bounds, Incoming, Kept, Outcome, Reactive, Service, describe, function::Exposed,
-    incoming::full_name, layer::Layers, share::Pool,
+    Bounds, Incoming, Kept, Outcome, Reactive, Service, describe,
+    function::Exposed,
+    incoming::{Callee, full_name},
+    layer::Layers,
+    share::Pool,
 };
 use crate::{
     Error, Failure, Kind, PostingEnd,
@@ -47,7 +50,8 @@ pub(crate) struct Hooks {
 /// The environment of one connection.
 pub(crate) struct Environment {
     pub(super) services: Vec<Arc<dyn Service>>,
-    pub(super) artifacts: HashMap<String, Artifact>,
+    /// In the order of their names.
+    pub(super) artifacts: Vec<(String, Artifact)>,
     pub(super) bounds: Bounds,
     layers: Option<Arc<Layers>>,
     error: Option<ErrorHook>,
@@ -79,7 +83,7 @@ impl fmt::Debug for Environment {
 impl Environment {
     pub(super) fn new(
         services: Vec<Arc<dyn Service>>,
-        artifacts: HashMap<String, Artifact>,
+        artifacts: Vec<(String, Artifact)>,
         bounds: Bounds,
         layers: Option<Arc<Layers>>,
         error: Option<ErrorHook>,
@@ -105,7 +109,7 @@ impl Environment {
     pub(super) fn over(own: Arc<Environment>, base: Arc<Environment>) -> Self {
         let (error, print) = (base.error.clone(), base.print.clone());
         let (bounds, layers) = (base.bounds.clone(), base.layers.clone());
-        let mut env = Self::new(Vec::new(), HashMap::new(), bounds, layers, error, print);
+        let mut env = Self::new(Vec::new(), Vec::new(), bounds, layers, error, print);
         env.over = Some((own, base));
         env
     }
@@ -127,6 +131,14 @@ impl Environment {
         }
     }
 
+    /// What is exposed under this name beside services.
+    pub(super) fn artifact(&self, name: &str) -> Option<&Artifact> {
+        let found = self
+            .artifacts
+            .binary_search_by(|(other, _)| (**other).cmp(name));
+        found.ok().map(|place| &self.artifacts[place].1)
+    }
+
     /// What a call of this name calls.
     pub(super) fn resolve(&self, name: &str) -> Option<Target> {
         if let Some((own, base)) = &self.over {
@@ -141,7 +153,7 @@ impl Environment {
                 return Some(Target::Method(Arc::clone(service), place));
             }
         }
-        match self.artifacts.get(name)? {
+        match self.artifact(name)? {
             Artifact::Function(exposed) | Artifact::Constructor(exposed, _) => {
                 Some(Target::Function(name.to_owned(), Arc::clone(exposed)))
             }
@@ -190,9 +202,7 @@ impl Environment {
             );
         }
         if namespace.is_empty() {
-            let mut own: Vec<_> = self.artifacts.keys().cloned().collect();
-            own.sort();
-            names.extend(own);
+            names.extend(self.artifacts.iter().map(|(name, _)| name.clone()));
         }
         names.truncate(MOST);
         names
@@ -203,7 +213,7 @@ impl Environment {
         if let Some((own, base)) = &self.over {
             return own.exposed(name).or_else(|| base.exposed(name));
         }
-        self.artifacts.get(name)?.value()
+        self.artifact(name)?.value()
     }
 
     /// An exposed value, or one that the peer keeps here.
@@ -222,7 +232,7 @@ impl Environment {
         if let Some((_, base)) = &self.over {
             return base.set(name, value);
         }
-        let exposed = self.artifacts.contains_key(name)
+        let exposed = self.artifact(name).is_some()
             || self.services.iter().any(|service| {
                 let table = service.table();
                 table.name == name || table.name.is_empty() && table.find(name).is_some()
@@ -303,7 +313,7 @@ impl Environment {
     ) -> Outcome {
         let (bytes, handles) = arguments.into_parts();
         let mut output = Vec::new();
-        let origin = hosted.current().origin(hosted);
+        let origin = &hosted.current().origin(hosted);
         let hosted = Some(Arc::clone(hosted));
         let landed = target.land(
             self,
@@ -355,7 +365,7 @@ impl Target {
         arguments: &[u8],
         handles: Handles,
         output: &mut Vec<u8>,
-        origin: crate::endpoint::Origin<'_>,
+        origin: &crate::endpoint::Origin<'_>,
         (hosted, literal): (Option<Arc<Hosted>>, Option<Dialect>),
     ) -> Landed {
         let Some(layers) = &env.layers else {
@@ -392,7 +402,7 @@ impl Target {
         arguments: &[u8],
         handles: Handles,
         output: &mut Vec<u8>,
-        origin: crate::endpoint::Origin<'_>,
+        origin: &crate::endpoint::Origin<'_>,
         (hosted, literal): (Option<Arc<Hosted>>, Option<Dialect>),
     ) -> Landed {
         match self {
@@ -400,11 +410,7 @@ impl Target {
                 let table = service.table();
                 let method = &table.methods[*place];
                 let call = Incoming {
-                    namespace: table.name,
-                    name: method.name,
-                    params: method.params,
-                    cancel: method.cancel,
-                    parallel: method.parallel,
+                    callee: Callee::Method(table, method),
                     arguments,
                     handles,
                     output,
@@ -415,11 +421,7 @@ impl Target {
                 service.land(*place, call)
             }
             Target::Function(name, exposed) => exposed.land(Incoming {
-                namespace: "",
-                name,
-                params: &[],
-                cancel: true,
-                parallel: false,
+                callee: Callee::Function(name),
                 arguments,
                 handles,
                 output,

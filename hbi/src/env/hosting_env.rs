@@ -1,11 +1,6 @@
 //! Building a hosting environment: what a peer shall find on this side.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    fmt,
-    marker::PhantomData,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fmt, marker::PhantomData, sync::Arc};
 
 use serde::Serialize;
 
@@ -246,11 +241,13 @@ impl HostingEnv {
             ));
         }
         let mut hooks = self.hooks;
-        let mut artifacts: HashMap<_, _> = self.artifacts.into_iter().collect();
-        if !self.withhold {
-            artifacts
-                .entry("describe".to_owned())
-                .or_insert(Artifact::Describe);
+        // in the order of their names
+        let mut artifacts: Vec<_> = self.artifacts.into_iter().collect();
+        if !self.withhold
+            && let Err(place) = artifacts.binary_search_by(|(name, _)| (**name).cmp("describe"))
+        {
+            artifacts.reserve_exact(1);
+            artifacts.insert(place, ("describe".to_owned(), Artifact::Describe));
         }
         let (error, print) = (hooks.error.take(), hooks.print.take());
         let mut env = Environment::new(

@@ -14,7 +14,7 @@ use std::{
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::task::coop;
 
-use super::Param;
+use super::{Method, Param, Table};
 use crate::{
     Error, Failure, Kind,
     endpoint::{Caller, Current, HoCo, Hosted, Landed, Origin, Receiving},
@@ -27,19 +27,47 @@ use crate::{
 /// A call of a hosted method or function.
 #[derive(Debug)]
 pub struct Incoming<'a> {
-    pub(super) namespace: &'a str,
-    pub(super) name: &'a str,
-    pub(super) params: &'static [Param],
-    pub(super) cancel: bool,
-    pub(super) parallel: bool,
+    pub(super) callee: Callee<'a>,
     pub(super) arguments: &'a [u8],
     pub(super) handles: Handles,
     pub(super) output: &'a mut Vec<u8>,
-    pub(super) origin: Origin<'a>,
+    pub(super) origin: &'a Origin<'a>,
     /// The conversation, where the landing shares it already.
     pub(super) hosted: Option<Arc<Hosted>>,
     /// The answer goes to the peer as a literal.
     pub(super) literal: Option<Dialect>,
+}
+
+/// What is called.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Callee<'a> {
+    Method(&'static Table, &'static Method),
+    Function(&'a str),
+}
+
+impl Callee<'_> {
+    fn params(self) -> &'static [Param] {
+        match self {
+            Callee::Method(_, method) => method.params,
+            Callee::Function(_) => &[],
+        }
+    }
+
+    /// Whether it goes on when its caller wants no answer any more.
+    fn is_detached(self) -> bool {
+        matches!(self, Callee::Method(_, method) if !method.cancel)
+    }
+
+    fn is_parallel(self) -> bool {
+        matches!(self, Callee::Method(_, method) if method.parallel)
+    }
+
+    fn full_name(self) -> String {
+        match self {
+            Callee::Method(table, method) => full_name(table.name, method.name),
+            Callee::Function(name) => name.to_owned(),
+        }
+    }
 }
 
 /// The arguments of a call, taken one by one.
@@ -232,7 +260,7 @@ impl<'a> Incoming<'a> {
     {
         let arguments = match self.arguments(decode) {
             Ok(arguments) => arguments,
-            Err(failure) => return failed(failure),
+            Err(failure) => return failed(self.named(failure)),
         };
         let hosted = self.hosted();
         let co = match hosted.take() {
@@ -243,7 +271,7 @@ impl<'a> Incoming<'a> {
             Ok(future) => future,
             Err(panic) => return failed(self.named(panicked(&*panic))),
         };
-        let name = self.full_name();
+        let name = self.callee.full_name();
         let future = Box::pin(async move {
             match Guarded(Box::pin(run)).await {
                 Ok(Ok(())) => Ok(Packed::nil()),
@@ -254,7 +282,7 @@ impl<'a> Incoming<'a> {
         Landed::Waiting {
             future,
             hosted: Some(hosted),
-            detached: !self.cancel,
+            detached: self.callee.is_detached(),
         }
     }
 
@@ -300,18 +328,12 @@ impl<'a> Incoming<'a> {
         &mut self,
         decode: impl FnOnce(&mut Args<'_>) -> Result<A, Failure>,
     ) -> Result<A, Failure> {
-        let mut args = Args::new(self.arguments, &mut self.handles, self.params)?;
-        guarded(|| decode(&mut args))
-            .and_then(|arguments| args.end().map(|()| arguments))
-            .map_err(|failure| failure.at(&full_name(self.namespace, self.name)))
-    }
-
-    fn full_name(&self) -> String {
-        full_name(self.namespace, self.name)
+        let mut args = Args::new(self.arguments, &mut self.handles, self.callee.params())?;
+        guarded(|| decode(&mut args)).and_then(|arguments| args.end().map(|()| arguments))
     }
 
     fn named(&self, failure: Failure) -> Failure {
-        failure.at(&self.full_name())
+        failure.at(&self.callee.full_name())
     }
 
     fn drive<A, T, R, F>(
@@ -325,43 +347,41 @@ impl<'a> Incoming<'a> {
         F: Future<Output = R> + Send + 'static,
         R: 'static,
     {
-        let arguments = match self.arguments(decode) {
-            Ok(arguments) => arguments,
-            Err(failure) => return failed(failure),
-        };
-        let (current, literal) = (self.origin.current, self.literal);
-        let parallel = self.parallel;
+        let (parallel, literal) = (self.callee.is_parallel(), self.literal);
+        let mut waiting = None;
         // the method is polled here first: most are ready at once, and need no task
-        let begun = current.scope(|| {
-            catch_unwind(AssertUnwindSafe(|| {
-                let mut future = Box::pin(run(arguments));
-                if parallel {
-                    return Err(future);
-                }
-                let mut cx = Context::from_waker(Waker::noop());
-                match Pin::new(&mut coop::unconstrained(future.as_mut())).poll(&mut cx) {
-                    Poll::Ready(answer) => Ok(answer),
-                    Poll::Pending => Err(future),
-                }
-            }))
-        });
-        match begun {
-            Ok(Ok(answer)) => self.done(guarded(|| outcome(answer, literal))),
-            Ok(Err(future)) => {
-                let name = self.full_name();
-                let future = Box::pin(async move {
-                    let answer = Guarded(future).await;
-                    let answer = answer.and_then(|answer| guarded(|| outcome(answer, literal)));
-                    let packed = answer.and_then(|value| pack(&value, literal));
-                    packed.map_err(|failure| failure.at(&name))
-                });
-                Landed::Waiting {
-                    future,
-                    hosted: self.hosted,
-                    detached: !self.cancel,
+        let landed = self.guarded(|call, handles| {
+            let mut args = Args::new(call.arguments, &mut call.handles, call.callee.params())?;
+            let arguments = decode(&mut args)?;
+            args.end()?;
+            let mut future = Box::pin(run(arguments));
+            let mut cx = Context::from_waker(Waker::noop());
+            let polled = match parallel {
+                true => Poll::Pending,
+                false => Pin::new(&mut coop::unconstrained(future.as_mut())).poll(&mut cx),
+            };
+            match polled {
+                Poll::Ready(value) => call.answer(handles, &outcome(value, literal)?),
+                Poll::Pending => {
+                    waiting = Some(future);
+                    Ok(())
                 }
             }
-            Err(panic) => failed(self.named(panicked(&*panic))),
+        });
+        let Some(future) = waiting else {
+            return landed;
+        };
+        let name = self.callee.full_name();
+        let future = Box::pin(async move {
+            let answer = Guarded(future).await;
+            let answer = answer.and_then(|answer| guarded(|| outcome(answer, literal)));
+            let packed = answer.and_then(|value| pack(&value, literal));
+            packed.map_err(|failure| failure.at(&name))
+        });
+        Landed::Waiting {
+            future,
+            hosted: self.hosted,
+            detached: self.callee.is_detached(),
         }
     }
 
@@ -371,40 +391,41 @@ impl<'a> Incoming<'a> {
         run: impl FnOnce(A) -> R,
         outcome: fn(R, Option<Dialect>) -> Result<T, Failure>,
     ) -> Landed {
-        let arguments = match self.arguments(decode) {
-            Ok(arguments) => arguments,
-            Err(failure) => return failed(failure),
-        };
-        let (current, literal) = (self.origin.current, self.literal);
-        match current.scope(|| catch_unwind(AssertUnwindSafe(|| run(arguments)))) {
-            Ok(answer) => self.done(guarded(|| outcome(answer, literal))),
-            Err(panic) => failed(self.named(panicked(&*panic))),
-        }
+        let literal = self.literal;
+        self.guarded(|call, handles| {
+            let mut args = Args::new(call.arguments, &mut call.handles, call.callee.params())?;
+            let arguments = decode(&mut args)?;
+            args.end()?;
+            call.answer(handles, &outcome(run(arguments), literal)?)
+        })
     }
 
-    /// Packs an answer that is there.
-    fn done<T: Serialize + 'static>(self, answer: Result<T, Failure>) -> Landed {
-        let value = match answer {
-            Ok(value) => value,
-            Err(failure) => return failed(self.named(failure)),
-        };
-        let from = self.output.len();
+    /// Packs the answer.
+    fn answer<T: Serialize + 'static>(
+        &mut self,
+        handles: &mut Handles,
+        value: &T,
+    ) -> Result<(), Failure> {
+        pack_answer(self.output, handles, value, self.literal).map_err(Failure::from)
+    }
+
+    /// Runs what is the application's: its types' `Deserialize` and `Serialize`, and its methods, any of
+    /// which may panic.
+    fn guarded(
+        &mut self,
+        land: impl FnOnce(&mut Self, &mut Handles) -> Result<(), Failure>,
+    ) -> Landed {
         let mut handles = Handles::new();
-        // a user's `Serialize` may panic, too
-        let packed = catch_unwind(AssertUnwindSafe(|| {
-            pack_answer(self.output, &mut handles, &value, self.literal)
-        }));
-        match packed {
-            Ok(Ok(())) => Landed::Done(handles),
-            Ok(Err(error)) => {
-                self.output.truncate(from);
-                failed(self.named(error.into()))
-            }
-            Err(panic) => {
-                self.output.truncate(from);
-                failed(self.named(panicked(&*panic)))
-            }
-        }
+        let from = self.output.len();
+        let current = self.origin.current;
+        let landed = current.scope(|| catch_unwind(AssertUnwindSafe(|| land(self, &mut handles))));
+        let failure = match landed {
+            Ok(Ok(())) => return Landed::Done(handles),
+            Ok(Err(failure)) => failure,
+            Err(panic) => panicked(&*panic),
+        };
+        self.output.truncate(from);
+        failed(self.named(failure))
     }
 }
 

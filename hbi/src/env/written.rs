@@ -76,13 +76,13 @@ enum Callee {
 }
 
 fn callee(env: &Environment, name: &str) -> Callee {
-    if let Some(Artifact::Constructor(..)) = env.artifacts.get(name) {
+    if let Some(Artifact::Constructor(..)) = env.artifact(name) {
         return Callee::Other;
     }
     let target = env.resolve(name).or_else(|| {
         // a method of an exposed object
         let (object, method) = name.split_once("::")?;
-        let Some(Artifact::Object(object)) = env.artifacts.get(object) else {
+        let Some(Artifact::Object(object)) = env.artifact(object) else {
             return None;
         };
         let place = object.service.table().find(method)?;

@@ -181,6 +181,11 @@ impl Options {
     #[cfg(feature = "tls")]
     pub fn client_tls(mut self, tls: crate::tls::ClientTls) -> Self {
         self.tls.client = tls;
+        // what one trust has let in is not resumed under another
+        #[cfg(feature = "quic")]
+        if let Some(memory) = &mut self.tls.zero_rtt {
+            *memory = crate::transport::Memory::default();
+        }
         self
     }
 
@@ -197,6 +202,62 @@ impl Options {
     #[cfg(feature = "quic")]
     pub fn migration(mut self, migration: bool) -> Self {
         self.tls.migration = migration;
+        self
+    }
+
+    /// Lets calls go in the first packets of a connection to a `quic://` address (0-RTT), where the server
+    /// was connected to before: such a [`connect`](Self::connect) returns at once, and a call is answered
+    /// after one round trip instead of three. Only calls of methods that are all marked
+    /// `#[hbi(idempotent)]` go so early, since who sees the packets may send them again, and they may
+    /// land twice then; everything else waits until the server has answered, and a call that is sent
+    /// meanwhile by [`Call::send`](crate::Call::send) until it is awaited. By default off. Both sides
+    /// have to turn it on; at a server it says that its clients may.
+    ///
+    /// What is remembered of servers (64 at most) lives in these options and their clones, so that a
+    /// [`Reconnect`] uses it, too. What `connect` would fail with, where the server is gone or refuses,
+    /// the calls fail with instead. It cannot be had together with certificates of clients:
+    /// connecting with one, or serving with
+    /// [`ServerTls::ask_clients`](crate::tls::ServerTls::ask_clients), fails then.
+    /// [`guide::quic`](crate::guide::quic) tells what can be sent again, and when.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// use hbi::{HostingEnv, Options, tls::ServerTls};
+    ///
+    /// #[hbi::service]
+    /// trait Prices {
+    ///     #[hbi(idempotent)]
+    ///     async fn of(&self, tea: String) -> u32;
+    /// }
+    ///
+    /// struct Fixed;
+    ///
+    /// impl Prices for Fixed {
+    ///     async fn of(&self, tea: String) -> u32 {
+    ///         tea.len() as u32
+    ///     }
+    /// }
+    ///
+    /// # let file = std::env::temp_dir().join(format!("hbi-doc-early-{}.pem", std::process::id()));
+    /// let tls = ServerTls::self_signed(&file, &["localhost"])?;
+    /// let server = Options::new().server_tls(tls).zero_rtt(true);
+    /// let server = server
+    ///     .serve("quic://127.0.0.1:0", |_peer| async {
+    ///         Ok(HostingEnv::new().service(PricesHost::new(Fixed)))
+    ///     })
+    ///     .await?;
+    /// let client = Options::new().zero_rtt(true);
+    /// for _ in 0..2 {
+    ///     // the second time the call is in the first packet
+    ///     let peer = client.connect(server.address().to_string(), HostingEnv::new()).await?;
+    ///     assert_eq!(PricesStub::new(&peer).of("green").await?, 5);
+    /// }
+    /// # std::fs::remove_file(file).unwrap();
+    /// # Ok::<(), hbi::Error>(()) }).unwrap();
+    /// ```
+    #[cfg(feature = "quic")]
+    pub fn zero_rtt(mut self, zero_rtt: bool) -> Self {
+        self.tls.zero_rtt = zero_rtt.then(crate::transport::Memory::default);
         self
     }
 
@@ -309,7 +370,7 @@ impl Options {
             ..Introduction::default()
         };
         let Started { wire, driver } = start(self, stream, text, introduction);
-        driver.spawn(env, hooks);
+        driver.spawn(env, hooks, ());
         let connection = Connection::new(wire);
         connection.ready(self.handshake).await?;
         Ok(connection)

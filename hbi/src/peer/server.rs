@@ -189,9 +189,9 @@ async fn accept<F, R>(
                 () = closed => None,
             };
             if let Some(admitted) = admitted {
-                host(&options, admitted, text, factory, &shared).await;
+                let kept = (entered, place);
+                host(&options, admitted, text, factory, &shared, kept).await;
             }
-            drop((entered, place));
         });
     }
 }
@@ -205,16 +205,18 @@ fn is_connections_own(error: &io::Error) -> bool {
     )
 }
 
-/// Hosts one peer to its end.
-async fn host<F, R>(
+/// Hosts one peer; `kept` is dropped when it is gone.
+async fn host<F, R, K>(
     options: &Options,
     admitted: Admitted,
     text: bool,
     factory: Arc<F>,
     shared: &Arc<Shared>,
+    kept: K,
 ) where
     F: Fn(Peer) -> R + Send + Sync + 'static,
     R: Future<Output = Result<HostingEnv>> + Send + 'static,
+    K: Send + Unpin + 'static,
 {
     let introduction = Introduction {
         token: &[],
@@ -222,7 +224,7 @@ async fn host<F, R>(
         input: admitted.input,
     };
     let Started { wire, mut driver } = start(options, admitted.stream, text, introduction);
-    let _counted = Counted::new(shared, &wire);
+    let counted = Counted::new(shared, &wire);
     let peer = Peer::new(wire.link());
     // in a task of its own, so that a panic in it is told to the peer, too
     let mut making = JoinSet::new();
@@ -246,7 +248,7 @@ async fn host<F, R>(
     match made {
         Ok((env, hooks)) => {
             let driver = driver.paced(options.defences.openings_per_second);
-            driver.run(env, hooks).await;
+            driver.spawn(env, hooks, (counted, kept));
         }
         Err((kind, reason)) => {
             tracing::info!(target: "hbi", %reason, "a peer was refused");

@@ -1,6 +1,8 @@
 //! The wires that a connection may speak, as the ends of a connection see them.
 
 use std::{
+    future::Future,
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -84,6 +86,20 @@ pub(super) struct Started {
     pub(super) driver: Starter,
 }
 
+/// A connection's task, with what is to live as long.
+struct Keeping<F, K> {
+    task: F,
+    _kept: K,
+}
+
+impl<F: Future<Output = ()> + Unpin, K: Unpin> Future for Keeping<F, K> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.task).poll(cx)
+    }
+}
+
 /// Bytes that are read of a peer before its environment is there.
 const EARLY: usize = 64 << 10;
 
@@ -97,6 +113,9 @@ pub(super) struct Starter {
     packet: (usize, Duration),
     /// How many conversations the peer may open in a second.
     pace: Option<u32>,
+    /// How long a server may take that is not waited for.
+    #[cfg(feature = "quic")]
+    handshake: Duration,
 }
 
 /// What the two sides show of themselves.
@@ -137,6 +156,7 @@ pub(super) fn start(
             quic.conn.clone(),
             settings.clone(),
             introduction.token,
+            quic.first.as_ref().map(|first| first.settings.clone()),
         )),
         (_, false) => Wire::Mux(Arc::new(MuxLink::new(
             info,
@@ -155,6 +175,8 @@ pub(super) fn start(
             input: introduction.input,
             packet: (settings.message as usize, settings.idle_timeout),
             pace: None,
+            #[cfg(feature = "quic")]
+            handshake: options.handshake,
         },
         wire,
     }
@@ -167,32 +189,33 @@ impl Starter {
         self
     }
 
-    /// Runs the driver in a task of its own.
-    pub(super) fn spawn(self, env: Arc<Environment>, hooks: Hooks) {
-        tokio::spawn(self.run(env, hooks));
-    }
-
-    /// Runs the driver.
-    pub(super) async fn run(self, env: Arc<Environment>, hooks: Hooks) {
+    /// Runs the driver in a task of its own; `kept` is dropped when the connection is over.
+    pub(super) fn spawn<K: Send + Unpin + 'static>(
+        self,
+        env: Arc<Environment>,
+        hooks: Hooks,
+        kept: K,
+    ) {
         let landing = Box::new(EnvLanding::new(env, hooks, &self.wire.link()));
         match self.wire {
             Wire::Mux(link) => {
                 let driver = Driver::new(link, self.stream, landing);
-                let driver = driver.with_input(self.input).with_pace(self.pace);
-                Box::new(driver).run().await;
+                let task = driver.with_input(self.input).with_pace(self.pace);
+                tokio::spawn(Keeping { task, _kept: kept });
             }
             Wire::Text(link) => {
                 let (most, patience) = self.packet;
                 let driver = TextDriver::new(link, self.stream, landing, most, patience);
-                // it is larger than all that connections of the mux wire need
-                Box::pin(driver.run()).await;
+                let task = Box::pin(driver.run());
+                tokio::spawn(Keeping { task, _kept: kept });
             }
             #[cfg(feature = "quic")]
             Wire::Quic(link) => {
                 if let Stream::Quic(quic) = self.stream {
-                    let driver = QuicDriver::new(link, *quic, landing);
+                    let driver = QuicDriver::new(link, *quic, landing, self.handshake);
                     let driver = driver.with_input(self.input).with_pace(self.pace);
-                    driver.run().await;
+                    let task = Box::pin(driver.run());
+                    tokio::spawn(Keeping { task, _kept: kept });
                 }
             }
         }
@@ -222,7 +245,13 @@ impl Starter {
             Wire::Mux(link) => Driver::<Stream>::refuse(link, self.stream, kind, reason).await,
             Wire::Text(link) => TextDriver::refuse(link, self.stream, kind, reason).await,
             #[cfg(feature = "quic")]
-            Wire::Quic(link) => QuicDriver::refuse(&link, kind, reason),
+            Wire::Quic(link) => {
+                let shaken = match self.stream {
+                    Stream::Quic(quic) => quic.shaken,
+                    _ => None,
+                };
+                QuicDriver::refuse(&link, shaken, kind, reason).await;
+            }
         }
     }
 }

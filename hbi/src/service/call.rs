@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use super::{
     Alone, Arg, Arguments, Outcome,
     compose::{self, Callee, Node, Op},
-    post::{Manner, Post, PostText, StubMethod, is_text},
+    post::{FreeText, Manner, Post, PostText, StubMethod, is_text},
     scope::Scope,
 };
 use crate::{
@@ -55,7 +55,7 @@ enum State {
     /// Not sent, and a part of compositions.
     Shared(Arg),
     /// On its way.
-    Sent(CoNumber, Option<PostText>),
+    Sent(CoNumber, Option<Box<FreeText>>),
     /// Answered.
     Over,
 }
@@ -98,6 +98,7 @@ impl<T, E, B> Call<T, E, B> {
             text,
             arguments: bytes,
             handles,
+            idempotent: method.idempotent,
             within: None,
             error,
         };
@@ -118,16 +119,13 @@ impl<T, E, B> Call<T, E, B> {
 
     /// A call that fails when it is awaited.
     pub(super) fn failed(po: PostingEnd, error: Error) -> Self {
-        let text = PostText::Free {
-            source: "".into(),
-            parameters: Vec::new(),
-            again: false,
-        };
+        let text = PostText::free("".into(), Vec::new(), false);
         let (arguments, handles) = Default::default();
         let post = Post {
             text,
             arguments,
             handles,
+            idempotent: false,
             within: None,
             error: Some(error),
         };
@@ -276,10 +274,7 @@ impl<T, E, B> Call<T, E, B> {
     /// sent, and a script, answers `false`.
     pub fn is_idempotent(&self) -> bool {
         match &*self.lock() {
-            State::Ready(post) => match post.text {
-                PostText::Path(method) | PostText::Method(method) => method.idempotent,
-                PostText::Free { .. } => false,
-            },
+            State::Ready(post) => post.idempotent,
             State::Shared(arg) => compose::nodes(arg).iter().all(|node| node.is_idempotent()),
             State::Sent(..) | State::Over => false,
         }
@@ -303,18 +298,16 @@ impl<T, E, B> Call<T, E, B> {
         };
         match ready!(post.poll_watched(&self.po, manner, self.within, cx)) {
             Ok((co, watched)) => {
-                let text = match &mut post.text {
-                    PostText::Path(_) | PostText::Method(_) => None,
-                    free => Some(std::mem::replace(
-                        free,
-                        PostText::Free {
-                            source: "".into(),
-                            parameters: Vec::new(),
-                            again: false,
-                        },
-                    )),
+                let sent = match std::mem::replace(state, State::Sent(co, None)) {
+                    State::Ready(post) => post,
+                    other => {
+                        *state = other;
+                        return Poll::Ready(Ok(watched));
+                    }
                 };
-                *state = State::Sent(co, text);
+                if let PostText::Free(text) = sent.text {
+                    *state = State::Sent(co, Some(text));
+                }
                 Poll::Ready(Ok(watched))
             }
             Err(error) => {

@@ -170,7 +170,7 @@ impl Post {
         let callee = match self.text {
             PostText::Path(method) => Callee::Path(method),
             PostText::Method(method) => Callee::Method(method),
-            PostText::Free { .. } => return Node::new(Op::Alone(None), Vec::new()),
+            PostText::Free(_) => return Node::new(Op::Alone(None), Vec::new()),
         };
         let bytes = Bytes::copy_from_slice(&self.arguments);
         let arguments = Packed::from_parts(bytes, std::mem::take(&mut self.handles));
@@ -195,6 +195,7 @@ pub(super) fn compile(po: &PostingEnd, root: &Arg) -> Post {
         values: Vec::new(),
         calls: Vec::new(),
         within: None,
+        idempotent: true,
         lets: 0,
         loops: 0,
     };
@@ -205,24 +206,17 @@ pub(super) fn compile(po: &PostingEnd, root: &Arg) -> Post {
         compiler.take()
     });
     let mut post = Post {
-        text: PostText::Free {
-            source: Cow::Borrowed(""),
-            parameters: Vec::new(),
-            again: true,
-        },
+        text: PostText::free(Cow::Borrowed(""), Vec::new(), true),
         arguments: Packing::new(),
         handles: Default::default(),
+        idempotent: compiler.idempotent,
         within: compiler.within,
         error: None,
     };
     match taken {
         Ok(values) => {
             let (bytes, handles) = Packed::array(values).into_parts();
-            post.text = PostText::Free {
-                source: source.into(),
-                parameters: compiler.parameters,
-                again: true,
-            };
+            post.text = PostText::free(source.into(), compiler.parameters, true);
             post.arguments = Packing::from_slice(&bytes);
             post.handles = handles;
         }
@@ -251,6 +245,8 @@ struct Compiler<'a> {
     calls: Vec<(&'static str, &'a AtomicBool)>,
     /// The shortest time that a part of it is given.
     within: Option<Duration>,
+    /// Whether all calls in it may safely run twice.
+    idempotent: bool,
     lets: usize,
     /// How many loops are open.
     loops: usize,
@@ -301,6 +297,7 @@ impl<'a> Compiler<'a> {
             ));
         }
         too_deep(depth)?;
+        self.idempotent &= arg.node.is_idempotent();
         match &arg.node.op {
             Op::Call { po, callee, sent } => {
                 let (Callee::Path(method) | Callee::Method(method)) = callee;

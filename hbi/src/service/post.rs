@@ -73,6 +73,8 @@ pub(super) struct Post {
     pub(super) text: PostText,
     pub(super) arguments: Packing,
     pub(super) handles: Handles,
+    /// Whether all methods that it calls may safely run twice.
+    pub(super) idempotent: bool,
     /// The time that its parts are given, from when it is sent.
     pub(super) within: Option<Duration>,
     /// Why it cannot be sent.
@@ -86,36 +88,47 @@ pub(super) enum PostText {
     /// A method of the first argument, an object.
     Method(&'static StubMethod),
     /// Any other text.
-    Free {
-        source: Cow<'static, str>,
-        parameters: Vec<Cow<'static, str>>,
-        again: bool,
-    },
+    Free(Box<FreeText>),
+}
+
+#[derive(Debug)]
+pub(super) struct FreeText {
+    pub(super) source: Cow<'static, str>,
+    pub(super) parameters: Vec<Cow<'static, str>>,
+    /// Whether the same text is likely to be sent again.
+    pub(super) again: bool,
 }
 
 impl PostText {
+    pub(super) fn free(
+        source: Cow<'static, str>,
+        parameters: Vec<Cow<'static, str>>,
+        again: bool,
+    ) -> Self {
+        PostText::Free(Box::new(FreeText {
+            source,
+            parameters,
+            again,
+        }))
+    }
+
     fn as_text(&self) -> Text<'_> {
         match self {
             PostText::Path(method) => Text::Stub(&method.text),
             PostText::Method(method) => Text::Stub(&method.object_text),
-            PostText::Free {
-                source,
-                parameters,
-                again,
-            } => Text::Free {
-                source,
-                parameters,
-                again: *again,
+            PostText::Free(text) => Text::Free {
+                source: &text.source,
+                parameters: &text.parameters,
+                again: text.again,
             },
         }
     }
+}
 
+impl FreeText {
     /// The error, with the place in this text that it is about.
     pub(super) fn show(&self, error: Error) -> Error {
-        match self {
-            PostText::Path(_) | PostText::Method(_) => error,
-            PostText::Free { source, .. } => error.with_excerpt(|place| excerpt(source, place)),
-        }
+        error.with_excerpt(|place| excerpt(&self.source, place))
     }
 }
 
@@ -159,7 +172,10 @@ impl Post {
         }
         let link = po.link();
         let mut deadline = default_deadline(&**link);
-        let within = self.within.into_iter().chain(within).min();
+        let within = match (self.within, within) {
+            (Some(own), Some(other)) => Some(own.min(other)),
+            (own, other) => own.or(other),
+        };
         if let Some(at) = within.and_then(|time| now().checked_add(time)) {
             deadline = Some(deadline.map_or(at, |other| other.min(at)));
         }
@@ -179,6 +195,7 @@ impl Post {
             handles: &mut self.handles,
             ordered: po.is_ordered(),
             deadline,
+            idempotent: self.idempotent,
             watched: false,
         };
         let opened = link.poll_open(link, &mut request, cx);

@@ -92,13 +92,10 @@ fn into_call<T>(script: Script, po: PostingEnd) -> Call<T, Error, OfConnection> 
     let (source, parameters, values, error) = script.into_parts();
     let (bytes, handles) = values.into_parts();
     let post = Post {
-        text: PostText::Free {
-            source,
-            parameters,
-            again: false,
-        },
+        text: PostText::free(source, parameters, false),
         arguments: Packing::from_slice(&bytes),
         handles,
+        idempotent: false,
         within: None,
         error,
     };

@@ -50,10 +50,20 @@ pub(crate) async fn dial(
         }
         #[cfg(feature = "quic")]
         Scheme::Quic(secured) => {
-            let (config, noting) = tls.noting(secured)?;
+            let remembered = tls.remembered(address, secured)?;
+            let (config, noting) = match &remembered {
+                Some(server) => (Arc::clone(&server.config), Arc::clone(&server.noting)),
+                None => tls.noting(secured)?,
+            };
+            noting.begin();
             let name = super::tls::server_name(&secured.host).map_err(unreachable)?;
             let found = tokio::net::lookup_host(&secured.host).await;
-            let found = interleaved(found.map_err(unreachable)?);
+            let mut found = interleaved(found.map_err(unreachable)?);
+            // one that is not waited for is no race: the address that answered last is the first
+            let last = remembered.as_ref().and_then(|server| server.last());
+            if let Some((last, _)) = last {
+                found.make_contiguous().sort_by_key(|at| *at != last);
+            }
             let quic = first(found, |at| {
                 super::quic::connect(
                     at,
@@ -61,6 +71,7 @@ pub(crate) async fn dial(
                     Arc::clone(&config),
                     settings,
                     tls.congestion,
+                    remembered.clone(),
                 )
             });
             let quic = quic.await.map_err(|error| match noting.noted() {

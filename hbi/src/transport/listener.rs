@@ -69,7 +69,7 @@ impl Listener {
             }
             #[cfg(feature = "quic")]
             Scheme::Quic(secured) => {
-                let config = tls.serving(address, secured)?;
+                let config = tls.serving_quic(address, secured)?;
                 let mut found = tokio::net::lookup_host(&secured.host)
                     .await
                     .map_err(failed)?;
@@ -79,7 +79,10 @@ impl Listener {
                 let host = endpoint.local_addr().map_err(failed)?.to_string();
                 let pin = tls.pin();
                 Ok((
-                    Listener::Quic(super::quic::Accepting::new(endpoint)),
+                    Listener::Quic(super::quic::Accepting::new(
+                        endpoint,
+                        tls.zero_rtt.is_some(),
+                    )),
                     address.at(Scheme::Quic(Secured { host, pin })),
                 ))
             }

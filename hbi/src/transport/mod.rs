@@ -2,6 +2,8 @@
 
 mod address;
 mod dial;
+#[cfg(feature = "quic")]
+mod early;
 mod fingerprint;
 mod listener;
 mod mem;
@@ -14,6 +16,8 @@ pub mod tls;
 
 pub use address::{Address, Scheme, Secured};
 pub(crate) use dial::dial;
+#[cfg(feature = "quic")]
+pub(crate) use early::{Memory, Remembered};
 pub use fingerprint::Fingerprint;
 pub(crate) use listener::{Arrived, Listener, Source};
 #[cfg(feature = "quic")]

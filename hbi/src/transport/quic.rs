@@ -12,14 +12,14 @@ use std::{
 
 use bytes::Bytes;
 use quinn::{
-    AckFrequencyConfig, Connection, ConnectionError, Endpoint, IdleTimeout, RecvStream,
-    TransportConfig, TransportErrorCode, VarInt,
+    AckFrequencyConfig, Connection, ConnectionError, Endpoint, IdleTimeout, RecvStream, TokenStore,
+    TransportConfig, TransportErrorCode, VarInt, ZeroRttAccepted,
     congestion::BbrConfig,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{Insecure, TlsOptions, tls};
+use super::{Insecure, Remembered, TlsOptions, early, tls};
 use crate::wire::{mux::Settings, quic::StreamKind};
 
 /// Streams of each kind that a peer may have open at first. QUIC keeps something for each that may be
@@ -48,12 +48,29 @@ pub enum Congestion {
     Bbr,
 }
 
-/// A connection whose handshake is done. What is read of it is the peer's control stream.
+/// A connection whose handshake is done, or which did not wait for it. What is read of it is the
+/// peer's control stream.
 pub(crate) struct Quic {
     pub(crate) conn: Connection,
     /// The endpoint, where it serves this connection only.
     pub(crate) endpoint: Option<Endpoint>,
+    /// The server at the other end, where it is to be remembered.
+    pub(crate) remembered: Option<Arc<Remembered>>,
+    /// Its handshake is under way: what is sent goes in the first flight.
+    pub(crate) first: Option<First>,
+    /// Ready when the handshake is over, where a server did not wait for that.
+    pub(crate) shaken: Option<ZeroRttAccepted>,
     control: Control,
+    /// Counts as a handshake that is under way.
+    _under_way: Option<Arc<()>>,
+}
+
+/// The first flight of a client.
+pub(crate) struct First {
+    /// What the server takes, as it told last time.
+    pub(crate) settings: Settings,
+    /// Whether the server took what was sent, once that is known.
+    pub(crate) accepted: ZeroRttAccepted,
 }
 
 /// The peer's control stream.
@@ -76,7 +93,11 @@ impl Quic {
         Self {
             conn,
             endpoint,
+            remembered: None,
+            first: None,
+            shaken: None,
             control,
+            _under_way: None,
         }
     }
 
@@ -205,20 +226,30 @@ pub(super) fn listen(
         .migration(options.migration)
         .incoming_buffer_size(STRANGER)
         .incoming_buffer_size_total(WAITING);
+    if options.zero_rtt.is_some() {
+        config.validation_token_config(early::address_tokens());
+    }
     Endpoint::server(config, address)
 }
 
-/// Connects to an address; `name` is what the certificate has to be for.
+/// Connects to an address; `name` is what the certificate has to be for. Where the server is
+/// remembered, and was at this address, its answer is not waited for.
 pub(super) async fn connect(
     address: SocketAddr,
     name: String,
     tls: Arc<rustls::ClientConfig>,
     settings: &Settings,
     congestion: Congestion,
+    remembered: Option<Arc<Remembered>>,
 ) -> io::Result<Quic> {
     let tls = QuicClientConfig::try_from(tls).map_err(io::Error::other)?;
     let mut config = quinn::ClientConfig::new(Arc::new(tls));
     config.transport_config(transport(settings, congestion));
+    let mut last = None;
+    if let Some(server) = &remembered {
+        config.token_store(Arc::clone(&server.tokens) as Arc<dyn TokenStore>);
+        last = server.last().filter(|(at, _)| *at == address);
+    }
     let any = match address {
         SocketAddr::V4(_) => "0.0.0.0:0",
         SocketAddr::V6(_) => "[::]:0",
@@ -228,21 +259,36 @@ pub(super) async fn connect(
     let connecting = endpoint
         .connect_with(config, address, &name)
         .map_err(io::Error::other)?;
-    let conn = connecting.await.map_err(explained)?;
-    Ok(Quic::new(conn, Some(endpoint)))
+    let attempt = match last {
+        Some((_, settings)) => connecting.into_0rtt().map(|early| (early, settings)),
+        None => Err(connecting),
+    };
+    let (conn, first) = match attempt {
+        Ok(((conn, accepted), settings)) => (conn, Some(First { settings, accepted })),
+        // there is no session to resume
+        Err(connecting) => (connecting.await.map_err(explained)?, None),
+    };
+    Ok(Quic {
+        remembered,
+        first,
+        ..Quic::new(conn, Some(endpoint))
+    })
 }
 
 /// Takes who comes to an endpoint.
 pub(crate) struct Accepting {
     endpoint: Endpoint,
+    /// Whether calls may come in the first flight.
+    zero_rtt: bool,
     /// Held once more by each handshake that is under way.
     under_way: Arc<()>,
 }
 
 impl Accepting {
-    pub(super) fn new(endpoint: Endpoint) -> Self {
+    pub(super) fn new(endpoint: Endpoint, zero_rtt: bool) -> Self {
         Self {
             endpoint,
+            zero_rtt,
             under_way: Arc::new(()),
         }
     }
@@ -261,7 +307,8 @@ impl Accepting {
             }
             return Ok(Shaking {
                 incoming,
-                _under_way: Arc::clone(&self.under_way),
+                zero_rtt: self.zero_rtt,
+                under_way: Arc::clone(&self.under_way),
             });
         }
     }
@@ -270,7 +317,8 @@ impl Accepting {
 /// A client that wants to shake hands.
 pub(crate) struct Shaking {
     incoming: quinn::Incoming,
-    _under_way: Arc<()>,
+    zero_rtt: bool,
+    under_way: Arc<()>,
 }
 
 impl Shaking {
@@ -283,16 +331,29 @@ impl Shaking {
         self.incoming.refuse();
     }
 
-    /// A server's handshake.
+    /// A server's handshake. Its end is not waited for where something can be read before: that is in
+    /// the first flight of who resumes a session, and has shown that the address it writes on its
+    /// packets is its own.
     pub(super) async fn accept(self) -> Result<Quic, Insecure> {
-        match self.incoming.await {
-            Ok(conn) => Ok(Quic::new(conn, None)),
-            Err(error) => Err(match &error {
-                ConnectionError::TransportError(failed) if is_certificate(failed.code) => {
-                    Insecure::Client(explained(error).to_string())
-                }
-                _ => Insecure::Failed(explained(error).to_string()),
+        let failed = |error: ConnectionError| match &error {
+            ConnectionError::TransportError(failed) if is_certificate(failed.code) => {
+                Insecure::Client(explained(error).to_string())
+            }
+            _ => Insecure::Failed(explained(error).to_string()),
+        };
+        let early = self.zero_rtt && self.incoming.remote_address_validated();
+        let connecting = self.incoming.accept().map_err(failed)?;
+        let connecting = match early {
+            true => connecting.into_0rtt(),
+            false => Err(connecting),
+        };
+        match connecting {
+            Ok((conn, shaken)) => Ok(Quic {
+                shaken: Some(shaken),
+                _under_way: Some(self.under_way),
+                ..Quic::new(conn, None)
             }),
+            Err(connecting) => Ok(Quic::new(connecting.await.map_err(failed)?, None)),
         }
     }
 }

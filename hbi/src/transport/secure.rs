@@ -24,6 +24,9 @@ pub(crate) struct TlsOptions {
     /// How fast this side sends over QUIC.
     #[cfg(feature = "quic")]
     pub(crate) congestion: super::Congestion,
+    /// What is remembered of servers, where calls may go in the first flight.
+    #[cfg(feature = "quic")]
+    pub(crate) zero_rtt: Option<super::Memory>,
 }
 
 #[cfg(feature = "tls")]
@@ -125,6 +128,55 @@ mod with {
             secured: &Secured,
         ) -> Result<(ClientConfig, Arc<tls::noting::Noting>), Error> {
             self.client.for_pin(secured.pin).noting(&[tls::ALPN])
+        }
+
+        /// What is known of a server, where calls may go in the first flight.
+        #[cfg(feature = "quic")]
+        pub(crate) fn remembered(
+            &self,
+            address: &Address,
+            secured: &Secured,
+        ) -> Result<Option<Arc<super::super::Remembered>>, Error> {
+            let Some(memory) = &self.zero_rtt else {
+                return Ok(None);
+            };
+            if self.client.shows_certificate() {
+                let text = format!(
+                    "{address}: `Options::zero_rtt` and a client's certificate exclude each other, \
+                     since what comes in the first flight comes before the certificate: show a \
+                     token, or leave 0-RTT off"
+                );
+                return Err(Error::new(Kind::Misuse, text));
+            }
+            memory.of(secured, || self.noting(secured)).map(Some)
+        }
+
+        /// As [`Self::serving`], for QUIC.
+        #[cfg(feature = "quic")]
+        pub(crate) fn serving_quic(
+            &self,
+            address: &Address,
+            secured: &Secured,
+        ) -> Result<ServerConfig, Error> {
+            let config = self.serving(address, secured)?;
+            if self.zero_rtt.is_none() {
+                return Ok(config);
+            }
+            if self
+                .server
+                .as_ref()
+                .is_some_and(tls::ServerTls::asks_clients)
+            {
+                let text = format!(
+                    "cannot serve {address}: `Options::zero_rtt` and certificates of clients exclude \
+                     each other, since what comes in the first flight comes before the certificate: \
+                     ask for tokens (`Options::authenticate`), or leave 0-RTT off"
+                );
+                return Err(Error::new(Kind::Misuse, text));
+            }
+            let mut config = Arc::unwrap_or_clone(config);
+            super::super::early::resumable(&mut config);
+            Ok(Arc::new(config))
         }
 
         pub(crate) fn serving(

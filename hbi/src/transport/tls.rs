@@ -177,6 +177,11 @@ impl ClientTls {
         Ok(self)
     }
 
+    #[cfg(feature = "quic")]
+    pub(crate) fn shows_certificate(&self) -> bool {
+        self.shown.is_some()
+    }
+
     /// The configuration for rustls, with the protocol names (ALPN) to offer.
     ///
     /// # Errors
@@ -324,6 +329,11 @@ impl ServerTls {
         let mut made = Self::files(file.clone(), file)?;
         made.own = true;
         Ok(made)
+    }
+
+    #[cfg(feature = "quic")]
+    pub(crate) fn asks_clients(&self) -> bool {
+        !matches!(self.ask, Ask::Nothing)
     }
 
     /// What clients have to pin, where no authority vouches for the certificate.

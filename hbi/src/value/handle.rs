@@ -30,33 +30,42 @@ pub trait Handle: Any + Send + fmt::Debug {
 
 /// The handles of one value, in the order of their placeholders' indices.
 #[derive(Debug, Default)]
-pub struct Handles(Vec<Option<Box<dyn Handle>>>);
+pub struct Handles(Option<Box<List>>);
+
+/// Most values hold none: what has none is one word, since it is handed on many times.
+#[derive(Debug, Default)]
+struct List(Vec<Option<Box<dyn Handle>>>);
 
 impl Handles {
     /// No handles; does not allocate.
     pub const fn new() -> Self {
-        Self(Vec::new())
+        Self(None)
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.as_ref().is_none_or(|list| list.0.is_empty())
     }
 
     /// How many there are, those already taken included.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.0.as_ref().map_or(0, |list| list.0.len())
+    }
+
+    fn list(&mut self) -> &mut Vec<Option<Box<dyn Handle>>> {
+        &mut self.0.get_or_insert_default().0
     }
 
     /// Adds a handle; returns its index.
     pub fn push(&mut self, handle: Box<dyn Handle>) -> u32 {
-        self.0.push(Some(handle));
-        (self.0.len() - 1) as u32
+        let list = self.list();
+        list.push(Some(handle));
+        (list.len() - 1) as u32
     }
 
     /// Takes the handle of an index, if it is there and not yet taken. One that can be shared stays.
     pub fn take(&mut self, index: u32) -> Option<Box<dyn Handle>> {
-        let slot = self.0.get_mut(index as usize)?;
+        let slot = self.0.as_mut()?.0.get_mut(index as usize)?;
         match slot.as_ref()?.share() {
             Some(shared) => Some(shared),
             None => slot.take(),
@@ -65,12 +74,14 @@ impl Handles {
 
     /// The handles that were never taken.
     pub fn into_rest(self) -> impl Iterator<Item = Box<dyn Handle>> {
-        self.0.into_iter().flatten()
+        self.0.into_iter().flat_map(|list| list.0).flatten()
     }
 
     /// Adds the handles of another value behind these.
     pub fn append(&mut self, mut other: Handles) {
-        self.0.append(&mut other.0);
+        if !other.is_empty() {
+            self.list().append(other.list());
+        }
     }
 
     /// Runs `f`, in which values may put handles here ([`serialize_handle`]) or take them from
@@ -104,7 +115,7 @@ impl Handles {
 
 impl Extend<Box<dyn Handle>> for Handles {
     fn extend<I: IntoIterator<Item = Box<dyn Handle>>>(&mut self, iter: I) {
-        self.0.extend(iter.into_iter().map(Some));
+        self.list().extend(iter.into_iter().map(Some));
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, stream::FuturesUnordered};
-use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
+use quinn::{ConnectionError, RecvStream, SendStream, StoppedError, VarInt, ZeroRttAccepted};
 use tokio::{sync::Semaphore, time::Sleep};
 
 use super::{
@@ -26,7 +26,7 @@ use crate::{
     Error, Failure, Kind,
     connection::{mux::now, pace::Pace, refused},
     endpoint::{Landing, Link},
-    transport::{Quic, explained, is_handshake, known},
+    transport::{Quic, Remembered, explained, is_handshake, known},
     wire::{
         mux::{Settings, Violation},
         quic::{CLOSE_GOODBYE, CLOSE_KIND, Control, ControlReader},
@@ -51,6 +51,12 @@ pub(crate) struct QuicDriver {
     pub(super) landing: Box<dyn Landing>,
     /// The endpoint, where the connection has one of its own: it lives until the peer knows the end.
     endpoint: Option<quinn::Endpoint>,
+    /// The server at the other end, where it is to be remembered.
+    remembered: Option<Arc<Remembered>>,
+    /// Whether the server takes the first flight, until that is known.
+    accepted: Option<ZeroRttAccepted>,
+    /// Until when the server has to answer, and how long that is, where it was not waited for.
+    answers_by: Option<(Instant, Duration)>,
     settings: Settings,
     conversations: Streams<(SendStream, RecvStream)>,
     unidirectional: Streams<RecvStream>,
@@ -81,6 +87,13 @@ enum ControlOut {
     Open(SendStream, Bytes),
 }
 
+impl ControlOut {
+    fn opening(conn: &quinn::Connection) -> Self {
+        let conn = conn.clone();
+        ControlOut::Opening(Box::pin(async move { conn.open_uni().await }))
+    }
+}
+
 /// How a connection ended.
 enum End {
     Goodbye,
@@ -106,8 +119,19 @@ impl std::fmt::Debug for QuicDriver {
 }
 
 impl QuicDriver {
-    /// A driver of a connection.
-    pub(crate) fn new(link: Arc<QuicLink>, quic: Quic, landing: Box<dyn Landing>) -> Self {
+    /// A driver of a connection; a server that was not waited for has to answer within `handshake`.
+    pub(crate) fn new(
+        link: Arc<QuicLink>,
+        mut quic: Quic,
+        landing: Box<dyn Landing>,
+        handshake: Duration,
+    ) -> Self {
+        let remembered = quic.remembered.take();
+        let accepted = quic.first.take().map(|first| first.accepted);
+        let answers_by = accepted.as_ref().and_then(|_| {
+            let at = now().checked_add(handshake)?;
+            Some((at, handshake))
+        });
         let (conn, endpoint, control) = quic.into_control();
         let conversations = futures_util::stream::unfold(conn.clone(), |conn| async move {
             let streams = conn.accept_bi().await.ok()?;
@@ -117,13 +141,16 @@ impl QuicDriver {
             let stream = conn.accept_uni().await.ok()?;
             Some((stream, conn))
         });
-        let opening = conn.clone();
         let settings = link.lock().own.clone();
         Self {
+            control_out: ControlOut::opening(&link.conn),
             this: Arc::clone(&link) as Arc<dyn Link>,
             link,
             landing,
             endpoint,
+            remembered,
+            accepted,
+            answers_by,
             conversations: Box::pin(conversations.fuse()),
             unidirectional: Box::pin(unidirectional.fuse()),
             arriving: FuturesUnordered::new(),
@@ -131,7 +158,6 @@ impl QuicDriver {
             pace: None,
             paused: None,
             room: arriving::room(&settings),
-            control_out: ControlOut::Opening(Box::pin(async move { opening.open_uni().await })),
             control_in: control.map(|stream| (stream, ControlReader::new(&settings))),
             settings,
             closed: Box::pin(async move { conn.closed().await }),
@@ -159,8 +185,14 @@ impl QuicDriver {
 
     /// Drives the connection to its end.
     pub(crate) async fn run(mut self) {
-        known(&self.link.conn, &self.settings);
-        self.link.lock().started = true;
+        if self.accepted.is_none() {
+            known(&self.link.conn, &self.settings);
+        }
+        self.link.with(|state| {
+            state.started = true;
+            let waiting = std::mem::take(&mut state.waiting_for_room);
+            state.wakers.extend(waiting);
+        });
         if let Some(mut hook) = self.landing.connected() {
             // it starts before anything lands; once it waits the rest may start
             let waits = poll_fn(|cx| Poll::Ready(hook.as_mut().poll(cx).is_pending())).await;
@@ -198,6 +230,12 @@ impl QuicDriver {
                 reason
             }
         };
+        if let Some(server) = &self.remembered
+            && self.link.lock().early.is_some()
+        {
+            // the next connection waits for it
+            server.forget();
+        }
         self.held.clear();
         self.landing.disconnected(&Error::from(reason));
         if let Some(endpoint) = self.endpoint.take() {
@@ -225,8 +263,17 @@ impl QuicDriver {
         let _ = tokio::time::timeout(LINGER, told).await;
     }
 
-    /// Tells the peer why it is refused.
-    pub(crate) fn refuse(link: &QuicLink, kind: Kind, reason: &str) {
+    /// Tells the peer why it is refused; before its handshake is over it could not be told.
+    pub(crate) async fn refuse(
+        link: &QuicLink,
+        shaken: Option<ZeroRttAccepted>,
+        kind: Kind,
+        reason: &str,
+    ) {
+        if let Some(shaken) = shaken {
+            // whatever comes of it, the connection is over
+            let _ = tokio::time::timeout(LINGER, shaken).await;
+        }
         close(&link.conn, kind, reason);
         link.with(|state| state.close(Failure::new(kind, reason)));
     }
@@ -234,6 +281,7 @@ impl QuicDriver {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         // whoever has something for the driver from here on wakes it
         self.link.lock().driver = Some(cx.waker().clone());
+        self.poll_accepted(cx);
         let turn = self
             .poll_control(cx)
             .and_then(|()| self.poll_streams(cx))
@@ -261,6 +309,36 @@ impl QuicDriver {
         Poll::Pending
     }
 
+    /// Looks whether the server takes what went in the first flight.
+    fn poll_accepted(&mut self, cx: &mut Context<'_>) {
+        let Some(accepted) = &mut self.accepted else {
+            return;
+        };
+        let Poll::Ready(accepted) = Pin::new(accepted).poll(cx) else {
+            return;
+        };
+        self.accepted = None;
+        // told in a first flight that is not taken, it would not be told again
+        known(&self.link.conn, &self.settings);
+        if accepted {
+            return;
+        }
+        // one that was opened after the first flight is not lost with it
+        let lost = match &self.control_out {
+            ControlOut::Open(stream, _) => {
+                let mut cx = Context::from_waker(std::task::Waker::noop());
+                let stopped = pin!(stream.stopped()).poll(&mut cx);
+                matches!(stopped, Poll::Ready(Err(StoppedError::ZeroRttRejected)))
+            }
+            ControlOut::Opening(_) => false,
+        };
+        self.link.with(|state| state.reject_early(lost));
+        if lost {
+            // the old one is dropped before the new one is opened, which has its number
+            self.control_out = ControlOut::opening(&self.link.conn);
+        }
+    }
+
     fn violated(&self, violation: &Violation) -> End {
         let reason = Failure::new(Kind::Protocol, violation.0.clone());
         End::Told(Box::new(Farewell {
@@ -274,7 +352,8 @@ impl QuicDriver {
     fn lost(&self, error: &ConnectionError) -> End {
         let (said, over, up) = self.link.with(|state| {
             let said = state.leaving.is_some() || state.peer_leaving.is_some();
-            (said, state.is_over(), state.peer.is_some())
+            let up = state.peer.is_some() && state.early.is_none();
+            (said, state.is_over(), up)
         });
         End::Failed(match error {
             ConnectionError::ApplicationClosed(close) => {
@@ -295,7 +374,9 @@ impl QuicDriver {
                 self.settings.idle_timeout
             )),
             other if is_handshake(other) => {
-                Failure::new(Kind::Refused, explained(other.clone()).to_string())
+                let noted = self.remembered.as_ref().and_then(|server| server.noted());
+                let text = noted.unwrap_or_else(|| explained(other.clone()).to_string());
+                Failure::new(Kind::Refused, text)
             }
             other => cut(&other.to_string()),
         })
@@ -376,6 +457,10 @@ impl QuicDriver {
 
     /// Reads the peer's control stream.
     fn poll_control(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        if self.accepted.is_some() {
+            // what is to be done about the first flight comes before the peer's answer
+            return Ok(());
+        }
         loop {
             let Some((stream, reader)) = &mut self.control_in else {
                 return Ok(());
@@ -421,7 +506,13 @@ impl QuicDriver {
         self.link.with(|state| {
             match message {
                 Control::Preface { settings, .. } => {
+                    if let Some(server) = &self.remembered {
+                        let at = self.link.conn.remote_address();
+                        server.remember(at, (*settings).clone());
+                    }
+                    self.answers_by = None;
                     state.peer = Some(*settings);
+                    state.end_early(&self.link);
                     let waiting = std::mem::take(&mut state.waiting_for_room);
                     state.wakers.extend(waiting);
                 }
@@ -488,7 +579,8 @@ impl QuicDriver {
             self.expire(now);
             let (leave_by, next) = self.link.with(|state| {
                 let deadline = state.deadlines.peek().map(|entry| entry.0.0);
-                let next = [deadline, state.leave_by, self.paused];
+                let answers_by = self.answers_by.map(|(at, _)| at);
+                let next = [deadline, state.leave_by, self.paused, answers_by];
                 let next: Option<Instant> = next.into_iter().flatten().min();
                 state.timer_at = next;
                 (state.leave_by, next)
@@ -499,6 +591,16 @@ impl QuicDriver {
                     reason: cut("this side said goodbye, and its deadline passed"),
                     kind: Kind::Disconnected,
                     text: text.to_owned(),
+                })));
+            }
+            if let Some((at, within)) = self.answers_by
+                && at <= now
+            {
+                let text = format!("the server did not answer within {within:?}");
+                return Err(End::Told(Box::new(Farewell {
+                    reason: cut(&text),
+                    kind: Kind::Disconnected,
+                    text,
                 })));
             }
             let Some(next) = next else { return Ok(()) };
@@ -516,7 +618,12 @@ impl QuicDriver {
         let held = !self.held.is_empty();
         let over = self.link.with(|state| {
             let said = state.leaving.is_some() || state.peer_leaving.is_some();
-            if !said || held || !state.is_over() || state.violation.is_some() {
+            if !said
+                || held
+                || state.early.is_some()
+                || !state.is_over()
+                || state.violation.is_some()
+            {
                 return false;
             }
             state.goodbye();

@@ -167,7 +167,7 @@ impl QuicDriver {
             value,
             arguments: &arguments,
             handles,
-            origin,
+            origin: &origin,
         };
         self.output.clear();
         let landed = self.landing.land(arrived, &mut self.output);

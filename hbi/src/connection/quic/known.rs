@@ -35,7 +35,7 @@ impl State {
                     handle.number
                 )));
             }
-            let arrived = self.early.remove(&(key, next as u16));
+            let arrived = self.early_streams.remove(&(key, next as u16));
             co.receiving.push(match arrived {
                 Some((stream, reader)) => Receiving::new(Some(stream), reader),
                 None => Receiving::new(None, reader),
@@ -74,7 +74,7 @@ impl State {
         let Some(receiving) = receiving else {
             if channel == 0
                 || self
-                    .early
+                    .early_streams
                     .insert((key, channel), (stream, reader))
                     .is_some()
             {
@@ -104,7 +104,7 @@ impl State {
             let streams = co.receiving.iter().skip(1);
             streams.filter(|stream| stream.stream.is_some()).count()
         };
-        self.early.len() + self.conversations.values().map(open).sum::<usize>()
+        self.early_streams.len() + self.conversations.values().map(open).sum::<usize>()
     }
 
     fn is_known(&self, number: u64) -> bool {

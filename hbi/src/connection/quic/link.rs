@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{
+    early,
     posting::{ORDERED, check},
     receive::{Next, ReceiveState, Receiving, drain},
     send::{SendState, Sending},
@@ -46,19 +47,25 @@ impl fmt::Debug for QuicLink {
 }
 
 impl QuicLink {
-    /// A connection whose handshake is done. To be called within a Tokio runtime.
+    /// A connection whose handshake is done, or which does not wait for it: then with what the peer took
+    /// last time. To be called within a Tokio runtime.
     pub(crate) fn new(
         info: LinkInfo,
         conn: quinn::Connection,
         settings: Settings,
         token: &[u8],
+        first: Option<Settings>,
     ) -> Arc<Self> {
+        let mut state = State::new(settings.clamped(), token);
+        if let Some(first) = first {
+            state.begin_early(first);
+        }
         Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
             info,
             conn,
             runtime: tokio::runtime::Handle::current(),
-            state: Mutex::new(State::new(settings.clamped(), token)),
+            state: Mutex::new(state),
         })
     }
 
@@ -116,7 +123,7 @@ impl QuicLink {
         if let Some(reason) = &state.closed {
             return Poll::Ready(Err((**reason).clone().into()));
         }
-        if state.peer.is_some() {
+        if state.peer.is_some() && state.started {
             return Poll::Ready(Ok(()));
         }
         state.waiting_for_room.push_back(cx.waker().clone());
@@ -172,8 +179,16 @@ impl Link for QuicLink {
         let posted = self.info.trace.then(|| Posted::new(trace));
         let mut outgoing = Outgoing::default();
         let opened = self.with(|state| {
-            if let Err(poll) = state.may_open(depth, request.arguments.len(), cx) {
+            let early = early::may_go(request);
+            if let Err(poll) = state.may_open(depth, request.arguments.len(), early, cx) {
                 return poll;
+            }
+            let mut first = None;
+            if state.early.is_some() {
+                first = state.open_early(&self.conn);
+                if first.is_none() {
+                    return state.wait_for_room(cx);
+                }
             }
             let key = Key::ours(state.opened + 1);
             let taken = state.outgoing(&mut outgoing, this, (key, 0), 1, request.handles);
@@ -215,6 +230,12 @@ impl Link for QuicLink {
                 Sending::new(None),
                 Receiving::new(None, Reader::new(&state.own)),
             );
+            if let Some((send, recv)) = first {
+                let source = request.text.as_ref().map_or(0, |text| text.source().len());
+                state.sent_early(&opening, source, frame.clone());
+                co.sending[0].open(send);
+                co.receiving[0].open(recv);
+            }
             co.sending[0].opening(frame, request.last);
             co.sending.extend((0..streams).map(|_| Sending::new(None)));
             state.conversations.insert(key, co);

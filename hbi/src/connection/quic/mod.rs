@@ -7,6 +7,7 @@
 
 mod arriving;
 mod driver;
+mod early;
 mod hosting;
 mod known;
 mod ledger;

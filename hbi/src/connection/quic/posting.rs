@@ -57,6 +57,7 @@ impl State {
         &mut self,
         depth: u8,
         len: usize,
+        early: bool,
         cx: &mut Context<'_>,
     ) -> Result<(), Poll<Result<CoNumber, Error>>> {
         let over = |kind, text| Err(Poll::Ready(Err(Error::new(kind, text))));
@@ -77,17 +78,24 @@ impl State {
             && len > ORDERED
             && self.unsent > 0
             && self.unsent + len > self.own.connection_window as usize;
+        if self.early.is_some() && !early {
+            // even within a landing: what it waits for is not of this side's making
+            return Err(self.wait_for_room(cx));
+        }
         match &self.peer {
             Some(peer) if self.posting < peer.conversations as usize && !waits => Ok(()),
             Some(_) if depth > 0 => Err(Poll::Ready(Err(refused::no_room()))),
-            _ => {
-                let last = self.waiting_for_room.back();
-                if !last.is_some_and(|waker| waker.will_wake(cx.waker())) {
-                    self.waiting_for_room.push_back(cx.waker().clone());
-                }
-                Err(Poll::Pending)
-            }
+            _ => Err(self.wait_for_room(cx)),
         }
+    }
+
+    /// Whoever asks is woken when a conversation may be opened.
+    pub(super) fn wait_for_room<T>(&mut self, cx: &mut Context<'_>) -> Poll<T> {
+        let last = self.waiting_for_room.back();
+        if !last.is_some_and(|waker| waker.will_wake(cx.waker())) {
+            self.waiting_for_room.push_back(cx.waker().clone());
+        }
+        Poll::Pending
     }
 
     /// Counts a large opening that waits to be sent.

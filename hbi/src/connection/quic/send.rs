@@ -161,6 +161,12 @@ impl Sending {
         }
     }
 
+    /// Its stream is gone, with all that was written there. It gets another one, which begins anew.
+    pub(super) fn lost(&mut self) {
+        self.stop();
+        self.state = SendState::Ending;
+    }
+
     fn yield_to_others(&mut self) {
         if !std::mem::replace(&mut self.bulk, true) {
             self.prioritise();
@@ -176,7 +182,7 @@ impl Sending {
     }
 
     /// The stream is open.
-    fn open(&mut self, stream: SendStream) {
+    pub(super) fn open(&mut self, stream: SendStream) {
         self.stream = Some(stream);
         self.prioritise();
     }
@@ -310,9 +316,10 @@ impl State {
             let mut cx = Context::from_waker(Waker::noop());
             let conn = &link.conn;
             if channel == 0 {
-                let open = match self.opening.is_empty() {
-                    true => pin!(conn.open_bi()).poll(&mut cx),
-                    false => Poll::Pending,
+                let open = match (self.opening.is_empty(), self.late.take()) {
+                    (_, Some(streams)) => Poll::Ready(Ok(streams)),
+                    (true, None) => pin!(conn.open_bi()).poll(&mut cx),
+                    (false, None) => Poll::Pending,
                 };
                 match open {
                     Poll::Ready(Ok((send, recv))) => {

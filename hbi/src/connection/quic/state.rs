@@ -8,11 +8,12 @@ use std::{
     time::Instant,
 };
 
-use quinn::RecvStream;
+use quinn::{RecvStream, SendStream};
 use tokio::task::AbortHandle;
 use tracing::Span;
 
 use super::{
+    early::Early,
     ledger::Given,
     receive::{ReceiveState, Receiving},
     send::{SendState, Sending},
@@ -143,7 +144,12 @@ impl Dropped {
 
 pub(super) struct State {
     pub(super) own: Settings,
+    /// What the peer takes, once it has told; before that by what it told last time, where `early` is.
     pub(super) peer: Option<Settings>,
+    /// The first flight, until the peer has told what it takes.
+    pub(super) early: Option<Box<Early>>,
+    /// Streams that are open and not used yet.
+    pub(super) late: Option<(SendStream, RecvStream)>,
     pub(super) conversations: HashMap<Key, Conversation>,
     pub(super) posting: usize,
     pub(super) hosting: usize,
@@ -156,7 +162,7 @@ pub(super) struct State {
     /// Conversations of this side that wait for their streams, in order.
     pub(super) opening: VecDeque<Key>,
     /// Streams that came before the message that names them.
-    pub(super) early: HashMap<(Key, u16), (RecvStream, Reader)>,
+    pub(super) early_streams: HashMap<(Key, u16), (RecvStream, Reader)>,
     pub(super) interner: Option<Interner>,
     /// By number: the peer knows the text.
     pub(super) acknowledged: Vec<bool>,
@@ -200,6 +206,8 @@ impl State {
         Self {
             own,
             peer: None,
+            early: None,
+            late: None,
             conversations: HashMap::new(),
             posting: 0,
             hosting: 0,
@@ -208,7 +216,7 @@ impl State {
             known_to: 0,
             known: BTreeSet::new(),
             opening: VecDeque::new(),
-            early: HashMap::new(),
+            early_streams: HashMap::new(),
             interner: None,
             acknowledged: Vec::new(),
             objects: Objects::default(),
@@ -343,8 +351,8 @@ impl State {
         if let Some(co) = self.conversations.remove(&key) {
             self.dropped.push(Dropped::Conversation(Box::new(co)));
         }
-        if !self.early.is_empty() {
-            self.early.retain(|(of, _), _| *of != key);
+        if !self.early_streams.is_empty() {
+            self.early_streams.retain(|(of, _), _| *of != key);
         }
         if key.is_hosted() {
             self.hosting -= 1;
@@ -386,7 +394,7 @@ impl State {
         self.closed = Some(Box::new(reason));
         self.control.clear();
         self.prepare.clear();
-        self.early.clear();
+        self.early_streams.clear();
         let ledger = std::mem::take(&mut self.ledger);
         self.dropped
             .extend(ledger.into_values().map(Dropped::Given));

@@ -5,7 +5,7 @@ use crate::{
     Failure, Kind,
     script::{Interner, Text},
     wire::{
-        mux::Violation,
+        mux::{Settings, Violation},
         quic::{Control, ScriptText},
     },
 };
@@ -19,19 +19,9 @@ impl State {
                 "the peer has not answered yet",
             ));
         };
-        let (frame, scripts) = (peer.frame as usize, peer.scripts);
+        let scripts = peer.scripts;
         let source = text.source();
-        if source.len() > frame - frame / 4 {
-            return Err(Failure::limit(
-                "source",
-                format_args!(
-                    "{} bytes where the peer takes {}",
-                    source.len(),
-                    frame - frame / 4
-                ),
-                "bind large values as parameters instead of writing them into the script",
-            ));
-        }
+        check_source(peer, source.len())?;
         let interner = self
             .interner
             .get_or_insert_with(|| Interner::permanent(scripts));
@@ -69,4 +59,17 @@ impl State {
         self.acknowledged[place] = true;
         Ok(())
     }
+}
+
+/// Checks the length of a text against what the peer takes.
+pub(super) fn check_source(peer: &Settings, len: usize) -> Result<(), Failure> {
+    let most = (peer.frame - peer.frame / 4) as usize;
+    if len <= most {
+        return Ok(());
+    }
+    Err(Failure::limit(
+        "source",
+        format_args!("{len} bytes where the peer takes {most}"),
+        "bind large values as parameters instead of writing them into the script",
+    ))
 }

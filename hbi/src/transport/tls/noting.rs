@@ -28,6 +28,11 @@ impl Noting {
         self.noted.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
+    /// A new handshake begins.
+    pub(crate) fn begin(&self) {
+        *self.noted.lock().unwrap_or_else(|e| e.into_inner()) = None;
+    }
+
     fn note<T>(&self, verified: Result<T, Error>) -> Result<T, Error> {
         if let Err(error) = &verified {
             *self.noted.lock().unwrap_or_else(|e| e.into_inner()) = Some(error.clone());

@@ -267,11 +267,7 @@ impl<P, U> Connection<P, U> {
 
     /// Takes the wakers of those whose wait is over.
     pub fn take_wakers(&mut self, into: &mut Vec<Waker>) {
-        if into.is_empty() {
-            std::mem::swap(into, &mut self.wakers);
-        } else {
-            into.append(&mut self.wakers);
-        }
+        into.append(&mut self.wakers);
     }
 
     /// Takes what belonged to conversations that ended.
@@ -794,12 +790,14 @@ impl<P, U> Connection<P, U> {
         });
     }
 
-    /// Gives memory back that nothing is in.
+    /// Gives buffers back that are large and empty.
     pub fn shrink(&mut self) {
-        self.out.shrink_to_fit();
-        self.wakers.shrink_to_fit();
-        self.ready.shrink_to_fit();
-        self.bulk.shrink_to_fit();
+        if self.out.is_empty() && self.out.capacity() > 4 << 10 {
+            self.out = Vec::new();
+        }
+        if self.wakers.is_empty() && self.wakers.capacity() > 64 {
+            self.wakers = Vec::new();
+        }
     }
 
     /// Ends everything: what waits gets the reason, users' values are left to be dropped.

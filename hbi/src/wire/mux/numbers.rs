@@ -124,6 +124,10 @@ impl<T> Numbers<T> {
             )));
         }
         if index >= self.entries.len() {
+            if index == 0 {
+                // most connections make one call at a time
+                self.entries.reserve_exact(1);
+            }
             // indices are used from the lowest, so this grows by what was really open
             self.entries.resize_with(index + 1, || Entry {
                 generation: u8::MAX,

@@ -4,6 +4,9 @@ use std::io::IoSlice;
 
 use bytes::{Buf, Bytes};
 
+/// Bytes of frames that are copied into the output.
+const FEW: usize = 1 << 10;
+
 /// Bytes to be written next, in order. Large payloads stand in it by reference.
 #[derive(Debug, Default)]
 pub struct Output {
@@ -20,15 +23,20 @@ impl Output {
         self.at == self.buffer.len() && self.pieces.is_empty()
     }
 
-    /// Takes over a buffer of frames, and gives the empty one back. Only when [`Self::is_empty`].
-    pub(super) fn swap(&mut self, frames: &mut Vec<u8>) {
+    /// Takes what stands in a buffer of frames. Only when [`Self::is_empty`].
+    pub(super) fn take(&mut self, frames: &mut Vec<u8>) {
         debug_assert!(
             self.is_empty(),
             "frames that were not written would be lost"
         );
         self.buffer.clear();
         self.at = 0;
-        std::mem::swap(&mut self.buffer, frames);
+        // the output is shared by many connections, and has room: a few frames leave theirs where it is
+        if frames.len() <= FEW {
+            self.buffer.append(frames);
+        } else {
+            std::mem::swap(&mut self.buffer, frames);
+        }
     }
 
     pub(super) fn buffer(&mut self) -> &mut Vec<u8> {
@@ -42,13 +50,6 @@ impl Output {
     /// Bytes of memory its buffer takes.
     pub fn capacity(&self) -> usize {
         self.buffer.capacity()
-    }
-
-    /// Gives the memory back when nothing waits to be written.
-    pub fn shrink(&mut self) {
-        if self.is_empty() {
-            *self = Self::default();
-        }
     }
 
     /// The single run of bytes that all of the output is, if there are no pieces.

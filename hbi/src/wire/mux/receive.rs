@@ -80,7 +80,7 @@ pub enum Body<'a> {
     /// In the input.
     Input(&'a [u8]),
     /// Put together.
-    Joined(Bytes),
+    Joined(Box<Bytes>),
 }
 
 impl Body<'_> {
@@ -640,7 +640,7 @@ impl<P, U> Connection<P, U> {
                 deadline: opening.deadline,
                 depth: opening.depth,
                 trace: opening.trace,
-                arguments: Body::Joined(body),
+                arguments: Body::Joined(Box::new(body)),
                 handles: partial.handles,
             })));
         }
@@ -1025,21 +1025,28 @@ fn set_answer<P, U>(
     input: &Bytes,
 ) -> Option<std::task::Waker> {
     let answer = Answer::new(body, input);
+    // what was given up before stays
+    match &co.answer {
+        Answer::Watched(_) => {}
+        Answer::Unwatched => {
+            co.answer = answer;
+            return None;
+        }
+        _ => return None,
+    }
     match std::mem::replace(&mut co.answer, answer) {
         Answer::Watched(waker) => Some(waker),
-        Answer::Unwatched => None,
-        // given up before: what was there stays
-        there => {
-            co.answer = there;
-            None
-        }
+        _ => None,
     }
 }
 
-/// A part of the input as bytes of its own: shared where it is much of the input, copied where it
-/// would keep a large buffer alive for little.
+/// From this size on a part of the input is shared, not copied. The buffer that it keeps alive is a
+/// driver's, which is not much larger.
+const SHARED: usize = 16 << 10;
+
+/// A part of the input as bytes of its own.
 fn slice(input: &Bytes, part: &[u8]) -> Bytes {
-    if part.len() >= input.len() / 4 {
+    if part.len() >= SHARED {
         input.slice_ref(part)
     } else {
         Bytes::copy_from_slice(part)

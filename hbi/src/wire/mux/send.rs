@@ -649,7 +649,7 @@ impl<P, U> Connection<P, U> {
             self.write_queued(id, channel, usize::MAX, None);
         }
         self.patient = Patient::default();
-        output.swap(&mut self.out);
+        output.take(&mut self.out);
         let mut turn = BULK_TURN;
         let mut tries = self.bulk.len();
         while turn > 0 && tries > 0 {

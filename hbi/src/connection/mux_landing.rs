@@ -1,0 +1,472 @@
+//! What arrived on a mux connection, and how it lands: openings become landings in their order, and
+//! their answers are handed to the wire together.
+
+use std::{
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tracing::Instrument;
+
+use super::{
+    handles::{self, Outgoing},
+    mux::{Running, State, number},
+    mux_driver::Driver,
+    refused,
+};
+use crate::{
+    Failure, Kind,
+    endpoint::{
+        Arrived, BoxFuture, CoNumber, Current, Landed, Link, Origin, Prepared, hosted_span,
+        run_conversation,
+    },
+    value::{Handles, Packed},
+    wire::mux::{Body, CoId, Event, Open, Violation},
+};
+
+/// Landing stops while this much of answers waits to be written; reading never does.
+const BACKLOG: usize = 1 << 20;
+
+/// Landings before other tasks of the runtime get their turn.
+const LANDINGS_PER_TURN: usize = 4096;
+
+/// Time that landings may take before other tasks get their turn.
+const TIME_PER_TURN: Duration = Duration::from_millis(2);
+
+/// Landings between looks at the clock.
+const LANDINGS_PER_LOOK: usize = 16;
+
+/// What the driver has to do for something that arrived.
+pub(super) enum Work {
+    Land(Opened),
+    Released(Arc<dyn crate::endpoint::Object>),
+    Cancel(CoId, Box<Failure>),
+}
+
+/// An opening, with its arguments where they lie in the input or on their own.
+pub(super) struct Opened {
+    id: CoId,
+    script: Option<u32>,
+    /// The script, where its number means another by now.
+    prepared: Option<Arc<dyn Prepared>>,
+    value: bool,
+    last: bool,
+    current: Current,
+    arguments: Arguments,
+    handles: Handles,
+}
+
+pub(super) enum Arguments {
+    Input(Range<u32>),
+    Own(Box<Bytes>),
+}
+
+/// Answers of landings, until the state is locked the next time.
+#[derive(Default)]
+pub(super) struct Answers {
+    bytes: Vec<u8>,
+    list: Vec<Answer>,
+}
+
+pub(super) enum Answer {
+    Value(CoId, Range<usize>, Handles),
+    End(CoId),
+    Failed(CoId, Box<Failure>),
+}
+
+impl Answers {
+    /// Bytes of memory that values take in it.
+    pub(super) fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
+    /// Turns input into work, and does it.
+    pub(super) fn take_apart(
+        &mut self,
+        input: &Bytes,
+        at: &mut usize,
+        now: Instant,
+    ) -> Result<(), Violation> {
+        let mut work = std::mem::take(&mut self.scratch.work);
+        let link = Arc::clone(&self.link);
+        let mut state = link.lock();
+        // who is not let in is told so together with the preface
+        let up = state.mux.peer_settings().is_some();
+        let end = loop {
+            match state.mux.receive(now, input, at) {
+                Ok(None) => break Ok(()),
+                Ok(Some(Event::Define {
+                    number,
+                    parameters,
+                    source,
+                })) => {
+                    if self.landing.is_defined(number) {
+                        // what came before means the old text
+                        state.mux.take_wakers(&mut self.scratch.wakers);
+                        drop(state);
+                        self.land_before(number, &mut work, input);
+                        state = link.lock();
+                    }
+                    self.landing.define(number, &parameters, source);
+                }
+                Ok(Some(Event::Ready)) => {
+                    drop(state);
+                    self.connected();
+                    state = link.lock();
+                }
+                Ok(Some(Event::Close { kind, reason })) => {
+                    self.peer_ends = Some(refused::told(kind, reason, up));
+                }
+                Ok(Some(event)) => match self.work(&mut state, event, input) {
+                    Ok(Some(done)) => work.push(done),
+                    Ok(None) => {}
+                    Err(violation) => break Err(violation),
+                },
+                Err(violation) => break Err(violation),
+            }
+        };
+        state.mux.take_wakers(&mut self.scratch.wakers);
+        let lost = state.take_lost();
+        drop(state);
+        drop(lost);
+        let held_back = !self.waiting.is_empty();
+        // a few are over before there is a reason to look at the clock
+        let began = (work.len() >= LANDINGS_PER_LOOK).then(Instant::now);
+        let over_time = || began.is_some_and(|began| began.elapsed() > TIME_PER_TURN);
+        let mut landings = 0;
+        let mut rest = work.drain(..);
+        for item in rest.by_ref() {
+            if held_back {
+                self.hold(item, input);
+                continue;
+            }
+            self.perform(item, input);
+            landings += 1;
+            if self.scratch.answers.bytes.len() > BACKLOG
+                || landings % LANDINGS_PER_LOOK == 0 && over_time()
+            {
+                break;
+            }
+        }
+        for item in rest {
+            self.hold(item, input);
+        }
+        self.scratch.work = work;
+        self.give_answers();
+        end
+    }
+
+    /// Lands what waits, and `work`, before a script's text is replaced. What cannot land yet, since
+    /// too much waits to be written, keeps the old text.
+    fn land_before(&mut self, number: u32, work: &mut Vec<Work>, input: &Bytes) {
+        for work in work.drain(..) {
+            self.hold(work, input);
+        }
+        while self.land_waiting() {}
+        if self.held.remove(&number) {
+            for work in &mut self.waiting {
+                if let Work::Land(opened) = work
+                    && opened.script == Some(number)
+                    && opened.prepared.is_none()
+                {
+                    opened.prepared = Some(self.landing.prepare(number));
+                }
+            }
+        }
+    }
+
+    /// Keeps work until there is time and room for it.
+    fn hold(&mut self, work: Work, input: &Bytes) {
+        if let Work::Land(Opened {
+            script: Some(number),
+            ..
+        }) = work
+        {
+            self.held.insert(number);
+        }
+        self.waiting.push_back(work.own(input));
+    }
+
+    /// What an event asks for.
+    fn work(
+        &mut self,
+        state: &mut State,
+        event: Event<'_>,
+        input: &Bytes,
+    ) -> Result<Option<Work>, Violation> {
+        Ok(Some(match event {
+            Event::Open(open) => {
+                self.opened += 1;
+                Work::Land(self.opened(state, open, input))
+            }
+            Event::Script(arrival) => {
+                let prepared = self.landing.prepare(arrival.script);
+                state.mux.push_script(arrival, prepared);
+                return Ok(None);
+            }
+            Event::Cancelled(id) => {
+                let text = "the caller dropped the call, or gave up";
+                Work::Cancel(id, Box::new(Failure::new(Kind::Cancelled, text)))
+            }
+            Event::Released { object, count } => match state.objects.take_back(object, count) {
+                Ok(Some(object)) => Work::Released(object),
+                Ok(None) => return Ok(None),
+                Err(()) => {
+                    return Err(Violation(format!(
+                        "object {object} released {count} times more than it was given out"
+                    )));
+                }
+            },
+            Event::Ready | Event::Goodbye | Event::Close { .. } | Event::Define { .. } => {
+                return Ok(None);
+            }
+        }))
+    }
+
+    fn opened(&self, state: &State, open: Open<'_>, input: &Bytes) -> Opened {
+        let arguments = match open.arguments {
+            Body::Input(bytes) => {
+                let from = bytes.as_ptr() as usize - input.as_ptr() as usize;
+                // a read is no larger
+                Arguments::Input(from as u32..(from + bytes.len()) as u32)
+            }
+            Body::Joined(bytes) => Arguments::Own(bytes),
+        };
+        let handles = match &open.handles[..] {
+            [] => Handles::new(),
+            wire => handles::arrived(&self.this, number(open.id), wire, &state.objects),
+        };
+        Opened {
+            id: open.id,
+            script: open.script,
+            prepared: None,
+            value: open.value,
+            last: open.last,
+            current: Current::arrived(open.deadline, open.depth, open.trace),
+            arguments,
+            handles,
+        }
+    }
+
+    /// Lands what was held back, as much as may be now; `true` when something was done.
+    pub(super) fn land_waiting(&mut self) -> bool {
+        if self.waiting.is_empty() {
+            self.held.clear();
+            return false;
+        }
+        if self.link.lock().mux.unwritten() > BACKLOG {
+            return false;
+        }
+        let began = Instant::now();
+        let input = Bytes::new();
+        for landings in 1..=LANDINGS_PER_TURN {
+            let Some(work) = self.waiting.pop_front() else {
+                break;
+            };
+            self.perform(work, &input);
+            if self.scratch.answers.bytes.len() > BACKLOG
+                || landings % LANDINGS_PER_LOOK == 0 && began.elapsed() > TIME_PER_TURN
+            {
+                break;
+            }
+        }
+        self.give_answers();
+        true
+    }
+
+    fn perform(&mut self, work: Work, input: &[u8]) {
+        match work {
+            Work::Land(opened) => self.land(opened, input),
+            Work::Released(object) => drop(object),
+            Work::Cancel(id, failure) => self.cancel(id, failure),
+        }
+    }
+
+    fn land(&mut self, mut opened: Opened, input: &[u8]) {
+        if self.link.info().trace {
+            let peer = &self.link.info().peer_address;
+            let span = hosted_span(&mut opened.current, peer);
+            span.in_scope(|| self.land_opened(opened, input));
+        } else {
+            self.land_opened(opened, input);
+        }
+    }
+
+    fn land_opened(&mut self, opened: Opened, input: &[u8]) {
+        let Opened {
+            id,
+            script,
+            prepared,
+            value,
+            last,
+            current,
+            arguments,
+            handles,
+        } = opened;
+        let co = number(id);
+        let origin = Origin {
+            link: &self.this,
+            co,
+            current,
+        };
+        let Some(script) = script else {
+            let hosted = origin.hosted();
+            return self.run_on(id, hosted, None, value, last, false);
+        };
+        let bytes = match &arguments {
+            Arguments::Input(range) => &input[range.start as usize..range.end as usize],
+            Arguments::Own(bytes) => &bytes[..],
+        };
+        if let Some(prepared) = prepared {
+            let hosted = origin.hosted();
+            let arguments = Packed::from_parts(Bytes::copy_from_slice(bytes), handles);
+            let landing = prepared.land(arguments, Arc::clone(&hosted));
+            return self.run_on(id, hosted, Some(landing), value, last, false);
+        }
+        let from = self.scratch.answers.bytes.len();
+        let arrived = Arrived {
+            script,
+            value,
+            arguments: bytes,
+            handles,
+            origin: &origin,
+        };
+        let landed = self.landing.land(arrived, &mut self.scratch.answers.bytes);
+        let range = from..self.scratch.answers.bytes.len();
+        let ready = match landed {
+            Landed::Waiting {
+                future,
+                hosted,
+                detached,
+            } => {
+                let hosted = hosted.unwrap_or_else(|| origin.hosted());
+                return self.run_on(id, hosted, Some(future), value, last, detached);
+            }
+            Landed::Failed(failure) => {
+                return self.scratch.answers.list.push(Answer::Failed(id, failure));
+            }
+            Landed::Done(handles) => Some((range, handles)),
+            Landed::Effect => None,
+        };
+        if last {
+            self.scratch.answers.list.push(match ready {
+                Some((range, handles)) if value => Answer::Value(id, range, handles),
+                None if value => {
+                    let from = self.scratch.answers.bytes.len();
+                    self.scratch
+                        .answers
+                        .bytes
+                        .extend_from_slice(Packed::nil().bytes());
+                    Answer::Value(id, from..from + 1, Handles::new())
+                }
+                _ => Answer::End(id),
+            });
+            return;
+        }
+        // more comes in the conversation: it goes on in a task of its own
+        let packed = match ready {
+            Some((range, handles)) => {
+                let bytes = Bytes::copy_from_slice(&self.scratch.answers.bytes[range]);
+                Packed::from_parts(bytes, handles)
+            }
+            None => Packed::nil(),
+        };
+        let hosted = origin.hosted();
+        self.run_on(
+            id,
+            hosted,
+            Some(Box::pin(std::future::ready(Ok(packed)))),
+            value,
+            last,
+            false,
+        );
+    }
+
+    /// Lets a conversation go on in a task of its own.
+    fn run_on(
+        &mut self,
+        id: CoId,
+        hosted: Arc<crate::endpoint::Hosted>,
+        opening: Option<BoxFuture<Result<Packed, Failure>>>,
+        value: bool,
+        last: bool,
+        detached: bool,
+    ) {
+        let conversation = run_conversation(Arc::clone(&hosted), opening, value, last);
+        let task = if self.link.info().trace {
+            tokio::spawn(conversation.in_current_span())
+        } else {
+            tokio::spawn(conversation)
+        };
+        let running = Running {
+            task: task.abort_handle(),
+            hosted,
+            detached,
+        };
+        let kept = self.link.lock().mux.keep(id, running);
+        drop(kept);
+    }
+
+    pub(super) fn cancel(&mut self, id: CoId, failure: Box<Failure>) {
+        let running = self.link.lock().mux.unkeep(id);
+        if let Some(running) = running {
+            running.cancel();
+        }
+        self.scratch.answers.list.push(Answer::Failed(id, failure));
+    }
+
+    /// Hands the answers of landings to the wire, under one lock.
+    pub(super) fn give_answers(&mut self) {
+        if self.scratch.answers.list.is_empty() {
+            self.scratch.answers.bytes.clear();
+            return;
+        }
+        let mut streams: Vec<(CoNumber, Outgoing, bool)> = Vec::new();
+        let mut state = self.link.lock();
+        for answer in self.scratch.answers.list.drain(..) {
+            match answer {
+                Answer::Value(id, range, mut handles) => {
+                    let bytes = &self.scratch.answers.bytes[range];
+                    if handles.is_empty() {
+                        let _ = state.mux.answer(id, bytes, &[]);
+                        continue;
+                    }
+                    let mut outgoing = Outgoing::default();
+                    let sent = state.answer(&mut outgoing, &self.this, id, bytes, &mut handles);
+                    streams.push((number(id), outgoing, sent));
+                }
+                Answer::End(id) => state.mux.end_unwatched(id),
+                Answer::Failed(id, failure) => state.mux.fail(id, 0, &failure),
+            }
+        }
+        state.mux.take_wakers(&mut self.scratch.wakers);
+        let dropped = state.mux.take_dropped();
+        let lost = state.take_lost();
+        drop(state);
+        drop((dropped, lost));
+        self.scratch.answers.bytes.clear();
+        for (co, outgoing, sent) in streams {
+            if sent {
+                outgoing.start(&self.this, co);
+            }
+        }
+    }
+}
+
+impl Work {
+    /// The same, with nothing left in the input.
+    fn own(mut self, input: &Bytes) -> Self {
+        if let Work::Land(opened) = &mut self
+            && let Arguments::Input(range) = &opened.arguments
+        {
+            let range = range.start as usize..range.end as usize;
+            opened.arguments = Arguments::Own(Box::new(Bytes::copy_from_slice(&input[range])));
+        }
+        self
+    }
+}
