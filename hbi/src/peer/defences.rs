@@ -41,8 +41,9 @@ pub struct Defences {
     /// Connections at once. One more waits, unaccepted, until another is gone. Bounds memory and
     /// descriptors. Default 10,000.
     pub connections: usize,
-    /// Connections at once of one address; one more is refused. Against one that takes all the room.
-    /// Raise it where many peers come through one proxy. Default 1,000.
+    /// Connections at once of one address; one more is refused, and told why unless many are at that
+    /// time. Against one that takes all the room. Raise it where many peers come through one proxy.
+    /// Default 1,000.
     pub connections_per_address: usize,
     /// Bytes that are read of a peer before it is let in; a preface with the largest token has less
     /// than 5,000. Default 8 KiB.

@@ -114,8 +114,8 @@ impl Options {
         self
     }
 
-    /// How long connecting may take until both sides know each other. By default 10 s. What a server
-    /// allows is in its [`Defences`].
+    /// How long it may take to reach a peer, and then until both sides know each other. By default 10 s
+    /// each. What a server allows is in its [`Defences`].
     pub fn handshake(mut self, time: Duration) -> Self {
         self.handshake = time;
         self
