@@ -27,7 +27,8 @@ pub enum Blame {
 #[serde(into = "u8", from = "u8")]
 #[non_exhaustive]
 pub enum Kind {
-    /// A method ended with its own error; see [`Error::app`].
+    /// A method ended with its own error; see [`Error::app`]. That another connection is gone, which the
+    /// method passed on, is such an error to its caller, whose own connection stands.
     App,
     /// A method panicked.
     Panic,

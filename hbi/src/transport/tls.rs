@@ -27,7 +27,9 @@ mod showing;
 
 pub use certificate::Certificate;
 pub use explain::explain;
-pub(crate) use explain::{TURNED_AWAY, meaning, of_alert};
+#[cfg(feature = "quic")]
+pub(crate) use explain::of_alert;
+pub(crate) use explain::{TURNED_AWAY, meaning};
 use pinned::Pinned;
 use showing::Showing;
 
