@@ -211,6 +211,21 @@ async fn a_connection_that_is_gone_is_let_go_of() {
     assert!(!error.was_sent());
 }
 
+#[tokio::test(start_paused = true)]
+async fn why_no_peer_is_left_is_told() {
+    let options = Options::new().authenticate(|_shown| async {
+        Err::<(), _>(hbi::Error::refusal("this token is nobody's: ask for one"))
+    });
+    let factory = |_peer| async { Ok(HostingEnv::new()) };
+    let address = "mem://balance-refused";
+    let _server = options.serve(address, factory).await.unwrap();
+    let client = Options::new().reconnect(address, Backoff::default(), HostingEnv::new);
+    let work = Balanced::<WorkStub>::over([Member::reconnect(client.unwrap())]);
+    let error = work.call(|work| work.who()).await.unwrap_err();
+    assert!(error.message().contains("no peer left"), "{error}");
+    assert!(error.message().contains("ask for one"), "{error}");
+}
+
 /// What is discovered as it is sent.
 fn discovered<E>(
     mut changes: mpsc::UnboundedReceiver<Result<Change<&'static str, Member>, E>>,

@@ -4,13 +4,13 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use hbi::{
-    HostingEnv, Options, Scheme, Settings,
+    HostingEnv, Kind, Options, Scheme, Settings,
     tls::ClientTls,
     wire::{
         mux::{HandleKind, WireHandle},
         quic::{
-            ALPN, ChannelHead, Control, Opening, ScriptText, StreamKind, write_data, write_end,
-            write_item, write_opening, write_script,
+            ALPN, CLOSE_KIND, ChannelHead, Control, Opening, ScriptText, StreamKind, write_data,
+            write_end, write_item, write_opening, write_script,
         },
     },
 };
@@ -470,6 +470,26 @@ async fn little_is_taken_of_strangers() {
     let flood = send.write_all(&[0; 200 << 10]).await;
     assert!(flood.is_err(), "more was taken than of a stranger");
     works(&server).await;
+}
+
+#[tokio::test]
+async fn whatever_a_peer_calls_its_end_the_connection_is_gone() {
+    let (tell, mut peers) = tokio::sync::mpsc::unbounded_channel();
+    let options = Transport::Quic.serving(Options::new());
+    let factory = move |peer| {
+        let _ = tell.send(peer);
+        async { Ok(HostingEnv::new().function("one", || 1)) }
+    };
+    let server = options.serve("quic://127.0.0.1:0", factory).await.unwrap();
+    for kind in [Kind::Refused, Kind::Limit, Kind::NotLanded, Kind::Panic] {
+        let client = Client::new(&server).await;
+        let (_send, mut recv) = client.conversation(&opening(1, 1, true, &[])).await;
+        recv.read_to_end(100).await.unwrap();
+        let code = CLOSE_KIND + u8::from(kind) as u32;
+        client.conn.close(code.into(), b"no");
+        let reason = peers.recv().await.unwrap().wait_closed().await;
+        assert!(reason.is_disconnected(), "{kind:?}: {reason:?}");
+    }
 }
 
 async fn works(server: &hbi::Server) {

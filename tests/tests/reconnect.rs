@@ -12,6 +12,7 @@ use std::{
 use hbi::{
     Backoff, Error, HostingEnv, Kind, Options, Reconnect, ReconnectState as State, Server, Settings,
 };
+use hbi_tests::pair::Transport;
 use tokio::sync::watch;
 
 /// Methods that wait while they are told to.
@@ -315,6 +316,19 @@ async fn a_call_that_breaks_each_connection_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_was_sent_if_any_attempt_was() {
+    let made = AtomicUsize::new(0);
+    let second_too_late = |store: &StoreStub| match made.fetch_add(1, SeqCst) {
+        0 => store.get(7),
+        _ => store.get(7).within(Duration::ZERO),
+    };
+    let (answer, calls) = broken_once("mem://reconnect-late", 1, second_too_late).await;
+    let error = answer.unwrap_err();
+    assert!(error.is_timeout() && error.was_sent(), "{error:?}");
+    assert_eq!((calls, made.load(SeqCst)), (1, 2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_goes_to_the_peer_it_is_made_of() {
     let address = "mem://reconnect-other";
     let store = MyStore::new(false);
@@ -443,4 +457,93 @@ async fn a_peer_that_speaks_something_else_ends_it() {
     let error = client(&address).peer().await.unwrap_err();
     assert!(error.is_protocol(), "{error:?}");
     serving.await.unwrap();
+}
+
+/// A service before another one, to which its connection ended.
+#[hbi::service]
+trait Gate {
+    #[hbi(idempotent)]
+    async fn behind(&self, kind: Kind) -> hbi::Result<u64>;
+}
+
+struct MyGate;
+
+impl Gate for MyGate {
+    async fn behind(&self, kind: Kind) -> hbi::Result<u64> {
+        Err(hbi::Failure::new(kind, "what another connection ended with").into())
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_gone_behind_the_peer_is_not_this_one() {
+    for over in [Transport::Mem, Transport::Tcp, Transport::Quic] {
+        let server = over
+            .serving(Options::new())
+            .serve(over.address(), |_peer| async {
+                Ok(HostingEnv::new().service(GateHost::new(MyGate)))
+            })
+            .await
+            .unwrap();
+        let client = self::client(&server.address().to_string());
+        for kind in [Kind::Disconnected, Kind::NotLanded] {
+            // this connection stands: there is no other to wait for
+            let behind = client.call(|peer| GateStub::new(peer).behind(kind));
+            let error = behind.await.unwrap_err();
+            assert!(error.is_remote() && error.was_sent(), "{error:?}");
+            assert!(!error.is_disconnected() && !error.is_not_landed());
+            assert_eq!(error.origin(), "gate::behind");
+        }
+        assert!(client.peer().await.unwrap().closed().is_none());
+    }
+}
+
+/// A preface of the mux wire without any settings.
+const PREFACE: &[u8] = b"\x89HBI\r\n\x01\x01\0\0";
+
+#[tokio::test]
+async fn whatever_a_peer_calls_its_end_the_connection_is_gone() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let kinds = [Kind::Refused, Kind::Limit, Kind::NotLanded, Kind::Panic];
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = client(&format!("tcp://{}", listener.local_addr().unwrap()));
+    let ending = async {
+        for kind in kinds {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(PREFACE).await.unwrap();
+            // the client's preface, and its call
+            let mut read = Vec::new();
+            while !read.ends_with(b"\x2a") {
+                assert!(stream.read_buf(&mut read).await.unwrap() > 0);
+            }
+            let close = [3, 0, 0, 0x0e, 0, 0, 0, 0, kind.into(), b'n', b'o'];
+            stream.write_all(&close).await.unwrap();
+        }
+    };
+    let calls = async {
+        for kind in kinds {
+            let error = client.call(|peer| StoreStub::new(peer).put(42)).await;
+            let error = error.unwrap_err();
+            assert!(error.is_disconnected(), "{kind:?}: {error:?}");
+            assert!(error.was_sent(), "{kind:?}: {error:?}");
+        }
+    };
+    tokio::join!(ending, calls);
+}
+
+#[tokio::test]
+async fn a_long_refusal_is_one() {
+    for over in [
+        Transport::Mem,
+        Transport::Tcp,
+        Transport::Tls,
+        Transport::Quic,
+    ] {
+        let refuse = |_peer| async { Err(Error::refusal("not you! ".repeat(1000))) };
+        let options = over.serving(Options::new());
+        let server = options.serve(over.address(), refuse).await.unwrap();
+        let error = client(&server.address().to_string()).peer().await;
+        let error = error.unwrap_err();
+        assert!(error.is_refused(), "{over:?}: {error:?}");
+        assert!(error.message().contains("not you!"), "{over:?}: {error:?}");
+    }
 }

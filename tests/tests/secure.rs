@@ -267,6 +267,24 @@ async fn a_self_signed_certificate_is_made_once_and_pinned() {
     }
 }
 
+#[test]
+fn servers_that_start_side_by_side_share_one_self_signed_certificate() {
+    let folder = Folder::new();
+    let file = folder.file("server.pem");
+    let starting = std::sync::Barrier::new(8);
+    let start = || {
+        starting.wait();
+        ServerTls::self_signed(&file, &["localhost"]).map(|tls| tls.fingerprint())
+    };
+    let pins = std::thread::scope(|scope| {
+        let starts: Vec<_> = (0..8).map(|_| scope.spawn(start)).collect();
+        let pins = starts.into_iter().map(|start| start.join().unwrap());
+        pins.collect::<Result<Vec<_>, _>>().unwrap()
+    });
+    assert!(pins.iter().all(|pin| *pin == pins[0]), "{pins:?}");
+    assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 1);
+}
+
 #[tokio::test]
 async fn a_wrong_pin_is_told_with_the_right_one() {
     for scheme in SECURED {
@@ -325,6 +343,38 @@ async fn clients_show_certificates_where_they_are_asked_for() {
 }
 
 #[tokio::test]
+async fn a_client_certificate_that_is_not_taken_is_a_failed_attempt() {
+    for scheme in SECURED {
+        let authority = Authority::named(Folder::new(), "same");
+        let others = [
+            Some(Authority::new()),
+            Some(Authority::named(Folder::new(), "same")),
+            None,
+        ];
+        for other in others {
+            let tls = authority.server("localhost");
+            let mut defences = Defences::default();
+            defences.failures_per_address = 1;
+            let options = Options::new()
+                .server_tls(tls.require_clients(authority.file()).unwrap())
+                .defences(defences);
+            let server = serve(options, &format!("{scheme}://127.0.0.1:0")).await;
+            let mut client = authority.trusted();
+            if let Some(other) = &other {
+                let (chain, key) = other.issue("eve.example", |_| {});
+                client = client.certificate(chain, key).unwrap();
+            }
+            let wrong = connect(client.clone(), &named(&server)).await.unwrap_err();
+            // over QUIC a reset may overtake what a server says that forgets the connection soon
+            let reset = scheme == "quic" && wrong.is_disconnected();
+            assert!(wrong.is_refused() || reset, "{scheme}: {wrong}");
+            let again = connect(client, &named(&server)).await.unwrap_err();
+            says(&again, &["credentials refused too often"]);
+        }
+    }
+}
+
+#[tokio::test]
 async fn clients_may_be_asked_only() {
     for scheme in SECURED {
         let authority = Authority::new();
@@ -348,6 +398,76 @@ async fn clients_may_be_asked_only() {
             let known: bool = peer.script("known()").await.unwrap();
             assert_eq!(known, expected);
         }
+    }
+}
+
+/// Serves a certificate that signs itself, of which the client makes its authority.
+async fn trusting_itself(scheme: &str, names: &[&str], ca: bool) -> Error {
+    let folder = Folder::new();
+    let key = KeyPair::generate().unwrap();
+    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+    let mut params = CertificateParams::new(names).unwrap();
+    if ca {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    }
+    let (chain, key_file) = (folder.file("own.pem"), folder.file("own.key"));
+    std::fs::write(&chain, params.self_signed(&key).unwrap().pem()).unwrap();
+    std::fs::write(&key_file, key.serialize_pem()).unwrap();
+    let server = serve_secured(scheme, ServerTls::files(&chain, key_file).unwrap()).await;
+    let tls = ClientTls::new().ca_file(chain).unwrap();
+    connect(tls, &named(&server)).await.unwrap_err()
+}
+
+#[tokio::test]
+async fn certificates_as_other_tools_make_them_are_told() {
+    for scheme in SECURED {
+        let authority = trusting_itself(scheme, &["localhost"], true).await;
+        assert!(authority.is_refused(), "{authority:?}");
+        says(&authority, &["CA:TRUE", "#sha256=", "signed"]);
+        let nameless = trusting_itself(scheme, &[], false).await;
+        says(&nameless, &["not for localhost", "common name"]);
+    }
+}
+
+#[tokio::test]
+async fn a_server_is_not_what_its_address_does_not_pin() {
+    for scheme in SECURED {
+        let tls = Authority::new().server("localhost");
+        let own = tls.fingerprint();
+        let options = Options::new().server_tls(tls);
+        let pinning = |pin| {
+            let address = format!("{scheme}://127.0.0.1:0#sha256={pin}");
+            options.serve(address, |_| async { Ok(HostingEnv::new()) })
+        };
+        let error = pinning(Fingerprint([7; 32])).await.unwrap_err();
+        says(&error, &["another certificate", &own.to_string()]);
+        assert!(pinning(own).await.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn who_is_no_hbi_server_is_told_as_that() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let authority = Authority::new();
+    let hanging_up = async { drop(listener.accept().await) };
+    let address = format!("tls://{at}");
+    let (error, ()) = tokio::join!(connect(authority.trusted(), &address), hanging_up);
+    says(
+        &error.unwrap_err(),
+        &["hung up", "no hbi server", "check host and port"],
+    );
+    let options = Options::new().handshake(Duration::from_millis(100));
+    let silent = options.connect(format!("tcp://{at}"), HostingEnv::new());
+    says(
+        &silent.await.unwrap_err(),
+        &[&at.to_string(), "hbi server of this scheme"],
+    );
+    for scheme in ["tcp", "tls", "quic"] {
+        let nowhere = format!("{scheme}://127.0.0.1:0");
+        let error = connect(authority.trusted(), &nowhere).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Address);
+        says(&error, &["port 0", "Server::address"]);
     }
 }
 
@@ -624,6 +744,54 @@ async fn who_guesses_too_often_is_not_heard() {
 }
 
 #[tokio::test]
+async fn who_guesses_side_by_side_guesses_no_more() {
+    for over in [Transport::Tcp, Transport::Tls, Transport::Quic] {
+        let mut defences = Defences::default();
+        defences.failures_per_address = 3;
+        let asked = Arc::new(AtomicUsize::new(0));
+        let asks = Arc::clone(&asked);
+        let options = over.serving(Options::new()).defences(defences);
+        let options = options.authenticate(move |_shown| {
+            asks.fetch_add(1, Ordering::Relaxed);
+            async {
+                // an answer that takes its time
+                tokio::task::yield_now().await;
+                Err::<(), _>(Error::refusal("this token is nobody's"))
+            }
+        });
+        let server = serve(options, &over.address()).await;
+        let address = server.address().to_string();
+        let guess = || hbi::connect(&address, HostingEnv::new());
+        let guesses = futures_util::future::join_all((0..30).map(|_| guess())).await;
+        assert!(guesses.iter().all(Result::is_err));
+        assert_eq!(asked.load(Ordering::Relaxed), 3, "{over:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_that_hangs_ends() {
+    let options = Options::new().authenticate(|shown| async move {
+        if !shown.token_is(b"ali's token") {
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    });
+    let mut defences = Defences::default();
+    defences.handshake = Duration::from_secs(3);
+    defences.connections = 1;
+    let _server = serve(options.defences(defences), "mem://check-hangs").await;
+    let hanging = hbi::connect("mem://check-hangs", HostingEnv::new());
+    let error = hanging.await.unwrap_err();
+    // it may pass: a client that connects again does
+    assert!(error.is_disconnected(), "{error:?}");
+    says(&error, &["not checked within 3s"]);
+    // and its place is free
+    let options = Options::new().token(&b"ali's token"[..]);
+    let peer = options.connect("mem://check-hangs", HostingEnv::new());
+    works(&peer.await.unwrap()).await;
+}
+
+#[tokio::test]
 async fn an_address_has_so_many_connections() {
     let mut defences = Defences::default();
     defences.connections_per_address = 2;
@@ -645,6 +813,29 @@ async fn an_address_has_so_many_connections() {
     };
     works(&three).await;
     works(&two).await;
+}
+
+#[tokio::test]
+async fn who_is_turned_away_over_and_over_takes_no_places() {
+    let mut defences = Defences::default();
+    defences.connections_per_address = 1;
+    let server = serve(Options::new().defences(defences), "tcp://127.0.0.1:0").await;
+    let address = server.address().to_string();
+    let one = hbi::connect(&address, HostingEnv::new()).await.unwrap();
+    let (_, host) = address.split_once("://").unwrap();
+    let coming = (0..100).map(|_| TcpStream::connect(host));
+    let mut coming = futures_util::future::try_join_all(coming).await.unwrap();
+    // they stay as long as they may
+    let ends = coming.iter_mut().map(|stream| async {
+        let mut bytes = Vec::new();
+        let _ = stream.read_to_end(&mut bytes).await;
+        !bytes.is_empty()
+    });
+    let told = futures_util::future::join_all(ends).await;
+    let told = told.iter().filter(|told| **told).count();
+    // others are when some of these are gone
+    assert!((1..100).contains(&told), "{told}");
+    works(&one).await;
 }
 
 /// What a raw peer is told before it is cut off.

@@ -95,6 +95,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let mut work = std::mem::take(&mut self.scratch.work);
         let link = Arc::clone(&self.link);
         let mut state = link.lock();
+        // who is not let in is told so together with the preface
+        let up = state.mux.peer_settings().is_some();
         let end = loop {
             match state.mux.receive(now, input, at) {
                 Ok(None) => break Ok(()),
@@ -116,6 +118,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     drop(state);
                     self.connected();
                     state = link.lock();
+                }
+                Ok(Some(Event::Close { kind, reason })) => {
+                    self.peer_ends = Some(refused::told(kind, reason, up));
                 }
                 Ok(Some(event)) => match self.work(&mut state, event, input) {
                     Ok(Some(done)) => work.push(done),
@@ -217,11 +222,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     )));
                 }
             },
-            Event::Close { kind, reason } => {
-                self.peer_ends = Some(refused::told(kind, reason));
+            Event::Ready | Event::Goodbye | Event::Close { .. } | Event::Define { .. } => {
                 return Ok(None);
             }
-            Event::Ready | Event::Goodbye | Event::Define { .. } => return Ok(None),
         }))
     }
 

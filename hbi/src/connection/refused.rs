@@ -29,10 +29,12 @@ pub(super) fn check(depth: u8, deadline: Option<Instant>) -> Result<Option<Insta
 }
 
 /// What it means that the peer ended the connection for a reason that it told. Some it has only for
-/// who was not let in.
-pub(super) fn told(kind: Kind, reason: &str) -> Failure {
+/// who was not let in: where this side is (`up`), the connection is gone, whatever the peer calls that.
+pub(super) fn told(kind: Kind, reason: &str, up: bool) -> Failure {
     match kind {
-        Kind::Refused | Kind::Limit | Kind::NotLanded | Kind::Panic => Failure::new(kind, reason),
+        Kind::Refused | Kind::Limit | Kind::NotLanded | Kind::Panic if !up => {
+            Failure::new(kind, reason)
+        }
         _ => {
             let text = format!("disconnected: the peer ended the connection: {reason}");
             Failure::new(Kind::Disconnected, text)

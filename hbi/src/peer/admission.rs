@@ -34,7 +34,7 @@ struct Rejected {
     reason: String,
     /// Where it can be told.
     stream: Option<Stream>,
-    /// It has shown credentials, and they are no good.
+    /// It has shown a certificate, and that is no good.
     guessed: bool,
 }
 
@@ -45,7 +45,7 @@ pub(super) async fn admit(
     text: bool,
     entered: &Entered,
 ) -> Option<Admitted> {
-    match introduced(options, arrived, text).await {
+    match introduced(options, arrived, text, entered).await {
         Ok(admitted) => Some(admitted),
         Err(rejected) => {
             if rejected.guessed {
@@ -76,7 +76,12 @@ async fn refuse(options: &Options, stream: Stream, text: bool, kind: Kind, reaso
     started.driver.refuse(kind, reason).await;
 }
 
-async fn introduced(options: &Options, arrived: Arrived, text: bool) -> Result<Admitted, Rejected> {
+async fn introduced(
+    options: &Options,
+    arrived: Arrived,
+    text: bool,
+    entered: &Entered,
+) -> Result<Admitted, Rejected> {
     let within = options.defences.handshake;
     let most = options.defences.unauthenticated_bytes;
     let introduction = async {
@@ -112,7 +117,7 @@ async fn introduced(options: &Options, arrived: Arrived, text: bool) -> Result<A
         #[cfg(feature = "tls")]
         certificate: stream.certificate(),
     };
-    match authenticate(options, credentials).await {
+    match authenticate(options, credentials, entered).await {
         Ok(identity) => Ok(Admitted {
             stream,
             input,
@@ -122,7 +127,7 @@ async fn introduced(options: &Options, arrived: Arrived, text: bool) -> Result<A
             kind,
             reason,
             stream: Some(stream),
-            guessed: kind == Kind::Refused,
+            guessed: false,
         }),
     }
 }
@@ -190,6 +195,7 @@ pub(super) fn not_let_in(error: &Error) -> (Kind, String) {
 async fn authenticate(
     options: &Options,
     credentials: Credentials,
+    entered: &Entered,
 ) -> Result<Option<Identity>, (Kind, String)> {
     let Some(check) = options.authenticate.clone() else {
         #[cfg(feature = "tls")]
@@ -199,12 +205,27 @@ async fn authenticate(
         #[cfg(not(feature = "tls"))]
         return Ok(None);
     };
-    // in a task of its own, so that a panic in it is told to the peer, too
-    let mut checking = JoinSet::new();
-    checking.spawn(async move { (check.0)(credentials).await });
-    match checking.join_next().await {
-        Some(Ok(Ok(identity))) => Ok(Some(identity)),
-        Some(Ok(Err(error))) => Err(not_let_in(&error)),
-        Some(Err(_)) | None => Err((Kind::Panic, "checking the credentials failed".to_owned())),
-    }
+    let within = options.defences.handshake;
+    let checked = async {
+        let checking = entered.check().await;
+        let _checking = checking.map_err(|reason| (Kind::Limit, reason))?;
+        // in a task of its own, so that a panic in it is told to the peer, too
+        let mut running = JoinSet::new();
+        running.spawn(async move { (check.0)(credentials).await });
+        match running.join_next().await {
+            Some(Ok(Ok(identity))) => Ok(Some(identity)),
+            Some(Ok(Err(error))) => {
+                if error.is_refused() {
+                    entered.failed();
+                }
+                Err(not_let_in(&error))
+            }
+            Some(Err(_)) | None => Err((Kind::Panic, "checking the credentials failed".to_owned())),
+        }
+    };
+    let late = |_| {
+        let text = format!("the credentials were not checked within {within:?}: try again later");
+        (Kind::Disconnected, text)
+    };
+    tokio::time::timeout(within, checked).await.map_err(late)?
 }

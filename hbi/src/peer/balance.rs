@@ -8,7 +8,7 @@ use std::{
     marker::PhantomData,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{self, Context, Poll},
@@ -183,10 +183,10 @@ where
     D::Error: Into<BoxError>,
 {
     let unavailable = |text: String| Poll::Ready(Err(Error::new(Kind::Address, text)));
-    let ended = Arc::new(AtomicBool::new(false));
+    let known = Arc::new(Known::default());
     let mut balance = Balance::new(Discovered {
         discover,
-        ended: Arc::clone(&ended),
+        known: Arc::clone(&known),
     });
     Box::new(move |cx| match balance.poll_ready(cx) {
         Poll::Ready(Ok(())) => {
@@ -194,8 +194,15 @@ where
             picked.map_err(|error| Error::new(Kind::Address, error.to_string()))
         }
         Poll::Ready(Err(error)) => unavailable(format!("peers cannot be discovered: {error}")),
-        Poll::Pending if balance.is_empty() && ended.load(Ordering::Relaxed) => {
-            unavailable("there is no peer left to call, and no more are discovered".to_owned())
+        Poll::Pending if balance.is_empty() && known.ended.load(Ordering::Relaxed) => {
+            let last = known.gone.lock().unwrap_or_else(PoisonError::into_inner);
+            let why = match &*last {
+                Some(error) => format!("; the last is gone: {error}"),
+                None => String::new(),
+            };
+            unavailable(format!(
+                "there is no peer left to call, and no more are discovered{why}"
+            ))
         }
         Poll::Pending => Poll::Pending,
     })
@@ -376,8 +383,17 @@ impl Drop for Picked {
 /// What asks a member for its peer.
 struct Pick;
 
+/// What is known of the members as a whole.
+#[derive(Default)]
+struct Known {
+    /// No more are discovered.
+    ended: AtomicBool,
+    /// Why the last that is gone for good is.
+    gone: std::sync::Mutex<Option<Error>>,
+}
+
 /// A member as tower balances it.
-struct Balancing(Member);
+struct Balancing(Member, Arc<Known>);
 
 impl Service<Pick> for Balancing {
     type Response = Picked;
@@ -397,7 +413,11 @@ impl Service<Pick> for Balancing {
                     return Poll::Ready(Ok(()));
                 }
                 Health::Well(_) | Health::Sick => {}
-                Health::Gone(error) => return Poll::Ready(Err(error.clone())),
+                Health::Gone(error) => {
+                    let mut gone = self.1.gone.lock().unwrap_or_else(PoisonError::into_inner);
+                    *gone = Some(error.clone());
+                    return Poll::Ready(Err(error.clone()));
+                }
             }
             let mut health = member.health.clone();
             member.waiting = Some(Box::pin(async move {
@@ -426,21 +446,23 @@ impl Load for Balancing {
 /// What is discovered, once to its end.
 struct Discovered<D> {
     discover: D,
-    ended: Arc<AtomicBool>,
+    known: Arc<Known>,
 }
 
 impl<D: Discover<Service = Member> + Unpin> Stream for Discovered<D> {
     type Item = Result<Change<D::Key, Balancing>, D::Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.ended.load(Ordering::Relaxed) {
+        if self.known.ended.load(Ordering::Relaxed) {
             return Poll::Ready(None);
         }
         let next = task::ready!(Pin::new(&mut self.discover).poll_discover(cx));
-        self.ended.store(next.is_none(), Ordering::Relaxed);
+        self.known.ended.store(next.is_none(), Ordering::Relaxed);
         Poll::Ready(next.map(|change| {
             change.map(|change| match change {
-                Change::Insert(key, member) => Change::Insert(key, Balancing(member)),
+                Change::Insert(key, member) => {
+                    Change::Insert(key, Balancing(member, Arc::clone(&self.known)))
+                }
                 Change::Remove(key) => Change::Remove(key),
             })
         }))

@@ -90,7 +90,11 @@ impl Connection {
         match tokio::time::timeout(within, ready).await {
             Ok(ready) => ready,
             Err(_) => {
-                let text = format!("the peer did not introduce itself within {within:?}");
+                let text = format!(
+                    "the peer at {} did not introduce itself within {within:?}: is it an hbi server of \
+                     this scheme, and has it room (its `Defences::connections`)?",
+                    self.peer.address()
+                );
                 Err(Error::new(Kind::Disconnected, text))
             }
         }

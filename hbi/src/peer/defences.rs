@@ -2,16 +2,19 @@
 
 use std::{
     collections::HashMap,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::transport::Source;
 
 /// Sources whose failures are remembered; more are forgotten, not refused.
 const REMEMBERED: usize = 65_536;
+
+const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// The defences of a server against strangers. The defaults suit a server on the open network.
 ///
@@ -31,14 +34,16 @@ const REMEMBERED: usize = 65_536;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Defences {
-    /// How long a peer may take in all to introduce itself: the TLS handshake, its preface, its token.
-    /// Against peers that connect and say nothing, or drip byte by byte. Default 10 s.
+    /// How long a peer may take in all to introduce itself: the TLS handshake, its preface, its token;
+    /// and then how long [`Options::authenticate`](crate::Options::authenticate) may take. Against peers
+    /// that connect and say nothing, or drip byte by byte. Default 10 s.
     pub handshake: Duration,
     /// Connections at once. One more waits, unaccepted, until another is gone. Bounds memory and
     /// descriptors. Default 10,000.
     pub connections: usize,
-    /// Connections at once of one address; one more is refused. Against one that takes all the room.
-    /// Raise it where many peers come through one proxy. Default 1,000.
+    /// Connections at once of one address; one more is refused, and told why unless many are at that
+    /// time. Against one that takes all the room. Raise it where many peers come through one proxy.
+    /// Default 1,000.
     pub connections_per_address: usize,
     /// Bytes that are read of a peer before it is let in; a preface with the largest token has less
     /// than 5,000. Default 8 KiB.
@@ -50,8 +55,8 @@ pub struct Defences {
     /// use.
     pub openings_per_second: u32,
     /// Refused credentials of one address within a minute ([`failures_within`](Self::failures_within)),
-    /// after which its connections are refused unheard until the time is over. Against guessing.
-    /// Default 10.
+    /// after which its connections are refused unheard until the time is over. Of one address only so
+    /// many are checked at once as may still fail; others wait. Against guessing. Default 10.
     pub failures_per_address: u32,
     /// The time in which failures are counted. Default 60 s.
     pub failures_within: Duration,
@@ -76,11 +81,15 @@ impl Default for Defences {
 pub(crate) struct Door {
     defences: Defences,
     state: Mutex<State>,
+    /// Told whenever a check is over.
+    checked: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     inside: HashMap<Source, usize>,
+    /// How many are being checked.
+    checking: HashMap<Source, u32>,
     failures: HashMap<Source, Failures>,
     /// Nothing is too old before.
     fresh_until: Option<Instant>,
@@ -90,6 +99,25 @@ struct State {
 struct Failures {
     count: u32,
     forgotten: Instant,
+}
+
+impl State {
+    /// How often a source has failed; an error where that is too often.
+    fn failed(&self, source: &Source, most: u32) -> Result<u32, String> {
+        let now = Instant::now();
+        let failures = self.failures.get(source);
+        let Some(failures) = failures.filter(|failures| failures.forgotten > now) else {
+            return Ok(0);
+        };
+        if failures.count < most {
+            return Ok(failures.count);
+        }
+        let wait = (failures.forgotten - now).as_secs() + 1;
+        Err(format!(
+            "too many failed attempts from this address ({}): try again in {wait} s",
+            failures.count
+        ))
+    }
 }
 
 /// A place inside, until it is dropped.
@@ -104,6 +132,7 @@ impl Door {
         Self {
             defences,
             state: Mutex::default(),
+            checked: Notify::new(),
         }
     }
 
@@ -115,17 +144,7 @@ impl Door {
     pub(crate) fn enter(self: &Arc<Self>, source: Option<Source>) -> Result<Entered, String> {
         if let Some(source) = source {
             let mut state = self.lock();
-            let now = Instant::now();
-            if let Some(failures) = state.failures.get(&source)
-                && failures.forgotten > now
-                && failures.count >= self.defences.failures_per_address
-            {
-                let wait = (failures.forgotten - now).as_secs() + 1;
-                return Err(format!(
-                    "too many failed attempts from this address ({}): try again in {wait} s",
-                    failures.count
-                ));
-            }
+            state.failed(&source, self.defences.failures_per_address)?;
             let most = self.defences.connections_per_address;
             let inside = state.inside.entry(source).or_default();
             if *inside >= most {
@@ -143,29 +162,58 @@ impl Door {
     }
 }
 
+/// Credentials that are being checked, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Checking<'a>(&'a Entered);
+
 impl Entered {
+    /// Waits until the credentials of this peer may be checked, or says why they are not: side by side
+    /// an address may guess no more often than one after the other.
+    pub(crate) async fn check(&self) -> Result<Checking<'_>, String> {
+        let Some(source) = self.source else {
+            return Ok(Checking(self));
+        };
+        let most = self.door.defences.failures_per_address;
+        loop {
+            let mut checked = pin!(self.door.checked.notified());
+            checked.as_mut().enable();
+            {
+                let mut state = self.door.lock();
+                let failed = state.failed(&source, most)?;
+                let checking = state.checking.entry(source).or_default();
+                if *checking == 0 || failed.saturating_add(*checking) < most {
+                    *checking += 1;
+                    return Ok(Checking(self));
+                }
+            }
+            checked.await;
+        }
+    }
+
     /// The credentials of this peer were refused.
     pub(crate) fn failed(&self) {
         let Some(source) = self.source else { return };
         let within = self.door.defences.failures_within;
         let now = Instant::now();
+        // what is longer than a clock counts is forgotten in a hundred years
+        let forgotten = now.checked_add(within).unwrap_or(now + CENTURY);
         let mut state = self.door.lock();
         if state.fresh_until.is_none_or(|at| at <= now) {
             state
                 .failures
                 .retain(|_, failures| failures.forgotten > now);
-            state.fresh_until = Some(now + within);
+            state.fresh_until = Some(forgotten);
         }
         if state.failures.len() >= REMEMBERED && !state.failures.contains_key(&source) {
             return;
         }
         let failures = state.failures.entry(source).or_insert(Failures {
             count: 0,
-            forgotten: now + within,
+            forgotten,
         });
         if failures.forgotten <= now {
             failures.count = 0;
-            failures.forgotten = now + within;
+            failures.forgotten = forgotten;
         }
         failures.count = failures.count.saturating_add(1);
     }
@@ -181,6 +229,21 @@ impl Drop for Entered {
                 state.inside.remove(&source);
             }
         }
+    }
+}
+
+impl Drop for Checking<'_> {
+    fn drop(&mut self) {
+        let Some(source) = self.0.source else { return };
+        let mut state = self.0.door.lock();
+        if let Some(checking) = state.checking.get_mut(&source) {
+            *checking -= 1;
+            if *checking == 0 {
+                state.checking.remove(&source);
+            }
+        }
+        drop(state);
+        self.0.door.checked.notify_waiters();
     }
 }
 
@@ -229,5 +292,46 @@ mod tests {
         tokio::time::advance(Duration::from_secs(61)).await;
         guess().unwrap().failed();
         assert!(guess().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn guesses_side_by_side_are_as_many_as_one_after_the_other() {
+        let door = door(Defences {
+            failures_per_address: 2,
+            ..Defences::default()
+        });
+        let asked = std::sync::atomic::AtomicU32::new(0);
+        let guess = |right: bool| {
+            let entered = door.enter(source("10.0.0.1")).unwrap();
+            let asked = &asked;
+            async move {
+                let _checking = entered.check().await?;
+                asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                if !right {
+                    entered.failed();
+                }
+                Ok::<_, String>(())
+            }
+        };
+        // who is right waits for others of its address at most
+        let right = futures_util::future::join_all((0..10).map(|_| guess(true))).await;
+        assert!(right.iter().all(Result::is_ok), "{right:?}");
+        let wrong = futures_util::future::join_all((0..10).map(|_| guess(false))).await;
+        assert_eq!(wrong.iter().filter(|wrong| wrong.is_ok()).count(), 2);
+        assert_eq!(asked.into_inner(), 12);
+        assert!(door.lock().checking.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_may_be_remembered_for_ever() {
+        let door = door(Defences {
+            failures_per_address: 1,
+            failures_within: Duration::MAX,
+            ..Defences::default()
+        });
+        door.enter(source("10.0.0.1")).unwrap().failed();
+        tokio::time::advance(Duration::from_secs(1_000_000)).await;
+        assert!(door.enter(source("10.0.0.1")).is_err());
     }
 }

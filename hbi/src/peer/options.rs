@@ -114,8 +114,8 @@ impl Options {
         self
     }
 
-    /// How long connecting may take until both sides know each other. By default 10 s. What a server
-    /// allows is in its [`Defences`].
+    /// How long it may take to reach a peer, and then until both sides know each other. By default 10 s
+    /// each. What a server allows is in its [`Defences`].
     pub fn handshake(mut self, time: Duration) -> Self {
         self.handshake = time;
         self
@@ -136,8 +136,10 @@ impl Options {
 
     /// How a server finds out who a peer is, from the token or the certificate it shows. What `check`
     /// returns is [`Peer::identity`] in the factory and [`Caller::identity`](crate::Caller::identity) in
-    /// methods. Where it fails the peer is refused and told why, before the factory is asked and
-    /// anything lands; how often an address may fail is limited ([`Defences`]).
+    /// methods. Where it fails the peer is told why, before the factory is asked and anything lands. How
+    /// often an address may be refused ([`Error::refusal`]) is limited, and so is how long `check` may
+    /// take ([`Defences`]). With any other error it is `check` that failed: that counts for nothing, and
+    /// the peer may try again.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {

@@ -187,6 +187,8 @@ impl Reconnect {
     {
         let mut state = self.state();
         let mut last: Option<(Peer, Call<T, E, B>, Error)> = None;
+        // by any of the attempts
+        let mut sent = false;
         for attempt in 1.. {
             let before = last.as_ref().map(|(peer, ..)| peer);
             let peer = match (connected(&mut state, before).await, last) {
@@ -200,7 +202,11 @@ impl Reconnect {
                 return Err(call.failed_with(error));
             }
             let again = attempt < ATTEMPTS && call.is_idempotent();
-            match call.answer().await {
+            let answer = call.answer().await.map_err(|error| {
+                sent |= error.was_sent();
+                if sent { error.sent() } else { error }
+            });
+            match answer {
                 Ok(answer) => return answer,
                 Err(error) if again && (error.is_disconnected() || error.is_not_landed()) => {
                     last = Some((peer, call, error));

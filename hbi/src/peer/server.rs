@@ -25,6 +25,10 @@ const GOODBYE: Duration = Duration::from_secs(5);
 /// How long accepting rests after a failure that is not a single connection's.
 const REST: Duration = Duration::from_millis(50);
 
+/// Peers that are told at once why they are turned away; more are cut off, so that who comes over and over
+/// takes no places from others.
+const TOLD: usize = 64;
+
 /// A server at work. Dropping it stops accepting and says goodbye to its peers.
 pub struct Server {
     address: Address,
@@ -142,6 +146,7 @@ async fn accept<F, R>(
 {
     let room = Arc::new(Semaphore::new(options.defences.connections.max(1)));
     let door = Arc::new(Door::new(options.defences.clone()));
+    let told = Arc::new(Semaphore::new(TOLD));
     let options = Arc::new(options);
     loop {
         // the semaphore is never closed
@@ -161,6 +166,7 @@ async fn accept<F, R>(
         let (options, factory) = (Arc::clone(&options), Arc::clone(&factory));
         let shared = Arc::clone(&shared);
         let entered = door.enter(arrived.source());
+        let told = Arc::clone(&told);
         tokio::spawn(async move {
             let mut closing = shared.closing.subscribe();
             let closed = async move {
@@ -171,7 +177,9 @@ async fn accept<F, R>(
                 match &entered {
                     Ok(entered) => Box::pin(admit(&options, arrived, text, entered)).await,
                     Err(reason) => {
-                        Box::pin(turn_away(&options, arrived, text, reason)).await;
+                        if let Ok(_telling) = told.try_acquire() {
+                            Box::pin(turn_away(&options, arrived, text, reason)).await;
+                        }
                         None
                     }
                 }
@@ -223,14 +231,16 @@ async fn host<F, R, K>(
     making.spawn(async move { factory(peer).await });
     let mut closing = shared.closing.subscribe();
     let made = tokio::select! {
+        // `closing` first: goodbye may have been said to all links before this one was there
+        biased;
+        _ = closing.wait_for(|closing| *closing) => {
+            Err((Kind::NotLanded, "the server says goodbye".to_owned()))
+        }
         made = making.join_next() => match made {
             Some(Ok(Ok(env))) => env.build().map_err(|error| (Kind::Refused, error.to_string())),
             Some(Ok(Err(error))) => Err(not_let_in(&error)),
             Some(Err(_)) | None => Err((Kind::Panic, "making the environment failed".to_owned())),
         },
-        _ = closing.wait_for(|closing| *closing) => {
-            Err((Kind::NotLanded, "the server says goodbye".to_owned()))
-        }
         // nobody is there any more for whom it would be made
         () = driver.gone() => Err((Kind::Disconnected, "the peer hung up".to_owned())),
     };

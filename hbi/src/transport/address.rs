@@ -61,6 +61,17 @@ impl Address {
         self.text
     }
 
+    /// The port, where it has one.
+    pub(super) fn port(&self) -> Option<&str> {
+        let (Scheme::Tcp(host)
+        | Scheme::Tls(Secured { host, .. })
+        | Scheme::Quic(Secured { host, .. })) = &self.scheme
+        else {
+            return None;
+        };
+        host.rsplit_once(':').map(|(_, port)| port)
+    }
+
     /// The same wire at another place.
     pub(super) fn at(&self, scheme: Scheme) -> Address {
         Address {
@@ -83,9 +94,10 @@ impl FromStr for Address {
         let Some((scheme, rest)) = text.split_once("://") else {
             return Err(bad("it has no scheme"));
         };
+        let scheme = scheme.to_ascii_lowercase();
         let (text, scheme) = match scheme.strip_prefix("text+") {
             Some(carrier) => (true, carrier),
-            None => (false, scheme),
+            None => (false, &*scheme),
         };
         let scheme = match scheme {
             "tcp" => Scheme::Tcp(host_and_port(rest).map_err(bad)?),
@@ -119,6 +131,12 @@ fn secured(text: &str) -> Result<Secured, String> {
 }
 
 fn host_and_port(text: &str) -> Result<String, &'static str> {
+    if text.contains('@') {
+        return Err("no user stands in an address: who calls is told by `Options::token`");
+    }
+    if text.contains('#') {
+        return Err("only the certificate of a `tls://` or `quic://` address can be pinned");
+    }
     let Some((host, port)) = text.rsplit_once(':') else {
         return Err("it has no port");
     };
@@ -128,8 +146,8 @@ fn host_and_port(text: &str) -> Result<String, &'static str> {
     if host.contains(':') && !(host.starts_with('[') && host.ends_with(']')) {
         return Err("an IPv6 address stands in brackets");
     }
-    if port.parse::<u16>().is_err() {
-        return Err("its port is no number up to 65535");
+    if port.starts_with('+') || port.parse::<u16>().is_err() {
+        return Err("its port is no number up to 65535, or something follows it");
     }
     Ok(text.to_owned())
 }
@@ -171,6 +189,11 @@ mod tests {
             ("tcp://:80", "no host"),
             ("tcp://::1:80", "in brackets"),
             ("tcp://h:70000", "65535"),
+            ("tcp://h:+80", "65535"),
+            ("tcp://h:80/path", "something follows"),
+            ("tcp://ali:secret@h:80", "no user"),
+            ("tcp://h:1#sha256=00", "`tls://` or `quic://`"),
+            ("wss://h:1", "not known"),
             ("tls://h:1#md5=00", "sha256"),
             ("tls://h:1#sha256=00", "64 hexadecimal digits"),
             ("unix://relative", "absolute"),
@@ -185,6 +208,12 @@ mod tests {
                 "{shown}"
             );
         }
+    }
+
+    #[test]
+    fn a_scheme_is_read_in_any_case() {
+        let address: Address = "TEXT+Tcp://h:1".parse().expect("it is well formed");
+        assert_eq!(address.to_string(), "text+tcp://h:1");
     }
 
     #[test]

@@ -34,6 +34,10 @@ pub(crate) async fn dial(
         io::ErrorKind::Unsupported => failed(Kind::Protocol, error),
         _ => unreachable(error),
     };
+    if address.port().is_some_and(|port| port.parse() == Ok(0)) {
+        let text = "port 0 is any that is free, for servers: connect to that of `Server::address`";
+        return Err(failed(Kind::Address, io::Error::other(text)));
+    }
     match address.scheme() {
         Scheme::Tcp(host) => {
             let stream = tcp(host).await.map_err(unreachable)?;
@@ -120,8 +124,8 @@ fn interleaved(found: impl Iterator<Item = SocketAddr>) -> VecDeque<SocketAddr> 
     list
 }
 
-/// The first that connects. Another is tried whenever one fails, or takes longer than it should; the
-/// last error is told where none does.
+/// The first that connects. Another is tried whenever one fails, or takes longer than it should. Where
+/// none does the first error is told, but for one that says only that there is no way to an address.
 async fn first<T, F>(
     mut addresses: VecDeque<SocketAddr>,
     connect: impl Fn(SocketAddr) -> F,
@@ -145,11 +149,21 @@ where
             biased;
             Some(tried) = trying.next() => match tried {
                 Ok(connected) => return Ok(connected),
-                Err(error) => failed = Some(error),
+                Err(error) if failed.as_ref().is_none_or(is_no_way) => failed = Some(error),
+                Err(_) => {}
             },
             () = tokio::time::sleep(ATTEMPT), if more => {}
         }
     }
+}
+
+/// Whether there is no way to an address, as to those of a family that the network has not.
+fn is_no_way(error: &io::Error) -> bool {
+    use io::ErrorKind as E;
+    matches!(
+        error.kind(),
+        E::NetworkUnreachable | E::HostUnreachable | E::AddrNotAvailable
+    )
 }
 
 #[cfg(test)]
@@ -197,16 +211,33 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_last_error_is_told_where_none_answers() {
-        let list = addresses(&["1.1.1.1:1", "1.1.1.2:1"]);
-        let failed = first(list, |_| async {
-            io::Result::<()>::Err(io::ErrorKind::HostUnreachable.into())
-        });
-        assert_eq!(
-            failed.await.unwrap_err().kind(),
-            io::ErrorKind::HostUnreachable
-        );
-        let nobody = first(VecDeque::new(), |_| async { Ok(()) }).await;
-        assert_eq!(nobody.unwrap_err().kind(), io::ErrorKind::NotFound);
+    async fn the_first_error_is_told_that_says_something() {
+        use io::ErrorKind as E;
+        for (errors, told) in [
+            (
+                &[E::NetworkUnreachable, E::ConnectionRefused][..],
+                E::ConnectionRefused,
+            ),
+            (
+                &[E::ConnectionRefused, E::NetworkUnreachable],
+                E::ConnectionRefused,
+            ),
+            (
+                &[E::PermissionDenied, E::ConnectionRefused],
+                E::PermissionDenied,
+            ),
+            (
+                &[E::HostUnreachable, E::HostUnreachable],
+                E::HostUnreachable,
+            ),
+            (&[], E::NotFound),
+        ] {
+            let list = addresses(&["1.1.1.1:0", "1.1.1.2:1"]);
+            let list = list.into_iter().take(errors.len()).collect();
+            let failed = first(list, |address: SocketAddr| async move {
+                io::Result::<()>::Err(errors[usize::from(address.port())].into())
+            });
+            assert_eq!(failed.await.unwrap_err().kind(), told, "{errors:?}");
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Listening for connections.
 
+#[cfg(feature = "quic")]
+use std::sync::Arc;
 use std::{io, net::IpAddr, path::PathBuf};
 
 use tokio::net::{TcpListener, TcpStream};
@@ -58,7 +60,7 @@ impl Listener {
                 ))
             }
             Scheme::Tls(secured) => {
-                let config = tls.serving(address)?;
+                let config = tls.serving(address, secured)?;
                 let listener = TcpListener::bind(&secured.host).await.map_err(failed)?;
                 let host = listener.local_addr().map_err(failed)?.to_string();
                 let pin = tls.pin();
@@ -69,13 +71,17 @@ impl Listener {
             }
             #[cfg(feature = "quic")]
             Scheme::Quic(secured) => {
-                let config = tls.serving_quic(address)?;
-                let mut found = tokio::net::lookup_host(&secured.host)
-                    .await
-                    .map_err(failed)?;
-                let none = || failed(io::ErrorKind::NotFound.into());
-                let at = found.next().ok_or_else(none)?;
-                let endpoint = super::quic::listen(at, config, settings, tls).map_err(failed)?;
+                let config = tls.serving_quic(address, secured)?;
+                let found = tokio::net::lookup_host(&secured.host).await;
+                let mut endpoint = Err(io::ErrorKind::NotFound.into());
+                // a machine may lack a family that the name has
+                for at in found.map_err(failed)? {
+                    endpoint = super::quic::listen(at, Arc::clone(&config), settings, tls);
+                    if endpoint.is_ok() {
+                        break;
+                    }
+                }
+                let endpoint = endpoint.map_err(failed)?;
                 let host = endpoint.local_addr().map_err(failed)?.to_string();
                 let pin = tls.pin();
                 Ok((

@@ -377,6 +377,7 @@ fn is_certificate(code: TransportErrorCode) -> bool {
                 | A::CertificateRequired
                 | A::CertificateRevoked
                 | A::CertificateUnknown
+                | A::DecryptError
                 | A::UnknownCA
                 | A::UnsupportedCertificate
         )

@@ -72,7 +72,11 @@ mod without {
             Err(missing(address))
         }
 
-        pub(crate) fn serving(&self, address: &Address) -> Result<ServerConfig, Error> {
+        pub(crate) fn serving(
+            &self,
+            address: &Address,
+            _secured: &Secured,
+        ) -> Result<ServerConfig, Error> {
             Err(missing(address))
         }
 
@@ -149,8 +153,12 @@ mod with {
 
         /// As [`Self::serving`], for QUIC.
         #[cfg(feature = "quic")]
-        pub(crate) fn serving_quic(&self, address: &Address) -> Result<ServerConfig, Error> {
-            let config = self.serving(address)?;
+        pub(crate) fn serving_quic(
+            &self,
+            address: &Address,
+            secured: &Secured,
+        ) -> Result<ServerConfig, Error> {
+            let config = self.serving(address, secured)?;
             if self.zero_rtt.is_none() {
                 return Ok(config);
             }
@@ -171,17 +179,23 @@ mod with {
             Ok(Arc::new(config))
         }
 
-        pub(crate) fn serving(&self, address: &Address) -> Result<ServerConfig, Error> {
-            match &self.server {
-                Some(server) => server.config(&[tls::ALPN]),
-                None => Err(Error::new(
-                    Kind::Address,
-                    format!(
-                        "cannot serve {address} without a certificate: set one with \
-                         `Options::server_tls`"
-                    ),
-                )),
+        pub(crate) fn serving(
+            &self,
+            address: &Address,
+            secured: &Secured,
+        ) -> Result<ServerConfig, Error> {
+            let failed = |why| Error::new(Kind::Address, format!("cannot serve {address} {why}"));
+            let Some(server) = &self.server else {
+                let why = "without a certificate: set one with `Options::server_tls`";
+                return Err(failed(why.to_owned()));
+            };
+            let own = server.fingerprint();
+            if secured.pin.is_some_and(|pin| pin != own) {
+                return Err(failed(format!(
+                    "with another certificate than the address pins: its fingerprint is {own}"
+                )));
             }
+            server.config(&[tls::ALPN])
         }
 
         /// What clients have to pin, where no authority vouches for the certificate.

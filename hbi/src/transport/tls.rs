@@ -244,6 +244,8 @@ impl ClientTls {
 pub(crate) fn server_name(host: &str) -> std::io::Result<ServerName<'static>> {
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     let name = name.trim_start_matches('[').trim_end_matches(']');
+    // a zone says which way an address is, and is of this machine
+    let name = name.split_once('%').map_or(name, |(name, _)| name);
     ServerName::try_from(name.to_owned()).map_err(|error| {
         let text = format!("`{name}` is no name that a certificate could be for: {error}");
         std::io::Error::new(std::io::ErrorKind::InvalidInput, text)
@@ -389,5 +391,24 @@ impl ServerTls {
             .with_cert_resolver(Arc::clone(&self.showing) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         Ok(Arc::new(config))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_certificate_has_no_port_and_no_zone() {
+        for (host, name) in [
+            ("example.org:1", "example.org"),
+            ("127.0.0.1:1", "127.0.0.1"),
+            ("[::1]:1", "::1"),
+            ("[fe80::1%2]:1", "fe80::1"),
+        ] {
+            assert_eq!(server_name(host).unwrap().to_str(), name);
+        }
+        let error = server_name("a b:1").unwrap_err().to_string();
+        assert!(error.contains("`a b` is no name"), "{error}");
     }
 }

@@ -350,9 +350,10 @@ impl QuicDriver {
 
     /// What it means that the connection is gone.
     fn lost(&self, error: &ConnectionError) -> End {
-        let (said, over) = self.link.with(|state| {
+        let (said, over, up) = self.link.with(|state| {
             let said = state.leaving.is_some() || state.peer_leaving.is_some();
-            (said, state.is_over())
+            let up = state.peer.is_some() && state.early.is_none();
+            (said, state.is_over(), up)
         });
         End::Failed(match error {
             ConnectionError::ApplicationClosed(close) => {
@@ -363,7 +364,7 @@ impl QuicDriver {
                     .and_then(|kind| u8::try_from(kind).ok())
                     .map(Kind::from)
                 {
-                    Some(kind) => refused::told(kind, &reason),
+                    Some(kind) => refused::told(kind, &reason, up),
                     None if code == CLOSE_GOODBYE as u64 && said && over => return End::Goodbye,
                     None => cut("the peer closed the connection without a goodbye"),
                 }
@@ -466,7 +467,7 @@ impl QuicDriver {
             };
             match reader.take_message() {
                 Ok(Some(Control::Close { kind, reason })) => {
-                    return Err(End::Failed(refused::told(kind, &reason)));
+                    return Err(End::Failed(refused::told(kind, &reason, true)));
                 }
                 Ok(Some(message)) => {
                     if let Err(violation) = self.told(message) {

@@ -8,7 +8,7 @@ use rustls::{AlertDescription, CertificateError, InvalidMessage, pki_types::Serv
 /// away unheard.
 pub(crate) const TURNED_AWAY: &str = "the peer hung up in the handshake: it takes nobody from this \
     address for now (too many connections, or credentials refused too often: its `Defences`), or it is \
-    going down; try again later";
+    going down, then try again later; or it is no hbi server that speaks TLS, then check host and port";
 
 /// Says what is wrong in words: what was seen, what was expected, what to do.
 pub fn explain(error: &rustls::Error) -> String {
@@ -105,7 +105,12 @@ fn certificate(wrong: &CertificateError) -> String {
                 other => format!("{other:?}"),
             };
             let presented: Vec<_> = presented.iter().map(|name| plain(name)).collect();
-            let presented = presented.join(", ");
+            let presented = match presented.join(", ") {
+                none if none.is_empty() => {
+                    "no name that is looked at (one in its common name is not)".to_owned()
+                }
+                some => some,
+            };
             format!(
                 "the peer's certificate is not for {expected}, but for: {presented}; connect by a \
                  name it is for"
@@ -120,6 +125,16 @@ fn certificate(wrong: &CertificateError) -> String {
                 .to_owned()
         }
         C::Other(other) if other.0.is::<super::pinned::WrongPin>() => other.0.to_string(),
+        C::Other(other)
+            if matches!(
+                other.0.downcast_ref(),
+                Some(webpki::Error::CaUsedAsEndEntity)
+            ) =>
+        {
+            "the peer shows the certificate of an authority (CA:TRUE) as its own: pin it with \
+             `#sha256=...` behind the address, or give the peer one that the authority has signed"
+                .to_owned()
+        }
         other => format!("the peer's certificate is not taken: {other}"),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, OpenOptions},
+    hash::{BuildHasher, RandomState},
     io::{self, Write},
     path::Path,
 };
@@ -28,9 +29,11 @@ pub(super) fn ensure(file: &Path, names: &[&str]) -> Result<(), Error> {
     write(file, &pem).map_err(|error| failed(&error))
 }
 
-/// Writes the file whole or not at all; one that another process wrote meanwhile stays.
+/// Writes the file whole or not at all; one that was written meanwhile elsewhere stays.
 fn write(file: &Path, pem: &str) -> io::Result<()> {
-    let partial = file.with_extension(format!("{}.partial", std::process::id()));
+    // its keys are random: nobody else writes a file of this name, in this process or in another
+    let name = RandomState::new().hash_one(());
+    let partial = file.with_extension(format!("{name:016x}.partial"));
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]

@@ -779,7 +779,8 @@ impl<P, U> Connection<P, U> {
 
     /// Tells the peer why the connection ends.
     pub fn write_close(&mut self, kind: Kind, reason: &str) {
-        let end = (0..=reason.len().min(1024))
+        // where it refuses, it is read together with the preface
+        let end = (0..=reason.len().min(900))
             .rev()
             .find(|&n| reason.is_char_boundary(n));
         let reason = &reason[..end.unwrap_or(0)];
@@ -915,4 +916,18 @@ pub(in crate::wire) fn pack_failure(failure: &Failure) -> Bytes {
                 .0
         }
     }
+}
+
+/// The failure in an ERROR frame. This connection stands, so what the failure says of one that is gone is
+/// of another: a method passed on what it met behind it, which is an error of its own to its caller.
+pub(in crate::wire) fn unpack_failure(packed: crate::value::Packed) -> Result<Failure, Violation> {
+    let unpacked = packed.unpack();
+    let mut failure: Failure = unpacked
+        .map_err(|e| Violation::new(format!("an ERROR frame that holds no failure: {e}")))?;
+    // what did not land has no name of where it failed
+    let behind = failure.kind == Kind::NotLanded && !failure.origin.is_empty();
+    if behind || failure.kind == Kind::Disconnected {
+        failure.kind = Kind::App;
+    }
+    Ok(failure)
 }

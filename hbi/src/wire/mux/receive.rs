@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use super::{
     ALLOWANCE, Arrival, CoId, Connection, HandleKind, Payload, Violation, WireHandle,
     channel::{Cost, Partial, ReceiveState, Receiving, SendState},
-    connection::{Answer, Conversation, Patient, bit},
+    connection::{Answer, Conversation, Patient, bit, unpack_failure},
     frame::{self, Fields, HEAD, MESSAGE_COST, flag, kind},
     preface,
 };
@@ -944,10 +944,7 @@ impl<P, U> Connection<P, U> {
         self.known(id)?;
         let packed =
             crate::value::Packed::from_parts(Bytes::copy_from_slice(bytes), Default::default());
-        let failure: Box<Failure> =
-            Box::new(packed.unpack().map_err(|e| {
-                Violation::new(format!("an ERROR frame that holds no failure: {e}"))
-            })?);
+        let failure = Box::new(unpack_failure(packed)?);
         let Some(co) = self.get_mut(id) else {
             return Ok(None);
         };

@@ -9,7 +9,7 @@ use crate::{
     value::Packed,
     wire::mux::{
         Payload, Settings, Violation, WireHandle,
-        connection::pack_failure,
+        connection::{pack_failure, unpack_failure},
         frame::{Fields, flag, kind, write_handles},
     },
 };
@@ -535,10 +535,7 @@ impl Reader {
             }
             kind::ERROR => {
                 let packed = Packed::from_parts(body, Default::default());
-                let failure = packed.unpack().map_err(|e| {
-                    Violation::new(format!("an ERROR frame that holds no failure: {e}"))
-                })?;
-                Ok(Frame::Failed(Box::new(failure)))
+                Ok(Frame::Failed(Box::new(unpack_failure(packed)?)))
             }
             other => Err(Violation::new(format!(
                 "a frame of unknown kind {other:#04x} in a conversation"
