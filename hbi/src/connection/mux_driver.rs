@@ -19,7 +19,7 @@ use tokio::{
 use super::{
     mux::{MuxLink, Running, State, now},
     mux_landing::Work,
-    mux_scratch::{READ, Scratch},
+    mux_scratch::{Lent, READ},
     pace::Pace,
 };
 use crate::{
@@ -37,7 +37,7 @@ pub(crate) struct Driver<S> {
     pub(super) this: Arc<dyn Link>,
     stream: S,
     pub(super) landing: Box<dyn Landing>,
-    pub(super) scratch: Scratch,
+    pub(super) scratch: Lent,
     /// There is input that was read before the driver began.
     unread: bool,
     /// Since when the beginning of a frame waits for its rest, and since when the transport takes
@@ -83,7 +83,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             link,
             stream,
             landing,
-            scratch: Scratch::default(),
+            scratch: Lent::default(),
             unread: false,
             partial: None,
             blocked: None,
@@ -169,7 +169,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     fn wake(&mut self) {
-        self.scratch.wakers.drain(..).for_each(Waker::wake);
+        if !self.scratch.wakers.is_empty() {
+            self.scratch.wakers.drain(..).for_each(Waker::wake);
+        }
     }
 
     /// Reads, lands and writes until nothing more arrives, then looks at the time.

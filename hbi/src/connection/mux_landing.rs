@@ -354,14 +354,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             Landed::Effect => None,
         };
         if last {
-            self.scratch.answers.list.push(match ready {
+            let answers = &mut self.scratch.answers;
+            answers.list.push(match ready {
                 Some((range, handles)) if value => Answer::Value(id, range, handles),
                 None if value => {
-                    let from = self.scratch.answers.bytes.len();
-                    self.scratch
-                        .answers
-                        .bytes
-                        .extend_from_slice(Packed::nil().bytes());
+                    let from = answers.bytes.len();
+                    answers.bytes.extend_from_slice(Packed::nil().bytes());
                     Answer::Value(id, from..from + 1, Handles::new())
                 }
                 _ => Answer::End(id),
@@ -428,10 +426,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         let mut streams: Vec<(CoNumber, Outgoing, bool)> = Vec::new();
         let mut state = self.link.lock();
-        for answer in self.scratch.answers.list.drain(..) {
+        let answers = &mut self.scratch.answers;
+        for answer in answers.list.drain(..) {
             match answer {
                 Answer::Value(id, range, mut handles) => {
-                    let bytes = &self.scratch.answers.bytes[range];
+                    let bytes = &answers.bytes[range];
                     if handles.is_empty() {
                         let _ = state.mux.answer(id, bytes, &[]);
                         continue;

@@ -2,7 +2,11 @@
 //! they share it: a connection that has nothing to do keeps no buffers, and one that wakes finds them
 //! warm, however many there are.
 
-use std::{cell::Cell, task::Waker};
+use std::{
+    cell::Cell,
+    ops::{Deref, DerefMut},
+    task::Waker,
+};
 
 use bytes::BytesMut;
 
@@ -32,41 +36,65 @@ thread_local! {
     static SHARED: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
 }
 
-impl Scratch {
-    /// Takes the thread's buffers, and puts into them what this driver has left to read and to write.
+/// The buffers of a driver, which it has while it is awake.
+#[derive(Default)]
+pub(super) struct Lent(Option<Box<Scratch>>);
+
+impl Lent {
+    /// Takes the thread's buffers, and puts into them what this driver has left to read.
     pub(super) fn take(&mut self) {
-        let Some(mut shared) = SHARED.take() else {
-            return;
+        let own = self.0.take();
+        self.0 = match own {
+            Some(own) if own.is_in_use() => Some(own),
+            own => {
+                let mut shared = SHARED.take().unwrap_or_default();
+                if let Some(own) = own {
+                    shared.input.extend_from_slice(&own.input);
+                }
+                Some(shared)
+            }
         };
-        std::mem::swap(&mut *shared, self);
-        // what stands in `shared` now is this driver's own: mostly nothing
-        if shared.input.len() > READ / 4 {
-            self.input = std::mem::take(&mut shared.input);
-        } else if !shared.input.is_empty() {
-            self.input.extend_from_slice(&shared.input);
-            shared.input = BytesMut::new();
-        }
-        if !shared.output.is_empty() {
-            self.output = std::mem::take(&mut shared.output);
-        }
-        SHARED.set(Some(shared));
     }
 
-    /// Gives the buffers to the thread's next driver, and keeps what is left to read and to write.
+    /// Gives the buffers to the thread's next driver, but those that this one has much left in.
     pub(super) fn give(&mut self) {
-        let mut shared = SHARED.take().unwrap_or_default();
-        std::mem::swap(&mut *shared, self);
-        if shared.input.len() > READ / 4 {
-            self.input = std::mem::take(&mut shared.input);
-        } else if !shared.input.is_empty() {
+        let Some(mut shared) = self.0.take() else {
+            return;
+        };
+        if shared.is_in_use() {
+            self.0 = Some(shared);
+            return;
+        }
+        if !shared.input.is_empty() {
             self.input = BytesMut::from(&shared.input[..]);
             shared.input.clear();
         }
-        if !shared.output.is_empty() {
-            self.output = std::mem::take(&mut shared.output);
-        }
         shared.bound();
         SHARED.set(Some(shared));
+    }
+}
+
+impl Deref for Lent {
+    type Target = Scratch;
+
+    fn deref(&self) -> &Scratch {
+        match &self.0 {
+            Some(scratch) => scratch,
+            None => unreachable!("a driver that is awake has taken its buffers"),
+        }
+    }
+}
+
+impl DerefMut for Lent {
+    fn deref_mut(&mut self) -> &mut Scratch {
+        self.0.get_or_insert_default()
+    }
+}
+
+impl Scratch {
+    /// Whether what is left to read or to write is more than to be copied.
+    fn is_in_use(&self) -> bool {
+        !self.output.is_empty() || self.input.len() > READ / 4
     }
 
     /// Gives memory back that one connection needed, and the next will hardly.
