@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    pin::pin,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -81,18 +80,23 @@ impl Default for Defences {
 pub(crate) struct Door {
     defences: Defences,
     state: Mutex<State>,
-    /// Told whenever a check is over.
-    checked: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     inside: HashMap<Source, usize>,
-    /// How many are being checked.
-    checking: HashMap<Source, u32>,
+    checking: HashMap<Source, Checks>,
     failures: HashMap<Source, Failures>,
     /// Nothing is too old before.
     fresh_until: Option<Instant>,
+}
+
+/// Checks of one source that are under way.
+#[derive(Debug, Default)]
+struct Checks {
+    count: u32,
+    /// Told whenever one is over.
+    over: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -132,7 +136,6 @@ impl Door {
         Self {
             defences,
             state: Mutex::default(),
-            checked: Notify::new(),
         }
     }
 
@@ -175,18 +178,20 @@ impl Entered {
         };
         let most = self.door.defences.failures_per_address;
         loop {
-            let mut checked = pin!(self.door.checked.notified());
-            checked.as_mut().enable();
-            {
+            let checks_over;
+            let over = {
                 let mut state = self.door.lock();
                 let failed = state.failed(&source, most)?;
-                let checking = state.checking.entry(source).or_default();
-                if *checking == 0 || failed.saturating_add(*checking) < most {
-                    *checking += 1;
+                let checks = state.checking.entry(source).or_default();
+                if checks.count == 0 || failed.saturating_add(checks.count) < most {
+                    checks.count += 1;
                     return Ok(Checking(self));
                 }
-            }
-            checked.await;
+                // told of what ends from here on, whether it is looked at or not
+                checks_over = Arc::clone(&checks.over);
+                checks_over.notified()
+            };
+            over.await;
         }
     }
 
@@ -236,14 +241,16 @@ impl Drop for Checking<'_> {
     fn drop(&mut self) {
         let Some(source) = self.0.source else { return };
         let mut state = self.0.door.lock();
-        if let Some(checking) = state.checking.get_mut(&source) {
-            *checking -= 1;
-            if *checking == 0 {
-                state.checking.remove(&source);
-            }
+        let Some(checks) = state.checking.get_mut(&source) else {
+            return;
+        };
+        checks.count -= 1;
+        let over = Arc::clone(&checks.over);
+        if checks.count == 0 {
+            state.checking.remove(&source);
         }
         drop(state);
-        self.0.door.checked.notify_waiters();
+        over.notify_waiters();
     }
 }
 
