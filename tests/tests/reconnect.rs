@@ -380,6 +380,19 @@ async fn what_would_fail_each_time_is_not_tried_again() {
     assert_eq!(refused.unwrap_err().kind(), Kind::Address);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_panic_of_the_environment_is_told() {
+    let address = "mem://reconnect-panic";
+    let _server = MyStore::new(false).serve(address).await;
+    let env = || -> HostingEnv { panic!("a test panics") };
+    let client = Options::new().reconnect(address, Backoff::default(), env);
+    let client = client.unwrap();
+    let error = client.call(|peer| StoreStub::new(peer).get(1)).await;
+    let error = error.unwrap_err();
+    assert!(error.is_panic() && !error.was_sent(), "{error:?}");
+    assert!(matches!(&*client.state().borrow(), State::Closed(error) if error.is_panic()));
+}
+
 /// A server whose check knows one token, and whose factory fails with this at first.
 async fn serve_checked(address: &str, fails: fn() -> Error, times: usize) -> Server {
     let left = Arc::new(AtomicUsize::new(times));

@@ -3,9 +3,11 @@
 use std::{
     fmt,
     hash::{BuildHasher, RandomState},
+    panic::AssertUnwindSafe,
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use serde::de::DeserializeOwned;
 use tokio::{
     sync::watch,
@@ -66,7 +68,8 @@ pub enum ReconnectState {
     /// [`Kind::Refused`] where the peer refuses this side (a wrong token, a certificate that it does not
     /// take), or its certificate is not taken here (a wrong pin, an unknown authority, a wrong name, an
     /// expired one); [`Kind::Protocol`] where it speaks another protocol; [`Kind::Misuse`] where this side
-    /// asks for what cannot be, as for a name that is exposed twice. All calls fail with it.
+    /// asks for what cannot be, as for a name that is exposed twice; [`Kind::Panic`] where making the
+    /// environment panicked. All calls fail with it.
     Closed(Error),
 }
 
@@ -270,7 +273,11 @@ struct Keeper<F> {
 
 impl<F: FnMut() -> HostingEnv> Keeper<F> {
     async fn run(mut self) {
-        let error = self.keep().await;
+        let kept = AssertUnwindSafe(self.keep()).catch_unwind().await;
+        let error = kept.unwrap_or_else(|_| {
+            let text = "making the environment panicked, so the client connects no more";
+            Error::new(Kind::Panic, text)
+        });
         self.tell.send_replace(ReconnectState::Closed(error));
     }
 
