@@ -76,7 +76,6 @@ fn draw(measured: &Measured, dir: &Path, name: &str, panels: &[Panel]) -> Result
         eprintln!("there is nothing to draw a chart of");
         return Ok(());
     }
-    std::fs::create_dir_all(dir)?;
     register_font(FONT, FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT)
         .map_err(|_| anyhow!("the font cannot be read"))?;
     let columns = panels.len().min(3);

@@ -45,7 +45,7 @@ mod works;
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
@@ -150,15 +150,32 @@ struct SpanArgs {
     /// Let server and client share one core, this one
     #[arg(long, value_name = "CORE", num_args = 0..=1, default_missing_value = "0")]
     pin: Option<usize>,
-    /// How long a measurement lasts, in seconds; a warm-up of a quarter of it comes before
+    /// How long a measurement lasts, in seconds; a warm-up of a quarter of it comes before. Works of a
+    /// fixed amount, such as 1 GiB, last as long as they do
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
+}
+
+impl Output {
+    /// What cannot be written shall show before anything is measured.
+    fn prepare(&self) -> Result<()> {
+        let Some(dir) = &self.chart else {
+            return Ok(());
+        };
+        std::fs::create_dir_all(dir)
+            .with_context(|| format!("--chart: making the directory {}", dir.display()))
+    }
 }
 
 impl SpanArgs {
     fn span(&self) -> Result<Span> {
         if !(0.01..=600.0).contains(&self.seconds) {
             bail!("--seconds {} is not between 0.01 and 600", self.seconds);
+        }
+        if let Some(core) = self.pin
+            && !process::may_run_on(core)?
+        {
+            bail!("--pin {core}: this process may not run on a core of that number");
         }
         Ok(Span {
             pin: self.pin,
@@ -175,28 +192,36 @@ fn main() -> Result<()> {
             choice,
             output,
         } => {
-            let works = if work.is_empty() {
-                Work::ALL.to_vec()
-            } else {
-                work
-            };
+            let mut works = Vec::new();
+            for work in work {
+                if !works.contains(&work) {
+                    works.push(work);
+                }
+            }
+            if works.is_empty() {
+                works.extend(Work::ALL);
+            }
+            output.prepare()?;
             let measured = choice.measure(works)?;
             report::show(&measured, output.json)?;
             if let Some(dir) = &output.chart {
                 chart::works(&measured, dir, "works")?;
                 report::write(&measured, dir, "works")?;
             }
+            measured.complete()?;
         }
         Command::Scale { choice, output } => {
+            output.prepare()?;
             let measured = choice.measure(Work::scale())?;
             report::show(&measured, output.json)?;
             if let Some(dir) = &output.chart {
                 chart::scale(&measured, dir)?;
                 report::write(&measured, dir, "scale")?;
             }
+            measured.complete()?;
         }
         Command::Docs { dir, choice } => page::make(&dir, &choice)?,
-        Command::List => print!("{}", known()),
+        Command::List => report::print(&known())?,
         Command::Serve { peer, work } => process::serve(&peer, work)?,
         Command::Relay { address, delay_ms } => {
             process::relay(&address, Duration::from_millis(delay_ms))?;
@@ -228,6 +253,9 @@ fn known() -> String {
     let mut text = String::from("Works (a number may be another, as in pipe_256):\n");
     for work in Work::ALL {
         text += &format!("  {:<12}  {}\n", work.to_string(), work.about());
+    }
+    for (kind, about) in Work::SCALED {
+        text += &format!("  {:<12}  {about}\n", format!("{kind}_N"));
     }
     text += "Peers:\n";
     for entry in peers::all() {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
@@ -16,6 +16,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The files that a process has open beside its connections, and some.
 const OTHER_FILES: u64 = 64;
+
+/// How a note begins that says why a measurement failed.
+const FAILED: &str = "failed: ";
 
 /// How a measurement is made.
 #[derive(Debug, Clone, Copy)]
@@ -139,7 +142,7 @@ impl Measured {
         match process::run_measurement::<Vec<Sample>>(peer.name, work, &self.span, at_most) {
             Ok(samples) => samples.into_iter().for_each(|sample| self.add(at, sample)),
             Err(error) => {
-                self.notes.insert(at, format!("failed: {error:#}"));
+                self.notes.insert(at, format!("{FAILED}{error:#}"));
             }
         }
     }
@@ -180,6 +183,15 @@ impl Measured {
         self.figures(work, peer)
             .iter()
             .find(|figure| figure.metric == metric)
+    }
+
+    /// Fails where a measurement did.
+    pub(crate) fn complete(&self) -> Result<()> {
+        let failed = self.notes.values().filter(|note| note.starts_with(FAILED));
+        match failed.count() {
+            0 => Ok(()),
+            n => bail!("{n} of the measurements failed; the notes say why"),
+        }
     }
 
     /// Why there are no figures, or fewer than rounds.

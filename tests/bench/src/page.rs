@@ -28,6 +28,7 @@ const SCALED: [&str; 2] = ["rawmux", "hbi-tcp"];
 pub(crate) fn make(dir: &Path, choice: &Choice) -> Result<()> {
     let mut page = Page::read(dir)?;
     let charts = dir.join("speed");
+    fs::create_dir_all(&charts).with_context(|| format!("making {}", charts.display()))?;
     let mut pinned = choice.clone();
     pinned.span.pin.get_or_insert(0);
     if cfg!(feature = "allocations") {

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::{
-    sched::{CpuSet, sched_setaffinity},
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit},
     time::{ClockId, clock_gettime},
     unistd::Pid,
@@ -206,6 +206,11 @@ pub(crate) fn measure(peer: &str, work: Work, span: &Span) -> Result<()> {
     if let Some(core) = span.pin {
         pin(core)?;
     }
+    // nobody waits for the samples once whoever started this is gone
+    std::thread::spawn(|| {
+        let _ended = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        std::process::exit(1);
+    });
     let samples = block_on((peers::named(peer)?.measure)(work, *span))?;
     println!("{}", serde_json::to_string(&samples)?);
     Ok(())
@@ -232,7 +237,8 @@ pub(crate) fn run_measurement<T: for<'a> Deserialize<'a>>(
     let mut child = command
         // a note is a line
         .env("RUST_BACKTRACE", "0")
-        .stdin(Stdio::null())
+        // it ends when this does
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
@@ -266,6 +272,12 @@ pub(crate) fn compute(span: Duration) {
     if let Ok(start) = busy() {
         while busy().is_ok_and(|now| now.saturating_sub(start) < span) {}
     }
+}
+
+/// Whether this process is allowed on a core.
+pub(crate) fn may_run_on(core: usize) -> Result<bool> {
+    let allowed = sched_getaffinity(Pid::from_raw(0))?;
+    Ok(core < CpuSet::count() && allowed.is_set(core)?)
 }
 
 /// Lets this process, and those it starts, run on one core only.

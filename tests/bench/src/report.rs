@@ -2,11 +2,11 @@
 
 use std::{
     fmt::Write as _,
-    io::{Write as _, stderr, stdout},
+    io::{ErrorKind, Write as _, stderr, stdout},
     path::Path,
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde_json::json;
 
@@ -54,16 +54,25 @@ pub(crate) fn show(measured: &Measured, json: bool) -> Result<()> {
         print_json(measured)?;
         stderr().write_all(text.as_bytes())?;
     } else {
-        stdout().write_all(text.as_bytes())?;
+        print(&text)?;
     }
     Ok(())
+}
+
+/// Prints to standard output; a reader that has seen enough is no failure.
+pub(crate) fn print(text: &str) -> Result<()> {
+    match stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        printed => Ok(printed?),
+    }
 }
 
 /// Writes the tables as Markdown, below the chart of the same name.
 pub(crate) fn write(measured: &Measured, dir: &Path, name: &str) -> Result<()> {
     let text = report(measured, MARKDOWN)?;
     let file = dir.join(format!("{name}.md"));
-    std::fs::write(&file, format!("![{name}]({name}.svg)\n\n{text}"))?;
+    std::fs::write(&file, format!("![{name}]({name}.svg)\n\n{text}"))
+        .with_context(|| format!("writing {}", file.display()))?;
     eprintln!("wrote {}", file.display());
     Ok(())
 }
@@ -236,7 +245,7 @@ fn is_better(figure: &Figure, than: &Figure) -> bool {
 }
 
 fn print_json(measured: &Measured) -> Result<()> {
-    let mut out = stdout().lock();
+    let mut text = String::new();
     for work in &measured.works {
         for peer in &measured.peers {
             for figure in measured.figures(*work, peer) {
@@ -246,18 +255,17 @@ fn print_json(measured: &Measured) -> Result<()> {
                     "lowest": figure.lowest(), "highest": figure.highest(),
                     "pinned": measured.span.pin.is_some(),
                 });
-                writeln!(out, "{object}")?;
+                writeln!(text, "{object}")?;
             }
             if let Some(note) = measured.note(*work, peer) {
                 let object = json!({
-                    "work": work.to_string(), "peer": peer, "metric": "note", "value": null,
-                    "unit": note, "rounds": 0, "pinned": measured.span.pin.is_some(),
+                    "work": work.to_string(), "peer": peer, "note": note,
                 });
-                writeln!(out, "{object}")?;
+                writeln!(text, "{object}")?;
             }
         }
     }
-    Ok(())
+    print(&text)
 }
 
 /// Three digits that count, with M and k.

@@ -167,6 +167,7 @@ impl Inbox {
 /// How a floor connects.
 pub(crate) trait Transport: Send + Sync + 'static {
     const MUX_NAME: &'static str;
+    const MUX_ABOUT: &'static str;
     type Listener;
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
@@ -182,6 +183,8 @@ pub(crate) struct Tcp;
 
 impl Transport for Tcp {
     const MUX_NAME: &'static str = "rawmux";
+    const MUX_ABOUT: &'static str =
+        "a future per call and one writer for all, by hand: the realistic floor";
     type Listener = TcpListener;
     type Stream = TcpStream;
 
@@ -214,6 +217,7 @@ pub(crate) struct Unix;
 
 impl Transport for Unix {
     const MUX_NAME: &'static str = "rawmux-unix";
+    const MUX_ABOUT: &'static str = "the same over a Unix socket";
     type Listener = UnixListener;
     type Stream = UnixStream;
 

@@ -264,5 +264,8 @@ pub(crate) fn named(name: &str) -> Result<Entry> {
 
 /// A path for a Unix socket that is this process's only.
 pub(crate) fn socket_path(name: &str) -> PathBuf {
-    std::env::temp_dir().join(format!("hbi-bench-{name}-{}.sock", std::process::id()))
+    let path = std::env::temp_dir().join(format!("hbi-bench-{name}-{}.sock", std::process::id()));
+    // one of the same number before may have been killed
+    let _ = std::fs::remove_file(&path);
+    path
 }

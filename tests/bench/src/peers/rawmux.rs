@@ -39,8 +39,7 @@ pub(crate) struct RawMux<T>(PhantomData<T>);
 
 impl<T: Transport> Peer for RawMux<T> {
     const NAME: &'static str = T::MUX_NAME;
-    const ABOUT: &'static str =
-        "a future per call and one writer for all, by hand: the realistic floor";
+    const ABOUT: &'static str = T::MUX_ABOUT;
     type Client = MuxClient;
 
     fn supports(work: Work) -> Result<(), &'static str> {

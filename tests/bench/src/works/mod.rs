@@ -66,6 +66,22 @@ const NUMBERED: [Numbered; 11] = [
 ];
 
 impl Work {
+    /// The works of `scale` alone, by the part of their name before the number, and what they are.
+    pub(crate) const SCALED: [(&str, &str); 3] = [
+        (
+            "connections",
+            "at least 64 calls in flight over N connections",
+        ),
+        (
+            "methods",
+            "64 calls in flight, of N exposed methods in turn",
+        ),
+        (
+            "interned",
+            "64 calls in flight, of N interned scripts in turn",
+        ),
+    ];
+
     /// What `all` measures.
     pub(crate) const ALL: [Work; 16] = [
         Work::Seq,
