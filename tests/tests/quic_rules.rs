@@ -3,6 +3,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use futures_util::future::{Either, select, select_all};
 use hbi::{
     HostingEnv, Kind, Options, Scheme, Settings,
     tls::ClientTls,
@@ -18,7 +19,11 @@ use hbi_tests::pair::Transport;
 use quinn::crypto::rustls::QuicClientConfig;
 
 async fn server() -> hbi::Server {
-    let options = Transport::Quic.serving(Options::new());
+    serving(Settings::default()).await
+}
+
+async fn serving(settings: Settings) -> hbi::Server {
+    let options = Transport::Quic.serving(Options::new().settings(settings));
     let factory = |_peer| async { Ok(HostingEnv::new().function("one", || 1)) };
     options.serve("quic://127.0.0.1:0", factory).await.unwrap()
 }
@@ -194,6 +199,17 @@ fn the_examples_of_the_page_are_what_is_written() {
 
 /// An opening that asks for the value of `one()`.
 fn opening(number: u64, landing: u64, last: bool, handles: &[WireHandle]) -> Vec<u8> {
+    opening_with(number, landing, last, &[0x90], handles)
+}
+
+/// The same with these arguments.
+fn opening_with(
+    number: u64,
+    landing: u64,
+    last: bool,
+    arguments: &[u8],
+    handles: &[WireHandle],
+) -> Vec<u8> {
     let script = ScriptText::Inline {
         parameters: Vec::new(),
         source: "one()".into(),
@@ -210,7 +226,7 @@ fn opening(number: u64, landing: u64, last: bool, handles: &[WireHandle]) -> Vec
             remaining: None,
             depth: 0,
             trace: None,
-            arguments: &[0x90],
+            arguments,
             handles,
         },
     );
@@ -305,6 +321,106 @@ async fn what_stands_in_conversations_is_checked() {
     })
     .await;
     works(&server).await;
+}
+
+/// A list of one binary of so many bytes.
+fn bytes(n: u32) -> Vec<u8> {
+    let mut list = vec![0x91, 0xc6];
+    list.extend_from_slice(&n.to_be_bytes());
+    list.resize(list.len() + n as usize, 7);
+    list
+}
+
+#[tokio::test]
+async fn what_waits_for_a_place_that_is_left_out_is_bounded() {
+    let mut settings = Settings::default();
+    settings.conversations = 64;
+    settings.held = 1 << 20;
+    let server = serving(settings).await;
+    breaks(&server, "has a place in the order", |client| async {
+        let large = opening_with(1, 2, true, &bytes(100_000), &[]);
+        client.conversation(&large).await;
+        client
+    })
+    .await;
+    // the first never comes
+    breaks(&server, "wait for the one at place 1", |mut client| async {
+        for number in 1..=20 {
+            let opening = opening_with(number, number + 1, true, &bytes(60_000), &[]);
+            let streams = client.conversation(&opening).await;
+            client.kept.push(streams);
+        }
+        client
+    })
+    .await;
+    works(&server).await;
+}
+
+#[tokio::test]
+async fn numbers_leave_room_for_whose_they_are() {
+    let server = server().await;
+    breaks(&server, "is the last", |client| async {
+        client
+            .conversation(&opening(1 << 63 | 1, 1, true, &[]))
+            .await;
+        client
+    })
+    .await;
+    breaks(&server, "is the last", |client| async {
+        client.unidirectional(&channel(1 << 63, true, 1)).await;
+        client
+    })
+    .await;
+    works(&server).await;
+}
+
+#[tokio::test]
+async fn large_messages_take_turns_in_what_a_server_holds() {
+    let mut settings = Settings::default();
+    settings.held = 1 << 20;
+    settings.window = 64 << 10;
+    let server = serving(settings).await;
+    let client = Client::new(&server).await;
+    let script = ScriptText::Inline {
+        parameters: vec!["b".into()],
+        source: "one()".into(),
+    };
+    let mut message = Vec::new();
+    write_script(&mut message, &script, true, &bytes(700_000), &[]);
+    write_end(&mut message);
+    let half = message.len() / 2;
+    let (mut sending, mut answers) = (Vec::new(), Vec::new());
+    for number in 1..=4_usize {
+        let mut bytes = opening(number as u64, number as u64, false, &[]);
+        bytes.extend_from_slice(&message[..6]);
+        let (mut send, recv) = client.conversation(&bytes).await;
+        answers.push(Some(recv));
+        let message = &message;
+        sending.push(Box::pin(async move {
+            send.write_all(&message[6..half]).await.unwrap();
+            (number - 1, send)
+        }));
+    }
+    // there is room for one: only that is read
+    let ((first, mut send), _, others) = select_all(sending).await;
+    // however much is done meanwhile
+    let calls = async {
+        for number in 5..200 {
+            let opening = opening(number, number, true, &[]);
+            let (_send, mut recv) = client.conversation(&opening).await;
+            recv.read_to_end(100).await.unwrap();
+        }
+    };
+    let others = match select(select_all(others), std::pin::pin!(calls)).await {
+        Either::Left(_) => panic!("another is read beside the first"),
+        Either::Right(((), others)) => others,
+    };
+    send.write_all(&message[half..]).await.unwrap();
+    let answer = answers[first].take().unwrap().read_to_end(100).await;
+    let answer = answer.unwrap();
+    // then the next
+    let _next = others.await;
+    assert_eq!(answer.last_chunk(), Some(&[0x06, 0, 0, 0, 0]));
 }
 
 #[tokio::test]

@@ -3,18 +3,20 @@
 
 mod handles;
 mod mux;
-mod mux_driver;
-mod mux_landing;
-mod mux_scratch;
 mod objects;
 mod pace;
 #[cfg(feature = "quic")]
 mod quic;
 mod refused;
+mod running;
 mod text;
 
-pub(crate) use mux::MuxLink;
-pub(crate) use mux_driver::Driver;
+pub(crate) use mux::{Driver, MuxLink};
 #[cfg(feature = "quic")]
 pub(crate) use quic::{QuicDriver, QuicLink};
 pub(crate) use text::{TextDriver, TextLink};
+
+/// The time, which stands still where tests stop it.
+fn now() -> std::time::Instant {
+    tokio::time::Instant::now().into_std()
+}

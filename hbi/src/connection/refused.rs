@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::mux::now;
+use super::now;
 use crate::{Error, Failure, Kind};
 
 /// How deep conversations may be nested in each other: a call made while another lands is one
@@ -58,4 +58,13 @@ pub(super) fn no_room() -> Error {
          the peer",
     )
     .into()
+}
+
+/// The error of a failure that a conversation ended with.
+pub(in crate::connection) fn error(failure: Failure) -> Error {
+    match failure.kind {
+        Kind::Disconnected => Error::from(failure).sent(),
+        Kind::NotLanded => Error::from(failure),
+        _ => Error::from_peer(failure),
+    }
 }

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     Error, Failure, Kind,
-    connection::{mux::now, pace::Pace, refused},
+    connection::{now, pace::Pace, refused},
     endpoint::{Landing, Link},
     transport::{Quic, Remembered, explained, is_handshake, known},
     wire::{
@@ -57,7 +57,7 @@ pub(crate) struct QuicDriver {
     accepted: Option<ZeroRttAccepted>,
     /// Until when the server has to answer, and how long that is, where it was not waited for.
     answers_by: Option<(Instant, Duration)>,
-    settings: Settings,
+    pub(super) settings: Settings,
     conversations: Streams<(SendStream, RecvStream)>,
     unidirectional: Streams<RecvStream>,
     arriving: FuturesUnordered<Arriving>,
@@ -74,6 +74,8 @@ pub(crate) struct QuicDriver {
     timer: Pin<Box<Sleep>>,
     /// Openings whose turn has not come, by their place in the order of landings.
     pub(super) held: BTreeMap<u64, Opened>,
+    /// Bytes in them.
+    pub(super) held_bytes: usize,
     pub(super) next_landing: u64,
     /// The value of the landing that is under way.
     pub(super) output: Vec<u8>,
@@ -163,6 +165,7 @@ impl QuicDriver {
             closed: Box::pin(async move { conn.closed().await }),
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             held: BTreeMap::new(),
+            held_bytes: 0,
             next_landing: 1,
             output: Vec::new(),
             done: None,

@@ -7,13 +7,14 @@ use tracing::Instrument;
 
 use super::{
     driver::QuicDriver,
+    posting::ORDERED,
     receive::{ReceiveState, Receiving},
     send::Sending,
-    state::{Conversation, Key, Prepare, Running},
+    state::{Conversation, Key, Prepare},
 };
 use crate::{
     Failure, Kind,
-    connection::{handles, mux::now},
+    connection::{handles, now, running::Running},
     endpoint::{
         Arrived, BoxFuture, Current, Hosted, Landed, Origin, Received, hosted_span,
         run_conversation,
@@ -37,6 +38,19 @@ pub(super) struct Opened {
     current: Current,
     arguments: Bytes,
     handles: Handles,
+}
+
+impl Opened {
+    /// Bytes that it keeps.
+    fn size(&self) -> usize {
+        let text = match &self.script {
+            Some(ScriptText::Inline { parameters, source }) => {
+                source.len() + parameters.iter().map(|name| name.len()).sum::<usize>()
+            }
+            _ => 0,
+        };
+        self.arguments.len() + text
+    }
 }
 
 /// Ready with `true` once the peer wants no answer any more.
@@ -96,17 +110,48 @@ impl QuicDriver {
         };
         match open.landing {
             0 => self.land(opened),
-            n if n < self.next_landing => {
-                return Err(Violation(format!("place {n} in the order was used before")));
+            n if n == self.next_landing => {
+                self.next_landing += 1;
+                self.land(opened);
             }
-            n if self.held.insert(n, opened).is_some() => {
-                return Err(Violation(format!("place {n} in the order was used twice")));
-            }
-            _ => {}
+            n => self.hold(n, opened)?,
         }
         while let Some(opened) = self.held.remove(&self.next_landing) {
             self.next_landing += 1;
+            self.held_bytes -= opened.size();
             self.land(opened);
+        }
+        Ok(())
+    }
+
+    /// Keeps an opening until those before it have come. Of a peer that leaves one out for ever this is
+    /// all there will be, so there is an end to it.
+    fn hold(&mut self, place: u64, opened: Opened) -> Result<(), Violation> {
+        if place < self.next_landing {
+            let text = format!("place {place} in the order was used before");
+            return Err(Violation(text));
+        }
+        if opened.arguments.len() > ORDERED {
+            return Err(Violation(format!(
+                "an opening of {} bytes has a place in the order, which those up to {ORDERED} have",
+                opened.arguments.len()
+            )));
+        }
+        self.held_bytes += opened.size();
+        if self.held.insert(place, opened).is_some() {
+            let text = format!("place {place} in the order was used twice");
+            return Err(Violation(text));
+        }
+        let most = 4 * self.settings.conversations as usize;
+        if self.held.len() > most || self.held_bytes as u64 > self.settings.held {
+            return Err(Violation(format!(
+                "{} openings of {} bytes wait for the one at place {}, at most {most} of {} bytes \
+                 (`Settings::conversations`, `held`)",
+                self.held.len(),
+                self.held_bytes,
+                self.next_landing,
+                self.settings.held
+            )));
         }
         Ok(())
     }

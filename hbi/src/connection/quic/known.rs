@@ -12,6 +12,10 @@ use crate::wire::{
     quic::{Reader, STOP_DONE},
 };
 
+/// How many times the conversations that may be open at once may have come before one that is late:
+/// those that are over are none of them any more.
+const GAPS: usize = 64;
+
 impl State {
     /// Opens the channels of the streams in a payload that arrived.
     pub(super) fn add_received(
@@ -117,6 +121,13 @@ impl State {
             return Err(Violation(format!("conversation {number} was opened twice")));
         }
         self.known.insert(number);
+        let most = GAPS * self.own.conversations as usize;
+        if self.known.len() > most {
+            return Err(Violation(format!(
+                "{most} conversations and more were opened behind number {}, which was not",
+                self.known_to + 1
+            )));
+        }
         while self.known.remove(&(self.known_to + 1)) {
             self.known_to += 1;
         }

@@ -18,8 +18,8 @@ use crate::{
     Error, Failure, Kind,
     connection::{
         handles::Outgoing,
-        mux::{error, now},
-        refused,
+        now,
+        refused::{self, error},
     },
     endpoint::{CoNumber, Current, Link, LinkInfo, Message, Posted, Received, Request},
     script::Text,

@@ -26,8 +26,12 @@ use crate::{
     },
 };
 
-/// Frames that are looked through for the end of a conversation.
+/// Frames that are looked through for the end of a conversation, and bytes of them.
 const AHEAD: usize = 256;
+const AHEAD_BYTES: usize = 1 << 20;
+
+/// A message larger than this is put together only where there is room.
+const LARGE: usize = 64 << 10;
 
 /// Bytes taken from a stream at once.
 const CHUNK: usize = 64 << 10;
@@ -50,6 +54,9 @@ pub(super) struct Receiving {
     /// Frames that were read while somebody looked for the end; they come before what is in the
     /// stream.
     ahead: VecDeque<Frame>,
+    ahead_bytes: usize,
+    /// What the message that is being put together takes of what this side holds for the peer.
+    assembling: u64,
     /// Scripts that the driver made ready.
     pub(super) ready: VecDeque<Received>,
     /// The driver has a script to make ready; what comes behind it waits.
@@ -68,6 +75,8 @@ impl Receiving {
             stream,
             reader,
             ahead: VecDeque::new(),
+            ahead_bytes: 0,
+            assembling: 0,
             ready: VecDeque::new(),
             preparing: false,
             waker: None,
@@ -115,13 +124,67 @@ pub(super) enum Read {
     Lost,
 }
 
-/// The next frame of a stream.
-pub(super) fn poll_frame(
-    stream: &mut RecvStream,
-    reader: &mut Reader,
-    cx: &mut Context<'_>,
-) -> Poll<Read> {
-    poll_frame_where(stream, reader, cx, |_, _| Poll::Ready(()))
+/// Room for messages that are being put together, of all channels.
+#[derive(Debug)]
+pub(super) struct Assembly {
+    /// Bytes that are left of it.
+    left: u64,
+    all: u64,
+    waiting: Vec<Waker>,
+}
+
+impl Assembly {
+    pub(super) fn new(bytes: u64) -> Self {
+        Self {
+            left: bytes,
+            all: bytes,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// The next frame of a channel, whose stream is open.
+    fn poll_frame(&mut self, receiving: &mut Receiving, cx: &mut Context<'_>) -> Poll<Read> {
+        let Receiving {
+            stream: Some(stream),
+            reader,
+            assembling,
+            ..
+        } = receiving
+        else {
+            return Poll::Pending;
+        };
+        let read = poll_frame_where(stream, reader, cx, |reader, cx| {
+            let needs = reader.needs();
+            if needs <= LARGE || *assembling > 0 {
+                return Poll::Ready(());
+            }
+            let needs = (needs as u64).min(self.all);
+            if needs > self.left {
+                self.waiting.push(cx.waker().clone());
+                return Poll::Pending;
+            }
+            self.left -= needs;
+            *assembling = needs;
+            Poll::Ready(())
+        });
+        if read.is_ready() {
+            self.give_back(receiving);
+        }
+        read
+    }
+
+    /// The message of a channel is whole, or will never be.
+    pub(super) fn give_back(&mut self, receiving: &mut Receiving) {
+        self.left += std::mem::take(&mut receiving.assembling);
+    }
+
+    /// Those who wait, where there is room again.
+    pub(super) fn take_waiting(&mut self) -> Vec<Waker> {
+        if self.left == 0 {
+            return Vec::new();
+        }
+        std::mem::take(&mut self.waiting)
+    }
 }
 
 /// The next frame of a stream; more of it is read only where `may_read` says so.
@@ -197,7 +260,13 @@ impl State {
                     Some(frame) => Poll::Ready(Read::Frame(frame)),
                     None => Poll::Pending,
                 },
-                Some(stream) => poll_frame(stream, &mut receiving.reader, cx),
+                Some(_) => {
+                    let read = self.assembly.poll_frame(receiving, cx);
+                    if read.is_ready() {
+                        self.wakers.append(&mut self.assembly.take_waiting());
+                    }
+                    read
+                }
                 None => Poll::Pending,
             };
             let read = match read {
@@ -284,13 +353,19 @@ impl State {
                 Some(Frame::Failed(why)) => return Poll::Ready(Some(why.clone())),
                 Some(Frame::End | Frame::Item { last: true, .. }) => return Poll::Ready(None),
                 _ if receiving.ahead.len() >= AHEAD => return Poll::Ready(None),
+                _ if receiving.ahead_bytes >= AHEAD_BYTES => return Poll::Ready(None),
                 _ => {}
             }
-            let Some(stream) = &mut receiving.stream else {
+            if receiving.stream.is_none() {
                 return Poll::Ready(None);
-            };
-            match ready!(poll_frame(stream, &mut receiving.reader, cx)) {
-                Read::Frame(frame) => receiving.ahead.push_back(frame),
+            }
+            let read = ready!(self.assembly.poll_frame(receiving, cx));
+            self.wakers.append(&mut self.assembly.take_waiting());
+            match read {
+                Read::Frame(frame) => {
+                    receiving.ahead_bytes += frame.size();
+                    receiving.ahead.push_back(frame);
+                }
                 Read::Failed(why) => return Poll::Ready(Some(why)),
                 Read::Violation(_) | Read::Lost => return Poll::Ready(None),
             }

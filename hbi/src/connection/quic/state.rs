@@ -9,19 +9,18 @@ use std::{
 };
 
 use quinn::{RecvStream, SendStream};
-use tokio::task::AbortHandle;
 use tracing::Span;
 
 use super::{
     early::Early,
     ledger::Given,
-    receive::{ReceiveState, Receiving},
+    receive::{Assembly, ReceiveState, Receiving},
     send::{SendState, Sending},
 };
 use crate::{
     Failure, Kind,
-    connection::objects::Objects,
-    endpoint::{CoNumber, Hosted, Object},
+    connection::{objects::Objects, running::Running},
+    endpoint::{CoNumber, Object},
     script::Interner,
     wire::{
         mux::{Settings, Violation},
@@ -58,25 +57,6 @@ impl Key {
 impl From<CoNumber> for Key {
     fn from(co: CoNumber) -> Self {
         Key(co.0)
-    }
-}
-
-/// A landing that goes on in a task of its own.
-#[derive(Debug)]
-pub(super) struct Running {
-    pub(super) task: AbortHandle,
-    pub(super) hosted: Arc<Hosted>,
-    /// It runs to its end, whatever its caller does.
-    pub(super) detached: bool,
-}
-
-impl Running {
-    /// The caller wants no answer any more.
-    pub(super) fn cancel(self) {
-        self.hosted.cancellation().cancel();
-        if !self.detached {
-            self.task.abort();
-        }
     }
 }
 
@@ -188,6 +168,7 @@ pub(super) struct State {
     pub(super) closed: Option<Box<Failure>>,
     pub(super) ended_well: bool,
     pub(super) waiting_for_room: VecDeque<Waker>,
+    pub(super) assembly: Assembly,
     /// Bytes of large openings that wait to be sent.
     pub(super) unsent: usize,
     pub(super) closed_wakers: Vec<Waker>,
@@ -204,6 +185,7 @@ impl State {
         };
         preface.write(&mut control);
         Self {
+            assembly: Assembly::new(own.held),
             own,
             peer: None,
             early: None,
@@ -248,6 +230,15 @@ impl State {
         if self.closed.is_none() {
             message.write(&mut self.control);
             self.stir = true;
+            if self.control.len() as u64 > self.own.held {
+                let text = format!(
+                    "{} bytes wait that nobody takes off the control stream, at most {} \
+                     (`Settings::held`)",
+                    self.control.len(),
+                    self.own.held
+                );
+                self.violation.get_or_insert(Violation(text));
+            }
         }
     }
 
@@ -348,7 +339,11 @@ impl State {
             self.stir = true;
             return;
         }
-        if let Some(co) = self.conversations.remove(&key) {
+        if let Some(mut co) = self.conversations.remove(&key) {
+            for receiving in &mut co.receiving {
+                self.assembly.give_back(receiving);
+            }
+            self.wakers.append(&mut self.assembly.take_waiting());
             self.dropped.push(Dropped::Conversation(Box::new(co)));
         }
         if !self.early_streams.is_empty() {

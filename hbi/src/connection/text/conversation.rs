@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::{
     Failure,
-    connection::mux::Running,
+    connection::running::Running,
     endpoint::{BoxFuture, Received},
     value::Packed,
     wire::text::Span,

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     Error, Failure, Kind,
-    connection::mux::{Running, now},
+    connection::{now, running::Running},
     endpoint::{
         BoxFuture, CoNumber, Current, Holds, Hosted, Landing, Link, Origin, Prepared, Received,
         run_conversation,

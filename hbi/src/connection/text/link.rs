@@ -16,10 +16,7 @@ use super::{
 };
 use crate::{
     Error, Failure, Kind,
-    connection::{
-        mux::{Running, now},
-        refused,
-    },
+    connection::{now, refused, running::Running},
     endpoint::{
         Carried, CoNumber, Current, DATA_BEHIND, Encoding, Inlet, Link, LinkInfo, Message,
         Messages, Outlet, Received, Request,

@@ -10,7 +10,7 @@ use std::{
 use super::conversation::{Conversation, Role};
 use crate::{
     Failure,
-    connection::mux::Running,
+    connection::running::Running,
     wire::text::{Numbers, Outbox, Span},
 };
 

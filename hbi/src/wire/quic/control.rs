@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{
     StreamKind,
-    frame::{HEAD, Reader, read_names, text, write, write_names},
+    frame::{HEAD, Reader, conversation, read_names, text, write, write_names},
 };
 use crate::{
     Kind,
@@ -227,7 +227,7 @@ impl ControlReader {
             },
             SEEN => Control::Seen {
                 receivers: fields.u8()? != 0,
-                number: fields.u64()?,
+                number: conversation(&mut fields)?,
                 channel: fields.u16()?,
                 handles: fields.u32()?,
             },

@@ -67,6 +67,17 @@ pub struct ChannelHead {
     pub channel: u16,
 }
 
+/// The number of a conversation; the highest bit is free for whose it is.
+pub(super) fn conversation(fields: &mut Fields<'_>) -> Result<u64, Violation> {
+    const LAST: u64 = u64::MAX >> 1;
+    match fields.u64()? {
+        number if number <= LAST => Ok(number),
+        number => Err(Violation::new(format!(
+            "conversation {number}, where {LAST} is the last"
+        ))),
+    }
+}
+
 impl ChannelHead {
     /// Bytes that it takes.
     pub const LEN: usize = 11;
@@ -100,7 +111,7 @@ impl ChannelHead {
         };
         Ok(Self {
             receivers,
-            number: fields.u64()?,
+            number: conversation(&mut fields)?,
             channel: fields.u16()?,
         })
     }
@@ -365,6 +376,19 @@ pub enum Frame {
     Failed(Box<Failure>),
 }
 
+impl Frame {
+    /// Bytes of values and raw data in it.
+    pub fn size(&self) -> usize {
+        match self {
+            Frame::Open(open) => open.arguments.len(),
+            Frame::Script { arguments, .. } => arguments.bytes.len(),
+            Frame::Item { payload, .. } => payload.bytes.len(),
+            Frame::Data(bytes) => bytes.len(),
+            Frame::End | Frame::Failed(_) => 0,
+        }
+    }
+}
+
 /// Takes frames out of the bytes of a stream.
 #[derive(Debug)]
 pub struct Reader {
@@ -483,7 +507,7 @@ impl Reader {
         match kind {
             kind::OPEN => {
                 let flags = fields.flags(0x7f)?;
-                let (number, landing) = (fields.u64()?, fields.u64()?);
+                let (number, landing) = (conversation(&mut fields)?, fields.u64()?);
                 let script = ScriptText::read(flags, &mut fields, self.scripts)?;
                 let remaining = match flags & flag::DEADLINE {
                     0 => None,

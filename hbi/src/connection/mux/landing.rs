@@ -12,13 +12,16 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::Instrument;
 
 use super::{
-    handles::{self, Outgoing},
-    mux::{Running, State, number},
-    mux_driver::Driver,
-    refused,
+    driver::Driver,
+    link::{State, number},
 };
 use crate::{
     Failure, Kind,
+    connection::{
+        handles::{self, Outgoing},
+        refused,
+        running::Running,
+    },
     endpoint::{
         Arrived, BoxFuture, CoNumber, Current, Landed, Link, Origin, Prepared, hosted_span,
         run_conversation,

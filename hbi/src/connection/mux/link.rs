@@ -8,19 +8,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::task::AbortHandle;
 use tracing::Span;
 
-use super::{
+use crate::connection::{
     handles::{self, Outgoing},
+    now,
     objects::Objects,
-    refused,
+    refused::{self, error},
+    running::Running,
 };
 use crate::{
     Error, Failure, Kind,
     endpoint::{
-        CoNumber, Current, Hosted, Link, LinkInfo, Message, Object, Posted, Prepared, Received,
-        Request,
+        CoNumber, Current, Link, LinkInfo, Message, Object, Posted, Prepared, Received, Request,
     },
     script::{Interner, Text},
     value::{Handles, Packed},
@@ -29,25 +29,6 @@ use crate::{
 
 /// The state machine with what this driver keeps in it.
 pub(super) type Machine = mux::Connection<Arc<dyn Prepared>, Running>;
-
-/// A landing that goes on in a task of its own.
-#[derive(Debug)]
-pub(super) struct Running {
-    pub(super) task: AbortHandle,
-    pub(super) hosted: Arc<Hosted>,
-    /// It runs to its end, whatever its caller does.
-    pub(super) detached: bool,
-}
-
-impl Running {
-    /// The caller wants no answer any more.
-    pub(super) fn cancel(self) {
-        self.hosted.cancellation().cancel();
-        if !self.detached {
-            self.task.abort();
-        }
-    }
-}
 
 /// A mux connection.
 pub(crate) struct MuxLink {
@@ -86,10 +67,6 @@ pub(super) fn number(id: CoId) -> CoNumber {
 
 fn id(co: CoNumber) -> CoId {
     CoId::from_bits(co.0 as u32)
-}
-
-pub(in crate::connection) fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }
 
 impl MuxLink {
@@ -257,15 +234,6 @@ impl State {
             self.mux.define(interned.number, &text.parameters(), source);
         }
         Ok(interned.number)
-    }
-}
-
-/// The error of a failure that a conversation ended with.
-pub(super) fn error(failure: Failure) -> Error {
-    match failure.kind {
-        Kind::Disconnected => Error::from(failure).sent(),
-        Kind::NotLanded => Error::from(failure),
-        _ => Error::from_peer(failure),
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::BytesMut;
 
-use super::mux_landing::{Answers, Work};
+use super::landing::{Answers, Work};
 use crate::wire::mux::Output;
 
 /// What one read takes at most. Bulk keeps hold of the buffer it came in, so the next is a new one: a

@@ -17,13 +17,13 @@ use tokio::{
 };
 
 use super::{
-    mux::{MuxLink, Running, State, now},
-    mux_landing::Work,
-    mux_scratch::{Lent, READ},
-    pace::Pace,
+    landing::Work,
+    link::{MuxLink, State},
+    scratch::{Lent, READ},
 };
 use crate::{
     Error, Failure, Kind,
+    connection::{now, pace::Pace, running::Running},
     endpoint::{Landing, Link},
     wire::mux::Output,
 };

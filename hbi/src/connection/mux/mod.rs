@@ -1,0 +1,10 @@
+//! The mux wire over a byte stream: the state that endpoints and the task of a connection share
+//! (`link`), the task that moves bytes (`driver`), what arrives and how it lands (`landing`).
+
+mod driver;
+mod landing;
+mod link;
+mod scratch;
+
+pub(crate) use driver::Driver;
+pub(crate) use link::MuxLink;
