@@ -34,7 +34,8 @@ macro_rules! behaviours {
             raw_conversations_mix_scripts_and_objects, dropping_a_call_cancels_it,
             a_deadline_cancels_and_is_inherited, stubborn_methods_run_to_their_end,
             ten_thousand_cancelled_calls_leave_nothing, large_values_travel, limits_are_named,
-            nesting_and_calls_back, a_cut_connection_ends_every_wait, goodbye_lets_calls_finish,
+            room_is_used_though_some_who_waited_for_it_are_gone, nesting_and_calls_back,
+            a_cut_connection_ends_every_wait, goodbye_lets_calls_finish,
             after_a_shutdown_calls_are_told, one_reader_that_stands_still_stops_nobody_else
         );
     };
@@ -769,6 +770,31 @@ async fn limits_are_named(over: Transport) {
     for (n, call) in calls.into_iter().enumerate() {
         assert_eq!(call.await.unwrap().unwrap(), n as u32);
     }
+}
+
+async fn room_is_used_though_some_who_waited_for_it_are_gone(over: Transport) {
+    let mut settings = Settings::default();
+    settings.conversations = 2;
+    let server = Options::new().settings(settings);
+    let Pair {
+        work,
+        peer: _peer,
+        server: _server,
+        ..
+    } = over.pair_with(server, Options::new(), |env| env).await;
+    // one conversation is open for good, the other as long as it is wanted
+    let _items = work.endless().await.unwrap();
+    let other = work.recv_file("f").open().await.unwrap();
+    let gone: Vec<_> = (0..5).map(|n| tokio::spawn(work.add(n, 1))).collect();
+    let last = tokio::spawn(work.add(20, 22));
+    // each has its turn, and finds no room
+    tokio::task::yield_now().await;
+    for call in &gone {
+        call.abort();
+    }
+    drop(other);
+    let answer = tokio::time::timeout(Duration::from_secs(20), last).await;
+    assert_eq!(answer.expect("there is room").unwrap().unwrap(), 42);
 }
 
 async fn nesting_and_calls_back(over: Transport) {

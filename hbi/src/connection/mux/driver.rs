@@ -55,6 +55,8 @@ pub(crate) struct Driver<S> {
     pub(super) held: HashSet<u32>,
     /// Others had their turn to add to what is to be written.
     gathered: bool,
+    /// Those who wait for room have been asked, one after the other.
+    asked: bool,
     written_all: bool,
     timer: Pin<Box<Sleep>>,
     timer_at: Instant,
@@ -93,6 +95,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             waiting: VecDeque::new(),
             held: HashSet::new(),
             gathered: false,
+            asked: false,
             written_all: true,
             timer,
             timer_at,
@@ -225,6 +228,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if state.mux.has_output() {
             return Ok(Turn::Again);
         }
+        if state.mux.is_asking() {
+            // who was asked first has a turn to take the room
+            if std::mem::replace(&mut self.asked, true) {
+                state.mux.ask_on();
+                state.mux.take_wakers(&mut self.scratch.wakers);
+            }
+            drop(state);
+            self.wake();
+            return Ok(Turn::Yield);
+        }
+        self.asked = false;
         state.sleep(cx.waker());
         Ok(Turn::Idle)
     }

@@ -187,7 +187,7 @@ impl State {
     }
 
     pub(super) fn wake_driver(&mut self) -> Option<Waker> {
-        if self.awake || !self.mux.has_output() {
+        if self.awake || !(self.mux.has_output() || self.mux.is_asking()) {
             return None;
         }
         self.awake = true;

@@ -76,6 +76,8 @@ pub(crate) struct QuicDriver {
     pub(super) held: BTreeMap<u64, Opened>,
     /// Bytes in them.
     pub(super) held_bytes: usize,
+    /// Those who wait for room have been asked, one after the other.
+    asked: bool,
     pub(super) next_landing: u64,
     /// The value of the landing that is under way.
     pub(super) output: Vec<u8>,
@@ -166,6 +168,7 @@ impl QuicDriver {
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             held: BTreeMap::new(),
             held_bytes: 0,
+            asked: false,
             next_landing: 1,
             output: Vec::new(),
             done: None,
@@ -193,8 +196,7 @@ impl QuicDriver {
         }
         self.link.with(|state| {
             state.started = true;
-            let waiting = std::mem::take(&mut state.waiting_for_room);
-            state.wakers.extend(waiting);
+            state.line.ask_all(&mut state.wakers);
         });
         if let Some(mut hook) = self.landing.connected() {
             // it starts before anything lands; once it waits the rest may start
@@ -305,11 +307,26 @@ impl QuicDriver {
         if let Poll::Ready(error) = self.closed.as_mut().poll(cx) {
             return Poll::Ready(self.lost(&error));
         }
+        self.ask_on(cx);
         let state = self.link.lock();
         if state.stir || !state.prepare.is_empty() || state.violation.is_some() {
             cx.waker().wake_by_ref();
         }
         Poll::Pending
+    }
+
+    /// Asks on among those who wait for room, one a turn.
+    fn ask_on(&mut self, cx: &mut Context<'_>) {
+        let asked = self.asked;
+        self.asked = self.link.with(|state| {
+            if state.line.is_asking() && asked {
+                state.ask_on();
+            }
+            state.line.is_asking()
+        });
+        if self.asked {
+            cx.waker().wake_by_ref();
+        }
     }
 
     /// Looks whether the server takes what went in the first flight.
@@ -516,8 +533,7 @@ impl QuicDriver {
                     self.answers_by = None;
                     state.peer = Some(*settings);
                     state.end_early(&self.link);
-                    let waiting = std::mem::take(&mut state.waiting_for_room);
-                    state.wakers.extend(waiting);
+                    state.line.ask_all(&mut state.wakers);
                 }
                 Control::Define { number, .. } => state.tell(&Control::Defined(number)),
                 Control::Defined(number) => state.acknowledged(number)?,
@@ -536,8 +552,7 @@ impl QuicDriver {
                 }
                 Control::Goodbye(last) => {
                     state.peer_leaving = Some(last);
-                    let waiting = std::mem::take(&mut state.waiting_for_room);
-                    state.wakers.extend(waiting);
+                    state.line.ask_all(&mut state.wakers);
                 }
                 Control::Done(opened) => state.peer_done = Some(opened),
                 Control::Close { .. } => {}

@@ -126,7 +126,7 @@ impl QuicLink {
         if state.peer.is_some() && state.started {
             return Poll::Ready(Ok(()));
         }
-        state.waiting_for_room.push_back(cx.waker().clone());
+        state.line.wait(cx);
         Poll::Pending
     }
 

@@ -91,11 +91,17 @@ impl State {
 
     /// Whoever asks is woken when a conversation may be opened.
     pub(super) fn wait_for_room<T>(&mut self, cx: &mut Context<'_>) -> Poll<T> {
-        let last = self.waiting_for_room.back();
-        if !last.is_some_and(|waker| waker.will_wake(cx.waker())) {
-            self.waiting_for_room.push_back(cx.waker().clone());
-        }
+        self.line.wait(cx);
         Poll::Pending
+    }
+
+    /// Asks the next of those who wait for room, if nobody has taken it.
+    pub(super) fn ask_on(&mut self) {
+        let room = match &self.peer {
+            Some(peer) => self.posting < peer.conversations as usize,
+            None => false,
+        };
+        self.line.ask_on(room, &mut self.wakers);
     }
 
     /// Counts a large opening that waits to be sent.

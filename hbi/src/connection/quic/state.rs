@@ -23,7 +23,7 @@ use crate::{
     endpoint::{CoNumber, Object},
     script::Interner,
     wire::{
-        mux::{Settings, Violation},
+        mux::{Line, Settings, Violation},
         quic::{Control, Reader, STOP_CANCELLED, STOP_DONE, ScriptText},
     },
 };
@@ -167,7 +167,7 @@ pub(super) struct State {
     pub(super) started: bool,
     pub(super) closed: Option<Box<Failure>>,
     pub(super) ended_well: bool,
-    pub(super) waiting_for_room: VecDeque<Waker>,
+    pub(super) line: Line,
     pub(super) assembly: Assembly,
     /// Bytes of large openings that wait to be sent.
     pub(super) unsent: usize,
@@ -217,7 +217,7 @@ impl State {
             started: false,
             closed: None,
             ended_well: false,
-            waiting_for_room: VecDeque::new(),
+            line: Line::default(),
             unsent: 0,
             closed_wakers: Vec::new(),
             wakers: Vec::new(),
@@ -326,12 +326,16 @@ impl State {
         let Some(co) = self.conversations.get_mut(&key) else {
             return;
         };
-        if co.unsent > 0 && co.sending[0].is_empty() {
+        let sent = co.unsent > 0 && co.sending[0].is_empty();
+        if sent {
             self.unsent -= std::mem::take(&mut co.unsent);
-            self.wakers.extend(self.waiting_for_room.pop_front());
         }
         let over = co.is_over() || self.closed.is_some();
-        if !co.released || !over {
+        let stays = !co.released || !over;
+        if sent {
+            self.ask();
+        }
+        if stays {
             if !self.started_goodbye() {
                 return;
             }
@@ -353,14 +357,16 @@ impl State {
             self.hosting -= 1;
         } else {
             self.posting -= 1;
-            let waker = self.waiting_for_room.pop_front();
-            self.wakers.extend(waker);
-            if self.posting == 0 {
-                // one that was asked may have gone away meanwhile
-                self.wakers.extend(self.waiting_for_room.drain(..));
-            }
+            self.ask();
         }
         self.stir |= self.started_goodbye();
+    }
+
+    /// There is room for one more conversation: who waits for it is asked.
+    fn ask(&mut self) {
+        self.line.ask(&mut self.wakers);
+        // the driver asks on
+        self.stir |= self.line.is_asking();
     }
 
     fn started_goodbye(&self) -> bool {
@@ -428,7 +434,7 @@ impl State {
         let objects = self.objects.take_all();
         self.dropped
             .extend(objects.into_iter().map(Dropped::Object));
-        self.wakers.extend(self.waiting_for_room.drain(..));
+        self.line.ask_all(&mut self.wakers);
         self.wakers.append(&mut self.closed_wakers);
     }
 }

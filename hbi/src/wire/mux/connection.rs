@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Arrival, CoId, HandleKind, Payload, Settings, Violation, WireHandle,
+    Arrival, CoId, HandleKind, Line, Payload, Settings, Violation, WireHandle,
     channel::{Channels, Cost, Partial, ReceiveState, Receiving, SendState, Sending},
     deadlines::Deadlines,
     frame::{self, kind},
@@ -173,7 +173,7 @@ pub struct Connection<P, U> {
     pub(super) heard: Instant,
     pub(super) pinged: bool,
     pub(super) closed: Option<Box<Failure>>,
-    pub(super) waiting_for_room: VecDeque<Waker>,
+    pub(super) line: Line,
     pub(super) wakers: Vec<Waker>,
     /// Users' values of ended conversations, to be dropped outside of the lock.
     pub(super) dropped: Vec<U>,
@@ -225,7 +225,7 @@ impl<P, U> Connection<P, U> {
             heard: now,
             pinged: false,
             closed: None,
-            waiting_for_room: VecDeque::new(),
+            line: Line::default(),
             wakers: Vec::new(),
             dropped: Vec::new(),
             lost: Vec::new(),
@@ -580,15 +580,8 @@ impl<P, U> Connection<P, U> {
                 .extend(channels.sending.into_iter().filter_map(|s| s.waker));
         }
         if !id.is_hosted() {
-            // one number became free, so one of those who wait can have it. It may have gone away
-            // meanwhile: when the last conversation is over, all who wait are asked
-            let all = self.ours.len() == 0;
-            while let Some(waker) = self.waiting_for_room.pop_front() {
-                self.wakers.push(waker);
-                if !all {
-                    break;
-                }
-            }
+            // one number became free, so one of those who wait can have it
+            self.line.ask(&mut self.wakers);
         }
     }
 
@@ -825,7 +818,7 @@ impl<P, U> Connection<P, U> {
         self.dropped.extend(hosted.filter_map(|co| co.user));
         self.ready.clear();
         self.bulk.clear();
-        self.wakers.extend(self.waiting_for_room.drain(..));
+        self.line.ask_all(&mut self.wakers);
     }
 
     /// The failure of whatever touches a conversation that is over.

@@ -148,9 +148,7 @@ impl<P, U> Connection<P, U> {
             let peer = read.settings;
             self.credit = peer.connection_window;
             self.peer = Some(peer);
-            for waker in std::mem::take(&mut self.waiting_for_room) {
-                self.wake(Some(waker));
-            }
+            self.line.ask_all(&mut self.wakers);
             return Ok(Some(Event::Ready));
         }
         loop {
@@ -280,9 +278,7 @@ impl<P, U> Connection<P, U> {
                 self.peer_leaving = Some(last);
                 // now somebody waits for all ends
                 self.patient = Patient::default();
-                for waker in std::mem::take(&mut self.waiting_for_room) {
-                    self.wake(Some(waker));
-                }
+                self.line.ask_all(&mut self.wakers);
                 return Ok(Some(Event::Goodbye));
             }
             kind::RELEASE => {

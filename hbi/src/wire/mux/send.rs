@@ -213,11 +213,18 @@ impl<P, U> Connection<P, U> {
 
     /// Waits for a number to become free, or for the peer's preface.
     pub fn wait_for_room(&mut self, cx: &mut Context<'_>) {
-        // one that is polled again and again is there once; a look at all would cost too much
-        let last = self.waiting_for_room.back();
-        if !last.is_some_and(|waker| waker.will_wake(cx.waker())) {
-            self.waiting_for_room.push_back(cx.waker().clone());
-        }
+        self.line.wait(cx);
+    }
+
+    /// Whether more of those who wait for room are to be asked, once those who were have had their turn.
+    pub fn is_asking(&self) -> bool {
+        self.line.is_asking()
+    }
+
+    /// Asks the next of those who wait for room, if nobody has taken it.
+    pub fn ask_on(&mut self) {
+        let room = self.can_open();
+        self.line.ask_on(room, &mut self.wakers);
     }
 
     /// Answers a hosted conversation with its value; nothing follows on the main sequence. `false`
@@ -836,15 +843,9 @@ impl<P, U> Connection<P, U> {
         written
     }
 
-    /// One large opening less waits to be sent: somebody's next has room. Who is asked may be gone
-    /// meanwhile, so all are once nothing is left that would ask the next.
+    /// One large opening less waits to be sent: somebody's next has room.
     fn opening_sent(&mut self) {
-        let idle = self.ready.is_empty() && self.bulk.is_empty();
-        let count = if idle { self.waiting_for_room.len() } else { 1 };
-        let wakers = self
-            .waiting_for_room
-            .drain(..count.min(self.waiting_for_room.len()));
-        self.wakers.extend(wakers);
+        self.line.ask(&mut self.wakers);
     }
 
     /// Lists a channel that got credit, if it has something to send.
