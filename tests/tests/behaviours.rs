@@ -34,7 +34,8 @@ macro_rules! behaviours {
             raw_conversations_mix_scripts_and_objects, dropping_a_call_cancels_it,
             a_deadline_cancels_and_is_inherited, stubborn_methods_run_to_their_end,
             ten_thousand_cancelled_calls_leave_nothing, large_values_travel, limits_are_named,
-            room_is_used_though_some_who_waited_for_it_are_gone, nesting_and_calls_back,
+            room_is_used_though_some_who_waited_for_it_are_gone,
+            answers_beyond_what_is_held_take_turns, nesting_and_calls_back,
             a_cut_connection_ends_every_wait, goodbye_lets_calls_finish,
             after_a_shutdown_calls_are_told, one_reader_that_stands_still_stops_nobody_else
         );
@@ -769,6 +770,25 @@ async fn limits_are_named(over: Transport) {
     seen.open_gates();
     for (n, call) in calls.into_iter().enumerate() {
         assert_eq!(call.await.unwrap().unwrap(), n as u32);
+    }
+}
+
+async fn answers_beyond_what_is_held_take_turns(over: Transport) {
+    let mut settings = Settings::default();
+    settings.held = 1 << 20;
+    let server = Options::new().settings(settings);
+    let Pair {
+        work,
+        peer: _peer,
+        server: _server,
+        ..
+    } = over.pair_with(server, Options::new(), |env| env).await;
+    let data = vec![9; 400_000];
+    let calls: Vec<_> = (0..40)
+        .map(|_| tokio::spawn(work.echo(data.clone())))
+        .collect();
+    for call in calls {
+        assert!(call.await.unwrap().unwrap() == data);
     }
 }
 

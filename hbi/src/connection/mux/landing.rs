@@ -135,9 +135,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         };
         state.mux.take_wakers(&mut self.scratch.wakers);
         let lost = state.take_lost();
+        let held_back = !self.waiting.is_empty() || state.mux.is_backed_up();
         drop(state);
         drop(lost);
-        let held_back = !self.waiting.is_empty();
         // a few are over before there is a reason to look at the clock
         let began = (work.len() >= LANDINGS_PER_LOOK).then(Instant::now);
         let over_time = || began.is_some_and(|began| began.elapsed() > TIME_PER_TURN);
@@ -256,13 +256,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
+    /// Whether the peer takes its answers.
+    fn may_land(&self) -> bool {
+        let state = self.link.lock();
+        state.mux.unwritten() <= BACKLOG && !state.mux.is_backed_up()
+    }
+
     /// Lands what was held back, as much as may be now; `true` when something was done.
     pub(super) fn land_waiting(&mut self) -> bool {
         if self.waiting.is_empty() {
             self.held.clear();
             return false;
         }
-        if self.link.lock().mux.unwritten() > BACKLOG {
+        if !self.may_land() {
             return false;
         }
         let began = Instant::now();

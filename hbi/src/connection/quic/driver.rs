@@ -2,7 +2,7 @@
 //! and speaks on the control streams.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::Arc,
@@ -76,6 +76,8 @@ pub(crate) struct QuicDriver {
     pub(super) held: BTreeMap<u64, Opened>,
     /// Bytes in them.
     pub(super) held_bytes: usize,
+    /// What may land once the peer takes its answers.
+    pub(super) waiting: VecDeque<Opened>,
     /// Those who wait for room have been asked, one after the other.
     asked: bool,
     pub(super) next_landing: u64,
@@ -168,6 +170,7 @@ impl QuicDriver {
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             held: BTreeMap::new(),
             held_bytes: 0,
+            waiting: VecDeque::new(),
             asked: false,
             next_landing: 1,
             output: Vec::new(),
@@ -291,6 +294,7 @@ impl QuicDriver {
             .poll_control(cx)
             .and_then(|()| self.poll_streams(cx))
             .and_then(|()| {
+                self.land_waiting();
                 self.prepare();
                 self.poll_timer(cx)
             })
@@ -633,7 +637,7 @@ impl QuicDriver {
 
     /// Ends the connection once both sides have said goodbye and nothing is left to do.
     fn poll_goodbye(&mut self) -> Result<(), End> {
-        let held = !self.held.is_empty();
+        let held = !self.held.is_empty() || !self.waiting.is_empty();
         let over = self.link.with(|state| {
             let said = state.leaving.is_some() || state.peer_leaving.is_some();
             if !said

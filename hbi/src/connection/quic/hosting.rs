@@ -109,19 +109,37 @@ impl QuicDriver {
             handles,
         };
         match open.landing {
-            0 => self.land(opened),
+            0 => self.land_in_turn(opened),
             n if n == self.next_landing => {
                 self.next_landing += 1;
-                self.land(opened);
+                self.land_in_turn(opened);
             }
             n => self.hold(n, opened)?,
         }
         while let Some(opened) = self.held.remove(&self.next_landing) {
             self.next_landing += 1;
             self.held_bytes -= opened.size();
-            self.land(opened);
+            self.land_in_turn(opened);
         }
         Ok(())
+    }
+
+    /// Lands an opening, or keeps it until the peer takes its answers.
+    fn land_in_turn(&mut self, opened: Opened) {
+        if self.waiting.is_empty() && !self.link.lock().is_backed_up() {
+            self.land(opened);
+        } else {
+            self.waiting.push_back(opened);
+        }
+    }
+
+    /// Lands what was kept, as much as may be now.
+    pub(super) fn land_waiting(&mut self) {
+        while !self.waiting.is_empty() && !self.link.lock().is_backed_up() {
+            if let Some(opened) = self.waiting.pop_front() {
+                self.land(opened);
+            }
+        }
     }
 
     /// Keeps an opening until those before it have come. Of a peer that leaves one out for ever this is

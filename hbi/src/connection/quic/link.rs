@@ -364,6 +364,10 @@ impl Link for QuicLink {
                 return false;
             }
             let answer = answer.take().unwrap_or_default();
+            if let Some(co) = state.conversations.get_mut(&key) {
+                co.answering = answer.bytes().len();
+                state.answering += co.answering;
+            }
             let sent = state.send_item(this, (key, 0), answer, true, &mut outgoing);
             let failed = sent.is_err();
             if let Err(failure) = sent {

@@ -70,6 +70,8 @@ pub(super) struct Conversation {
     pub(super) span: Option<Span>,
     /// Bytes of its large opening that wait to be sent.
     pub(super) unsent: usize,
+    /// Bytes of its answer.
+    pub(super) answering: usize,
 }
 
 impl Conversation {
@@ -81,6 +83,7 @@ impl Conversation {
             running: None,
             span: None,
             unsent: 0,
+            answering: 0,
         }
     }
 
@@ -171,6 +174,8 @@ pub(super) struct State {
     pub(super) assembly: Assembly,
     /// Bytes of large openings that wait to be sent.
     pub(super) unsent: usize,
+    /// Bytes of answers that the peer has yet to take.
+    pub(super) answering: usize,
     pub(super) closed_wakers: Vec<Waker>,
     pub(super) wakers: Vec<Waker>,
     pub(super) dropped: Vec<Dropped>,
@@ -219,6 +224,7 @@ impl State {
             ended_well: false,
             line: Line::default(),
             unsent: 0,
+            answering: 0,
             closed_wakers: Vec::new(),
             wakers: Vec::new(),
             dropped: Vec::new(),
@@ -347,6 +353,9 @@ impl State {
             for receiving in &mut co.receiving {
                 self.assembly.give_back(receiving);
             }
+            // the driver lands what waited for it
+            self.stir |= self.is_backed_up();
+            self.answering -= co.answering;
             self.wakers.append(&mut self.assembly.take_waiting());
             self.dropped.push(Dropped::Conversation(Box::new(co)));
         }
@@ -360,6 +369,11 @@ impl State {
             self.ask();
         }
         self.stir |= self.started_goodbye();
+    }
+
+    /// Whether the answers that the peer has yet to take are more than this side holds for it.
+    pub(super) fn is_backed_up(&self) -> bool {
+        self.answering as u64 > self.own.held
     }
 
     /// There is room for one more conversation: who waits for it is asked.

@@ -79,6 +79,8 @@ pub(super) struct Conversation<P, U> {
     pub(super) ordinal: u64,
     /// Its share of what this side holds.
     pub(super) held: u32,
+    /// Bytes of its answer, where that did not leave at once.
+    pub(super) answering: u32,
     pub(super) channels: Option<Box<Channels<P>>>,
     pub(super) user: Option<U>,
 }
@@ -90,6 +92,7 @@ impl<P, U> Conversation<P, U> {
             answer: Answer::Unwatched,
             ordinal,
             held: 0,
+            answering: 0,
             channels: None,
             user: None,
         }
@@ -162,6 +165,8 @@ pub struct Connection<P, U> {
     pub(super) owed: u32,
     /// Bytes of the peer's that this side holds: what waits in channels, and openings not over yet.
     pub(super) held: u64,
+    /// Bytes of answers that the peer has yet to take.
+    pub(super) answering: u64,
     /// The answer to the peer's last ping.
     pub(super) pong: Option<u64>,
     pub(super) data_left: Option<DataLeft>,
@@ -215,6 +220,7 @@ impl<P, U> Connection<P, U> {
             credit: 0,
             owed: 0,
             held: 0,
+            answering: 0,
             pong: None,
             data_left: None,
             deadlines: Deadlines::default(),
@@ -245,6 +251,11 @@ impl<P, U> Connection<P, U> {
     /// Conversations open: those that this side opened, those of the peer.
     pub fn conversations(&self) -> (usize, usize) {
         (self.ours.len(), self.theirs.len())
+    }
+
+    /// Whether the answers that the peer has yet to take are more than this side holds for it.
+    pub fn is_backed_up(&self) -> bool {
+        self.answering > self.own.held
     }
 
     /// Bytes of frames that wait to be written.
@@ -563,6 +574,7 @@ impl<P, U> Connection<P, U> {
             self.ours.remove(id)
         };
         let Some(co) = co else { return };
+        self.answering -= u64::from(co.answering);
         if co.held > 0 {
             self.held -= u64::from(co.held);
             self.return_credit();
