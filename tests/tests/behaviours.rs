@@ -496,6 +496,12 @@ async fn callbacks_reach_the_caller(over: Transport) {
         &seen.counters_dropped,
     )));
     assert_eq!(work.call_back(mine.clone(), 3).await.unwrap(), 103);
+    // a script that gives it back, whose own hold on it ends with that
+    for _ in 0..20 {
+        let back = peer.script::<Vec<Reactor<CounterStub>>>("x");
+        let back = back.bind("x", vec![mine.clone()]).await.unwrap();
+        assert_eq!(back.len(), 1);
+    }
     drop(mine);
     while peer.objects() > 0 {
         work.add(0, 0).await.unwrap();

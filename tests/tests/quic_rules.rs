@@ -357,6 +357,38 @@ async fn what_waits_for_a_place_that_is_left_out_is_bounded() {
 }
 
 #[tokio::test]
+async fn a_connection_may_end_while_scripts_with_objects_are_made_ready() {
+    let server = server().await;
+    let script = ScriptText::Inline {
+        parameters: vec!["x".into()],
+        source: "one()".into(),
+    };
+    for round in 0..20 {
+        let mut client = Client::new(&server).await;
+        for number in 1..=20 {
+            let objects = [1, 2, 3, 4].map(|n| WireHandle {
+                kind: HandleKind::Object,
+                number: number as u32 * 8 + n,
+            });
+            let mut bytes = opening(number, number, false, &[]);
+            write_script(&mut bytes, &script, true, &[0x91, 0x05], &objects);
+            let streams = client.conversation(&bytes).await;
+            client.kept.push(streams);
+        }
+        if round % 2 == 0 {
+            tokio::task::yield_now().await;
+        }
+        let close = Control::Close {
+            kind: Kind::Refused,
+            reason: "gone".into(),
+        };
+        client.tell(&close).await;
+        client.conn.closed().await;
+    }
+    works(&server).await;
+}
+
+#[tokio::test]
 async fn numbers_leave_room_for_whose_they_are() {
     let server = server().await;
     breaks(&server, "is the last", |client| async {

@@ -37,13 +37,17 @@ impl Outgoing {
         let taken = self.number(this, handles, objects, limit, channel);
         if taken.is_err() {
             self.give_back(objects);
-            // the rest, too, is to be dropped by whoever drops this
-            for index in 0..handles.len() as u32 {
-                self.rest
-                    .extend(handles.take(index).and_then(Carried::from_handle));
-            }
+            self.refuse(handles);
         }
         taken
+    }
+
+    /// Takes handles that are not sent, to be dropped by whoever drops this.
+    pub(super) fn refuse(&mut self, handles: &mut Handles) {
+        for index in 0..handles.len() as u32 {
+            self.rest
+                .extend(handles.take(index).and_then(Carried::from_handle));
+        }
     }
 
     fn number(

@@ -12,6 +12,9 @@ pub(super) struct Objects {
     given: Slab<Given>,
     /// Numbers by the objects' addresses, so that an object given out twice keeps its number.
     numbers: HashMap<usize, u32>,
+    /// Numbers of objects that the peer has released, and that messages may still give back which nobody
+    /// has looked at.
+    late: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -72,6 +75,30 @@ impl Objects {
         let object = self.given.remove(number as usize).object;
         self.numbers.remove(&address(&object));
         Ok(Some(object))
+    }
+
+    /// The same, where the object is to be found until [`Self::take_late`].
+    pub(super) fn take_back_late(&mut self, number: u32, count: u32) -> Result<(), ()> {
+        let given = self.given.get_mut(number as usize).ok_or(())?;
+        given.count = given.count.checked_sub(count).ok_or(())?;
+        if given.count == 0 {
+            self.late.push(number);
+        }
+        Ok(())
+    }
+
+    /// Objects that were kept, where nobody may ask for them any more; to be dropped outside of any lock.
+    pub(super) fn take_late(&mut self) -> Vec<Arc<dyn Object>> {
+        let late = std::mem::take(&mut self.late);
+        let released = late.into_iter();
+        released
+            .filter_map(|number| self.take_back(number, 0).ok().flatten())
+            .collect()
+    }
+
+    /// Whether objects are kept for messages that nobody has looked at.
+    pub(super) fn has_late(&self) -> bool {
+        !self.late.is_empty()
     }
 
     /// All of them, when the connection is gone.

@@ -239,7 +239,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return Ok(Turn::Yield);
         }
         self.asked = false;
+        let late = state.take_late();
         state.sleep(cx.waker());
+        drop(state);
+        drop(late);
         Ok(Turn::Idle)
     }
 

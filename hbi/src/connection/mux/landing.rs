@@ -216,14 +216,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 let text = "the caller dropped the call, or gave up";
                 Work::Cancel(id, Box::new(Failure::new(Kind::Cancelled, text)))
             }
+            Event::Released { object, count } if state.mux.has_unread_objects() => {
+                let released = state.objects.take_back_late(object, count);
+                return released
+                    .map(|()| None)
+                    .map_err(|()| over_released(object, count));
+            }
             Event::Released { object, count } => match state.objects.take_back(object, count) {
                 Ok(Some(object)) => Work::Released(object),
                 Ok(None) => return Ok(None),
-                Err(()) => {
-                    return Err(Violation(format!(
-                        "object {object} released {count} times more than it was given out"
-                    )));
-                }
+                Err(()) => return Err(over_released(object, count)),
             },
             Event::Ready | Event::Goodbye | Event::Close { .. } | Event::Define { .. } => {
                 return Ok(None);
@@ -464,6 +466,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
         }
     }
+}
+
+fn over_released(object: u32, count: u32) -> Violation {
+    Violation(format!(
+        "object {object} released {count} times more than it was given out"
+    ))
 }
 
 impl Work {

@@ -171,8 +171,14 @@ impl MuxLink {
         if payload.handles.is_empty() {
             return Packed::from_parts(payload.bytes, Handles::new());
         }
-        let handles = handles::arrived(this, co, &payload.handles, &self.lock().objects);
-        Packed::from_parts(payload.bytes, handles)
+        let mut state = self.lock();
+        let handles = handles::arrived(this, co, &payload.handles, &state.objects);
+        let bytes = payload.bytes.clone();
+        drop(payload);
+        let late = state.take_late();
+        drop(state);
+        drop(late);
+        Packed::from_parts(bytes, handles)
     }
 }
 
@@ -585,6 +591,14 @@ impl State {
             outgoing.give_back(&mut self.objects);
         }
         sent
+    }
+
+    /// Objects that were kept for messages that have been looked at; to be dropped without the lock.
+    pub(super) fn take_late(&mut self) -> Vec<Arc<dyn Object>> {
+        match self.objects.has_late() && !self.mux.has_unread_objects() {
+            true => self.objects.take_late(),
+            false => Vec::new(),
+        }
     }
 
     /// Objects in messages that never left, which the peer holds no more; to be dropped without the

@@ -10,7 +10,7 @@ use super::{
     posting::ORDERED,
     receive::{ReceiveState, Receiving},
     send::Sending,
-    state::{Conversation, Key, Prepare},
+    state::{Conversation, Dropped, Key, Prepare},
 };
 use crate::{
     Failure, Kind,
@@ -81,7 +81,9 @@ impl QuicDriver {
             state.hosting += 1;
             self.allowed.conversation(state.hosting, &link.conn);
             let co = Conversation::new(Sending::new(Some(send)), receiving);
-            state.conversations.insert(key, co);
+            let old = state.conversations.insert(key, co);
+            let old = old.map(|old| Dropped::Conversation(Box::new(old)));
+            state.dropped.extend(old);
             state.add_received(key, &open.handles)?;
             if open.last && !open.handles.is_empty() {
                 state.tell_seen(key, 0, open.handles.len() as u32);

@@ -47,6 +47,7 @@ impl State {
         }
         let limit = self.own.objects;
         if self.ledger.values().map(Vec::len).sum::<usize>() + handles.len() > LEDGER {
+            outgoing.refuse(handles);
             return Err(Failure::limit(
                 "handles",
                 format_args!("{LEDGER} that the peer has not seen yet"),

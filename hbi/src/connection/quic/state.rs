@@ -112,6 +112,7 @@ pub(super) enum Dropped {
     Conversation(Box<Conversation>),
     Span(Span),
     Received(VecDeque<crate::endpoint::Received>),
+    Prepare(Prepare),
     /// A landing of a connection that is gone.
     Running(Running),
 }
@@ -408,7 +409,9 @@ impl State {
         }
         self.closed = Some(Box::new(reason));
         self.control.clear();
-        self.prepare.clear();
+        let prepare = std::mem::take(&mut self.prepare);
+        self.dropped
+            .extend(prepare.into_iter().map(Dropped::Prepare));
         self.early_streams.clear();
         let ledger = std::mem::take(&mut self.ledger);
         self.dropped

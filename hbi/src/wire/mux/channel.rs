@@ -7,7 +7,7 @@
 //!  receiving:  Open --LAST/END--> Ended     --ERROR--> Failed     --reader gone--> Dropped
 //! ```
 
-use std::{collections::VecDeque, task::Waker};
+use std::{collections::VecDeque, sync::Arc, task::Waker};
 
 use bytes::{Bytes, BytesMut};
 
@@ -21,6 +21,8 @@ pub struct Payload {
     pub bytes: Bytes,
     /// Handles in the order of their indices.
     pub handles: Vec<WireHandle>,
+    /// Held while objects are given back in it that nobody has looked up yet.
+    pub(in crate::wire) unread: Option<Arc<()>>,
 }
 
 /// What arrives on a channel.

@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     fmt,
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
@@ -184,6 +185,8 @@ pub struct Connection<P, U> {
     pub(super) dropped: Vec<U>,
     /// Objects in messages that were dropped before they left.
     pub(super) lost: Vec<u32>,
+    /// Held by each payload that gives objects back and was not looked at yet.
+    pub(super) unread: Arc<()>,
 }
 
 impl<P, U> fmt::Debug for Connection<P, U> {
@@ -235,6 +238,7 @@ impl<P, U> Connection<P, U> {
             wakers: Vec::new(),
             dropped: Vec::new(),
             lost: Vec::new(),
+            unread: Arc::new(()),
         }
     }
 

@@ -1,6 +1,9 @@
 //! Receiving: from bytes to events, and into the channels of conversations.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::{Bytes, BytesMut};
 
@@ -342,6 +345,21 @@ impl<P, U> Connection<P, U> {
         })
     }
 
+    /// What a payload holds whose handles are these.
+    fn unread(&self, handles: &[WireHandle]) -> Option<Arc<()>> {
+        let returned = |handle: &WireHandle| handle.kind == HandleKind::Returned;
+        handles
+            .iter()
+            .any(returned)
+            .then(|| Arc::clone(&self.unread))
+    }
+
+    /// Whether objects are given back in payloads that nobody has looked at yet: the peer may have
+    /// released them right behind.
+    pub fn has_unread_objects(&self) -> bool {
+        Arc::strong_count(&self.unread) > 1
+    }
+
     fn script_number(&self, number: u32) -> Result<Option<u32>, Violation> {
         match number {
             u32::MAX => Ok(None),
@@ -603,6 +621,7 @@ impl<P, U> Connection<P, U> {
         }
         let payload = Payload {
             bytes: slice(input, fields.rest),
+            unread: self.unread(&handles),
             handles,
         };
         let event = self.arrived(id, channel, (kind, script, flags), payload, cost);
@@ -642,6 +661,7 @@ impl<P, U> Connection<P, U> {
         }
         let payload = Payload {
             bytes: body,
+            unread: self.unread(&partial.handles),
             handles: partial.handles,
         };
         let head = (partial.kind, partial.script, partial.flags);
@@ -1059,7 +1079,7 @@ impl Answer {
             }
             None => Answer::Value(Payload {
                 bytes: slice(input, body),
-                handles: Vec::new(),
+                ..Payload::default()
             }),
         }
     }

@@ -521,7 +521,7 @@ impl Reader {
                     0 => None,
                     _ => Some(fields.bytes()?),
                 };
-                let Payload { bytes, handles } = self.payload(flags, fields, &body)?;
+                let Payload { bytes, handles, .. } = self.payload(flags, fields, &body)?;
                 Ok(Frame::Open(Box::new(Open {
                     number,
                     landing,
@@ -586,6 +586,7 @@ impl Reader {
         Ok(Payload {
             bytes: body.slice_ref(fields.rest),
             handles,
+            ..Payload::default()
         })
     }
 }

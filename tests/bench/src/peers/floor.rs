@@ -15,14 +15,16 @@ use super::socket_path;
 pub(super) const HEADER: usize = 9;
 /// The length of a piece of bulk.
 pub(super) const PIECE: usize = 64 << 10;
+/// What the floors write at once: the kernel's queues stay in the cache with it.
+pub(super) const WRITTEN: usize = 32 << 10;
 /// What bulk is made of.
 pub(super) static ZEROS: [u8; PIECE] = [0; PIECE];
 
 const FIRST_BUFFER: usize = 1 << 10;
-const LARGEST_BUFFER: usize = 256 << 10;
+const LARGEST_BUFFER: usize = 64 << 10;
 /// Bytes that the kernel holds back without having sent them are in the way of what is urgent.
 #[cfg(any(target_os = "linux", target_os = "macos"))]
-const NOT_SENT: u32 = 128 << 10;
+const NOT_SENT: u32 = 64 << 10;
 
 /// What a frame is for. The bodies of all but the last are read whole.
 pub(super) mod kind {

@@ -10,7 +10,7 @@ use tokio::{net::TcpStream, sync::Mutex};
 
 use super::{
     Client, NO_COMPUTING, NO_SCRIPTS, Peer,
-    floor::{Inbox, Tcp, Transport as _, ZEROS, kind, number, put_frame, two_numbers},
+    floor::{Inbox, Tcp, Transport as _, WRITTEN, ZEROS, kind, number, put_frame, two_numbers},
 };
 use crate::{
     process::Announce,
@@ -286,7 +286,7 @@ async fn read_bulk(stream: &TcpStream, bytes: u64) -> Result<u64> {
 async fn write_bulk(stream: &TcpStream, bytes: u64) -> Result<()> {
     let mut left = bytes;
     while left > 0 {
-        let piece = left.min(ZEROS.len() as u64);
+        let piece = left.min(WRITTEN as u64);
         write(stream, &ZEROS[..piece as usize]).await?;
         left -= piece;
     }

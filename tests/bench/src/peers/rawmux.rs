@@ -22,7 +22,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::{
     Client, NO_COMPUTING, NO_SCRIPTS, Peer,
     floor::{
-        Frame, HEADER, Inbox, PIECE, Transport, ZEROS, header, kind, number, put_frame, two_numbers,
+        Frame, HEADER, Inbox, Transport, WRITTEN, ZEROS, header, kind, number, put_frame,
+        two_numbers,
     },
 };
 use crate::{
@@ -357,7 +358,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: End> Driver<S, E> {
             if !shared.out.is_empty() {
                 mem::swap(&mut shared.out, &mut self.out);
             } else if let Some((call, left)) = shared.bulk.front_mut() {
-                let body = (*left).min(PIECE as u64) as usize;
+                let body = (*left).min(WRITTEN as u64) as usize;
                 self.piece = Some(Piece {
                     header: header(kind::BULK, *call, body),
                     body,
