@@ -3,6 +3,8 @@
 fn main() {
     println!("cargo::rustc-check-cfg=cfg(has_capnp)");
     println!("cargo::rerun-if-changed=schema");
+    // a compiler that is installed later is found
+    println!("cargo::rerun-if-env-changed=PATH");
     #[cfg(feature = "peers")]
     generate();
 }

@@ -194,6 +194,12 @@ impl Measured {
         }
     }
 
+    /// Whether a measurement of it failed.
+    pub(crate) fn failed(&self, work: Work, peer: &str) -> bool {
+        self.note(work, peer)
+            .is_some_and(|note| note.starts_with(FAILED))
+    }
+
     /// Why there are no figures, or fewer than rounds.
     pub(crate) fn note(&self, work: Work, peer: &str) -> Option<&str> {
         self.at(work, peer)

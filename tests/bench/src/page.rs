@@ -31,12 +31,14 @@ pub(crate) fn make(dir: &Path, choice: &Choice) -> Result<()> {
     fs::create_dir_all(&charts).with_context(|| format!("making {}", charts.display()))?;
     let mut pinned = choice.clone();
     pinned.span.pin.get_or_insert(0);
+    let mut unpinned = choice.clone();
+    unpinned.span.pin = None;
     if cfg!(feature = "allocations") {
         let measured = pinned.measure(COUNTED.to_vec())?;
         page.put("allocations", &allocations(&measured)?)?;
         return page.write();
     }
-    for (name, choice) in [("pinned", &pinned), ("unpinned", choice)] {
+    for (name, choice) in [("pinned", &pinned), ("unpinned", &unpinned)] {
         let measured = choice.measure(Work::ALL.to_vec())?;
         chart::works(&measured, &charts, name)?;
         report::write(&measured, &charts, name)?;
@@ -137,9 +139,13 @@ fn medians<'a>(
             continue;
         };
         write!(text, "| {work}: {}, {} |", known.metric, known.unit)?;
-        for figure in figures {
-            let median = figure.map_or("–".into(), |figure| amount(figure.median()));
-            write!(text, " {median} |")?;
+        for (at, figure) in figures.into_iter().enumerate() {
+            let median = figure.map(|figure| amount(figure.median()));
+            let failed = || match measured.failed(*work, peers[at]) {
+                true => "failed".to_owned(),
+                false => "–".to_owned(),
+            };
+            write!(text, " {} |", median.unwrap_or_else(failed))?;
         }
         text.push('\n');
     }
@@ -184,7 +190,11 @@ fn goals(measured: &Measured) -> Result<String> {
             continue;
         }
         for peer in ["hbi-tcp", "hbi-unix"] {
+            let missing = |of: &str| {
+                format!("| {work}, {metric} | {peer} | – | {of} was not measured | – |\n")
+            };
             let Some(figure) = measured.figure(work, peer, metric) else {
+                text += &missing(peer);
                 continue;
             };
             let ours = figure.median();
@@ -198,6 +208,7 @@ fn goals(measured: &Measured) -> Result<String> {
                 MostOf(ratio, name) | LeastOf(ratio, name) => {
                     let name = floor(name);
                     let Some(of) = median(work, &name) else {
+                        text += &missing(&name);
                         continue;
                     };
                     let share = ours / of;
@@ -215,6 +226,7 @@ fn goals(measured: &Measured) -> Result<String> {
                 Least(least) => (format!("at least {least}"), String::new(), ours >= *least),
                 MostMore(most) => {
                     let Some(call) = median(Work::Pipe(64), peer) else {
+                        text += &missing("one typed call");
                         continue;
                     };
                     let against = format!("{} of one typed call", amount(call));

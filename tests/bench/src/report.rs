@@ -224,12 +224,14 @@ pub(crate) fn better_than_hbi(measured: &Measured) -> String {
             let (theirs, best) = (amount(theirs.median()), amount(best.median()));
             let _ = writeln!(
                 text,
-                "Better than hbi at {work}: {other}, {theirs} against {best}."
+                "Better than hbi at {work}, {}: {other}, {theirs} against {best}.",
+                work.metric()
             );
         }
     }
     if text.is_empty() {
-        return "No other library that was measured is better than hbi at any of these works."
+        return "No other library that was measured is better than hbi at any of these works, by the first \
+                figure of each."
             .into();
     }
     text
