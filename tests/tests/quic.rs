@@ -2,13 +2,24 @@
 //! streams overtake each other; objects, though their release may; loss; and peers that do not follow
 //! the rules.
 
-use std::{future::IntoFuture, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::IntoFuture,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use hbi::{HostingEnv, Options, Scheme};
 use hbi_tests::{
     lossy::{Loss, Relay},
     pair::Transport,
-    work::{ConsumerHost, MyConsumer, MyWork, Seen, WorkHost, WorkStub},
+    work::{
+        ConsumerHost, CounterHost, CounterStub, MyConsumer, MyCounter, MyWork, Seen, WorkHost,
+        WorkStub,
+    },
 };
 use tokio::net::UdpSocket;
 
@@ -284,6 +295,56 @@ async fn clients_may_move_where_the_server_lets_them() {
     far.relay.move_clients();
     let error = far.work.add(1, 1).await.unwrap_err();
     assert!(error.is_disconnected(), "{error}");
+}
+
+/// A stream that fails behind an object that has not left.
+#[hbi::service]
+trait Failing {
+    async fn failing(&self) -> hbi::Items<(Vec<u8>, Option<hbi::Reactor<CounterStub>>)>;
+}
+
+struct MyFailing(Arc<AtomicUsize>);
+
+impl Failing for MyFailing {
+    async fn failing(&self) -> hbi::Items<(Vec<u8>, Option<hbi::Reactor<CounterStub>>)> {
+        let (sender, items) = hbi::Items::channel(4);
+        let counter = hbi::Reactor::new(CounterHost::new(MyCounter::new(1, &self.0)));
+        tokio::spawn(async move {
+            // more than the window, so that the next stays here until it is read
+            sender.send((vec![7; 300_000], None)).await.unwrap();
+            sender.send((Vec::new(), Some(counter))).await.unwrap();
+            sender.fail("the source ran dry").await;
+        });
+        items
+    }
+}
+
+#[tokio::test]
+async fn objects_in_a_stream_that_failed_are_taken_back() {
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let kept = Arc::clone(&dropped);
+    let server = Transport::Quic.serving(Options::new());
+    let server = server.serve("quic://127.0.0.1:0", move |_peer| {
+        let failing = FailingHost::new(MyFailing(Arc::clone(&kept)));
+        async move { Ok(HostingEnv::new().service(failing)) }
+    });
+    let server = server.await.unwrap();
+    let peer = hbi::connect(server.address().to_string(), HostingEnv::new());
+    let peer = peer.await.unwrap();
+    let stub = FailingStub::new(&peer);
+    for _ in 0..20 {
+        let mut items = stub.failing().await.unwrap();
+        while let Ok(Some(_)) = items.try_next().await {}
+    }
+    // what the client tells of it overtakes no call
+    for _ in 0..1000 {
+        if dropped.load(Ordering::SeqCst) == 20 {
+            return;
+        }
+        let one: i64 = peer.script("1").await.unwrap();
+        assert_eq!(one, 1);
+    }
+    panic!("{} of 20 are dropped", dropped.load(Ordering::SeqCst));
 }
 
 #[tokio::test]
