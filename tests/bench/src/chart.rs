@@ -251,7 +251,11 @@ where
         .y_label_formatter(&|value| amount(*value))
         .draw()?;
     for (at, (peer, points)) in lines.iter().enumerate() {
-        let color = Palette99::pick(at).to_rgba();
+        // the same in each panel, where there is one of a kind
+        let color = match *peer {
+            "rawmux" | "hbi-tcp" => color(peer).to_rgba(),
+            _ => Palette99::pick(at).to_rgba(),
+        };
         chart
             .draw_series(
                 LineSeries::new(points.iter().copied(), color.stroke_width(2)).point_size(3),

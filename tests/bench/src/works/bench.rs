@@ -211,6 +211,8 @@ impl Bench<'_> {
         }
         let rate = transfer.await??;
         let usage = self.usage()?.since(&before);
+        // before and after, since one transfer alone varies
+        let alone = f64::midpoint(alone, self::transfer(&client, true, BULK).await?);
         let mut samples = percentiles(&mut times)?;
         samples.push(Sample::new("bulk rate", rate, "MiB/s"));
         samples.push(Sample::new("bulk rate kept", 100.0 * rate / alone, "%"));
