@@ -287,9 +287,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.partial.get_or_insert(now);
         }
         // usually nobody else holds a part of the buffer, and it is used again
-        self.scratch.input = input
-            .try_into_mut()
-            .unwrap_or_else(|held| BytesMut::from(&held[..]));
+        self.scratch.input = match input.try_into_mut() {
+            Ok(input) => input,
+            Err(held) => self.scratch.next_input(held),
+        };
         if let Err(violation) = taken {
             // what came before it is answered, then the peer is told why nothing more is
             self.link

@@ -4,11 +4,12 @@
 
 use std::{
     cell::Cell,
+    collections::VecDeque,
     ops::{Deref, DerefMut},
     task::Waker,
 };
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use super::landing::{Answers, Work};
 use crate::wire::mux::Output;
@@ -21,10 +22,15 @@ pub(super) const READ: usize = 64 << 10;
 const KEPT_BYTES: usize = 1 << 20;
 const KEPT_ENTRIES: usize = 16 << 10;
 
+/// How many buffers are kept in mind of which parts are held.
+const HELD: usize = 16;
+
 /// Buffers, all empty between drivers.
 #[derive(Default)]
 pub(super) struct Scratch {
     pub(super) input: BytesMut,
+    /// Buffers of which parts are held, the oldest first: bulk that is on its way to the application.
+    held: VecDeque<Bytes>,
     pub(super) output: Output,
     /// What one read brought; empty between reads.
     pub(super) work: Vec<Work>,
@@ -92,6 +98,28 @@ impl DerefMut for Lent {
 }
 
 impl Scratch {
+    /// Another buffer for input, with the rest of one that is held in parts.
+    pub(super) fn next_input(&mut self, held: Bytes) -> BytesMut {
+        let oldest = self.held.pop_front().map(Bytes::try_into_mut);
+        let mut next = match oldest {
+            Some(Ok(mut free)) => {
+                free.clear();
+                free
+            }
+            Some(Err(oldest)) => {
+                if self.held.len() < HELD {
+                    self.held.push_front(oldest);
+                }
+                BytesMut::new()
+            }
+            None => BytesMut::new(),
+        };
+        next.reserve(READ.max(held.len()));
+        next.extend_from_slice(&held);
+        self.held.push_back(held);
+        next
+    }
+
     /// Whether what is left to read or to write is more than to be copied.
     fn is_in_use(&self) -> bool {
         !self.output.is_empty() || self.input.len() > READ / 4
