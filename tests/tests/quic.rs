@@ -348,6 +348,35 @@ async fn objects_in_a_stream_that_failed_are_taken_back() {
 }
 
 #[tokio::test]
+async fn more_objects_than_may_be_under_way_stop_nobody() {
+    let server = Transport::Quic.serving(Options::new());
+    let server = server.serve("quic://127.0.0.1:0", |_peer| async {
+        Ok(HostingEnv::new())
+    });
+    let server = server.await.unwrap();
+    let address = server.address().to_string();
+    let peer = hbi::connect(&address, HostingEnv::new()).await.unwrap();
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let counter = hbi::Reactor::<CounterStub>::new(CounterHost::new(MyCounter::new(1, &dropped)));
+    // their answers give them back, and nobody looks at those
+    let mut calls = Vec::new();
+    for _ in 0..90 {
+        let many = vec![counter.clone(); 900];
+        let call = peer.script::<Vec<hbi::Reactor<CounterStub>>>("x");
+        calls.push(call.bind("x", many).into_future().send());
+        // what went up has been seen there
+        let one: i64 = peer.script("1").await.unwrap();
+        assert_eq!(one, 1);
+    }
+    let other = hbi::connect(&address, HostingEnv::new()).await.unwrap();
+    for _ in 0..100 {
+        let one: i64 = other.script("1").await.unwrap();
+        assert_eq!(one, 1);
+    }
+    drop(calls);
+}
+
+#[tokio::test]
 async fn a_goodbye_loses_nothing() {
     for round in 0..5 {
         let far = far(50, SHORT).await;
