@@ -21,7 +21,10 @@ use hbi_tests::{
         WorkStub,
     },
 };
-use tokio::net::UdpSocket;
+use tokio::{
+    net::UdpSocket,
+    sync::{Notify, mpsc},
+};
 
 /// A server, and a consumer connected to it over a way that loses packets.
 struct Far {
@@ -297,54 +300,146 @@ async fn clients_may_move_where_the_server_lets_them() {
     assert!(error.is_disconnected(), "{error}");
 }
 
-/// A stream that fails behind an object that has not left.
+/// What fails, or ends, before all objects that were sent in it have left or were looked at.
 #[hbi::service]
 trait Failing {
     async fn failing(&self) -> hbi::Items<(Vec<u8>, Option<hbi::Reactor<CounterStub>>)>;
+    #[hbi(converse)]
+    async fn breaks(&self, co: hbi::HoCo) -> hbi::Result<()>;
+    #[hbi(converse)]
+    async fn ignores(&self, co: hbi::HoCo, items: hbi::Items<i64>) -> hbi::Result<()>;
 }
 
-struct MyFailing(Arc<AtomicUsize>);
+struct MyFailing {
+    dropped: Arc<AtomicUsize>,
+    /// Told once the object is sent.
+    sent: mpsc::UnboundedSender<()>,
+    /// Told once it may be ignored.
+    ignore: Arc<Notify>,
+}
 
 impl Failing for MyFailing {
     async fn failing(&self) -> hbi::Items<(Vec<u8>, Option<hbi::Reactor<CounterStub>>)> {
         let (sender, items) = hbi::Items::channel(4);
-        let counter = hbi::Reactor::new(CounterHost::new(MyCounter::new(1, &self.0)));
+        let counter = counter(&self.dropped);
+        let sent = self.sent.clone();
         tokio::spawn(async move {
             // more than the window, so that the next stays here until it is read
             sender.send((vec![7; 300_000], None)).await.unwrap();
             sender.send((Vec::new(), Some(counter))).await.unwrap();
             sender.fail("the source ran dry").await;
+            sent.send(()).unwrap();
         });
         items
     }
+
+    async fn breaks(&self, co: hbi::HoCo) -> hbi::Result<()> {
+        let mut co = co.start_send().await?;
+        co.send_data(vec![7; 300_000]).await?;
+        co.send_obj(&counter(&self.dropped)).await?;
+        self.sent.send(()).unwrap();
+        Err(hbi::Error::refusal("no more of it"))
+    }
+
+    async fn ignores(&self, co: hbi::HoCo, _items: hbi::Items<i64>) -> hbi::Result<()> {
+        self.ignore.notified().await;
+        co.start_send().await?.close().await
+    }
 }
 
-#[tokio::test]
-async fn objects_in_a_stream_that_failed_are_taken_back() {
+fn counter(dropped: &Arc<AtomicUsize>) -> hbi::Reactor<CounterStub> {
+    hbi::Reactor::new(CounterHost::new(MyCounter::new(1, dropped)))
+}
+
+/// A server whose conversations fail, and one that is connected to it.
+struct FailingPair {
+    _server: hbi::Server,
+    peer: hbi::Connection,
+    stub: FailingStub,
+    dropped: Arc<AtomicUsize>,
+    sent: mpsc::UnboundedReceiver<()>,
+    ignore: Arc<Notify>,
+}
+
+async fn failing_pair() -> FailingPair {
     let dropped = Arc::new(AtomicUsize::new(0));
     let kept = Arc::clone(&dropped);
+    let ignore = Arc::new(Notify::new());
+    let ignored = Arc::clone(&ignore);
+    let (sender, sent) = mpsc::unbounded_channel();
     let server = Transport::Quic.serving(Options::new());
     let server = server.serve("quic://127.0.0.1:0", move |_peer| {
-        let failing = FailingHost::new(MyFailing(Arc::clone(&kept)));
+        let failing = FailingHost::new(MyFailing {
+            dropped: Arc::clone(&kept),
+            sent: sender.clone(),
+            ignore: Arc::clone(&ignored),
+        });
         async move { Ok(HostingEnv::new().service(failing)) }
     });
     let server = server.await.unwrap();
     let peer = hbi::connect(server.address().to_string(), HostingEnv::new());
     let peer = peer.await.unwrap();
-    let stub = FailingStub::new(&peer);
+    FailingPair {
+        stub: FailingStub::new(&peer),
+        _server: server,
+        peer,
+        dropped,
+        sent,
+        ignore,
+    }
+}
+
+impl FailingPair {
+    /// All objects that were given are let go of, though the connection goes on.
+    async fn all_dropped(&self, all: usize) {
+        // what one side tells of it overtakes no call
+        for _ in 0..1000 {
+            if self.dropped.load(Ordering::SeqCst) == all {
+                return;
+            }
+            let one: i64 = self.peer.script("1").await.unwrap();
+            assert_eq!(one, 1);
+        }
+        let dropped = self.dropped.load(Ordering::SeqCst);
+        panic!("{dropped} of {all} are dropped");
+    }
+}
+
+#[tokio::test]
+async fn objects_in_a_stream_that_failed_are_taken_back() {
+    let mut pair = failing_pair().await;
     for _ in 0..20 {
-        let mut items = stub.failing().await.unwrap();
+        let mut items = pair.stub.failing().await.unwrap();
+        pair.sent.recv().await.unwrap();
         while let Ok(Some(_)) = items.try_next().await {}
     }
-    // what the client tells of it overtakes no call
-    for _ in 0..1000 {
-        if dropped.load(Ordering::SeqCst) == 20 {
-            return;
-        }
-        let one: i64 = peer.script("1").await.unwrap();
-        assert_eq!(one, 1);
+    pair.all_dropped(20).await;
+}
+
+#[tokio::test]
+async fn objects_in_a_conversation_that_failed_are_taken_back() {
+    let mut pair = failing_pair().await;
+    for _ in 0..20 {
+        let mut co = pair.stub.breaks().await.unwrap();
+        pair.sent.recv().await.unwrap();
+        let error = co.recv_data(&mut Vec::new()).await.unwrap_err();
+        assert!(error.is_refused(), "{error}");
     }
-    panic!("{} of 20 are dropped", dropped.load(Ordering::SeqCst));
+    pair.all_dropped(20).await;
+}
+
+#[tokio::test]
+async fn objects_behind_a_stream_that_nobody_looked_at_are_taken_back() {
+    let pair = failing_pair().await;
+    for _ in 0..20 {
+        let items = hbi::Items::iter([1, 2]);
+        let mut co = pair.stub.ignores(items).open().await.unwrap();
+        co.send_obj(&counter(&pair.dropped)).await.unwrap();
+        pair.ignore.notify_one();
+        let co = co.start_recv().await.unwrap();
+        co.wait_completed().await.unwrap();
+    }
+    pair.all_dropped(20).await;
 }
 
 #[tokio::test]

@@ -625,6 +625,12 @@ impl QuicDriver {
                     text,
                 })));
             }
+            if self.paused.is_some_and(|until| until <= now) {
+                // what the peer opens is taken again in the next turn
+                self.paused = None;
+                cx.waker().wake_by_ref();
+                continue;
+            }
             let Some(next) = next else { return Ok(()) };
             if self.timer.deadline().into_std() != next {
                 self.timer.as_mut().reset(next.into());

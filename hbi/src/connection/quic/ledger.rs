@@ -55,19 +55,14 @@ impl State {
             ));
         }
         outgoing.take(this, handles, &mut self.objects, limit, next)?;
-        if outgoing
-            .wire
-            .iter()
-            .any(|handle| handle.kind != HandleKind::Stream)
-        {
-            let rest = outgoing.take_rest();
-            let given = outgoing.wire.iter().zip(rest).map(|pair| match pair {
-                (wire, Some(_)) if wire.kind == HandleKind::Object => Given::Object(wire.number),
-                (_, Some(held)) => Given::Returned { _held: held },
-                (_, None) => Given::Stream,
-            });
-            self.ledger.entry((key, channel)).or_default().extend(given);
-        }
+        // streams stand there, too: the peer counts them among what it saw
+        let rest = outgoing.take_rest();
+        let given = outgoing.wire.iter().zip(rest).map(|pair| match pair {
+            (wire, Some(_)) if wire.kind == HandleKind::Object => Given::Object(wire.number),
+            (_, Some(held)) => Given::Returned { _held: held },
+            (_, None) => Given::Stream,
+        });
+        self.ledger.entry((key, channel)).or_default().extend(given);
         Ok(())
     }
 

@@ -442,9 +442,7 @@ impl Link for QuicLink {
             if channel == 0 {
                 return state.fail(&self.arc(), key, &failure);
             }
-            if let Some(sending) = state.sending(key, channel)
-                && sending.fail(&failure)
-            {
+            if state.fail_sending(key, channel, &failure) {
                 state.kick(&self.arc(), key, channel);
             }
         });

@@ -206,7 +206,7 @@ impl State {
         let mut frame = Vec::with_capacity(64 + bytes.len());
         write_script(&mut frame, &script, value, &bytes, &outgoing.wire);
         if let Some(sending) = self.sending(key, 0) {
-            sending.push(frame, Bytes::new());
+            sending.push(frame, Bytes::new(), outgoing.wire.len());
         }
         Ok(())
     }

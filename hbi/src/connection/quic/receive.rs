@@ -316,12 +316,12 @@ impl State {
                 }
                 Read::Frame(Frame::End) => {
                     receiving.end(ReceiveState::Dropped);
-                    self.ended(key, channel, false);
+                    self.ended(key, channel);
                     return Poll::Ready(Ok(Next::End));
                 }
                 Read::Frame(Frame::Failed(failure)) | Read::Failed(failure) => {
                     receiving.end(ReceiveState::Dropped);
-                    self.ended(key, channel, true);
+                    self.ended(key, channel);
                     return Poll::Ready(Err(failure));
                 }
                 Read::Frame(Frame::Open(_) | Frame::Script { .. }) => {
@@ -403,18 +403,18 @@ impl State {
         receiving.seen += payload.handles.len() as u32;
         if last {
             receiving.end(ReceiveState::Ended);
-            self.ended(key, channel, false);
+            self.ended(key, channel);
         }
         Ok(())
     }
 
-    /// The end of a channel was seen. In a stream that failed there may have been handles that never left.
-    fn ended(&mut self, key: Key, channel: u16, failed: bool) {
+    /// The end of a channel was seen.
+    fn ended(&mut self, key: Key, channel: u16) {
         let Some(co) = self.conversations.get(&key) else {
             return;
         };
         let seen = co.receiving[channel as usize].seen;
-        if seen > 0 || failed && channel > 0 {
+        if seen > 0 {
             self.tell_seen(key, channel, seen);
         }
         self.settle(key);

@@ -53,6 +53,8 @@ pub(super) enum SendState {
 struct Queued {
     pieces: [Bytes; 2],
     begun: bool,
+    /// Handles in it.
+    handles: usize,
 }
 
 /// The sending half of a channel.
@@ -100,8 +102,8 @@ impl Sending {
         matches!(self.state, SendState::Closed | SendState::Stopped)
     }
 
-    /// Queues a frame: its head, and its body where that stands apart.
-    pub(super) fn push(&mut self, mut head: Vec<u8>, body: Bytes) {
+    /// Queues a frame with so many handles: its head, and its body where that stands apart.
+    pub(super) fn push(&mut self, mut head: Vec<u8>, body: Bytes, handles: usize) {
         self.queued += head.len() + body.len();
         if head.len() + body.len() > BULK {
             self.yield_to_others();
@@ -115,13 +117,14 @@ impl Sending {
         self.queue.push_back(Queued {
             pieces: [head.into(), body],
             begun: false,
+            handles,
         });
     }
 
     /// Queues the opening of a conversation, which goes out whatever becomes of it: the order of
     /// landings would wait for it.
     pub(super) fn opening(&mut self, frame: Vec<u8>, last: bool) {
-        self.push(frame, Bytes::new());
+        self.push(frame, Bytes::new(), 0);
         if let Some(frame) = self.queue.back_mut() {
             frame.begun = true;
         }
@@ -139,7 +142,7 @@ impl Sending {
     ) {
         let mut head = Vec::with_capacity(16 + body.len().min(SMALL));
         write_item(&mut head, body.len(), last, handles);
-        self.push(head, body);
+        self.push(head, body, handles.len());
         if last {
             self.state = SendState::Ending;
         }
@@ -154,7 +157,7 @@ impl Sending {
             let piece = bytes.split_to(bytes.len().min(DATA_FRAME));
             let mut head = Vec::with_capacity(8);
             write_data(&mut head, piece.len());
-            self.push(head, piece);
+            self.push(head, piece, 0);
             if bytes.is_empty() {
                 return;
             }
@@ -192,18 +195,21 @@ impl Sending {
         if self.state == SendState::Open {
             let mut head = Vec::new();
             write_end(&mut head);
-            self.push(head, Bytes::new());
+            self.push(head, Bytes::new(), 0);
             self.state = SendState::Ending;
         }
     }
 
-    /// Queues the end with a failure; what did not begin to leave is dropped.
-    pub(super) fn fail(&mut self, failure: &Failure) -> bool {
+    /// Queues the end with a failure; what did not begin to leave is dropped. Returns how many handles
+    /// were in that, `None` where the channel is over.
+    fn fail(&mut self, failure: &Failure) -> Option<usize> {
         if self.is_over() {
-            return false;
+            return None;
         }
         // what has left in part has to be complete
-        self.queue.retain(|frame| frame.begun);
+        let (begun, dropped): (VecDeque<_>, VecDeque<_>) =
+            self.queue.drain(..).partition(|frame| frame.begun);
+        self.queue = begun;
         self.queued = self
             .queue
             .iter()
@@ -211,9 +217,9 @@ impl Sending {
             .sum();
         let mut head = Vec::new();
         write_error(&mut head, failure);
-        self.push(head, Bytes::new());
+        self.push(head, Bytes::new(), 0);
         self.state = SendState::Ending;
-        true
+        Some(dropped.iter().map(|frame| frame.handles).sum())
     }
 
     /// The peer wants no more, or the connection is gone.
@@ -357,6 +363,7 @@ impl Sending {
         self.queue.push_front(Queued {
             pieces: [bytes.into(), Bytes::new()],
             begun: true,
+            handles: 0,
         });
         self.open(stream);
     }
@@ -448,6 +455,20 @@ impl State {
     pub(super) fn sending(&mut self, key: Key, channel: u16) -> Option<&mut Sending> {
         let co = self.conversations.get_mut(&key)?;
         co.sending.get_mut(channel as usize)
+    }
+
+    /// Ends one direction of a conversation with a failure. The peer will not see what was dropped of
+    /// it, so its handles are taken back. Returns whether there is something to be written.
+    pub(super) fn fail_sending(&mut self, key: Key, channel: u16, failure: &Failure) -> bool {
+        let Some(sending) = self.sending(key, channel) else {
+            return false;
+        };
+        let dropped = sending.fail(failure);
+        if let Some(handles @ 1..) = dropped {
+            let left = self.given((key, channel)).saturating_sub(handles);
+            self.revoke((key, channel), left);
+        }
+        dropped.is_some()
     }
 
     /// A stream cannot be opened: the connection is gone.

@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeSet, BinaryHeap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque},
     sync::Arc,
     task::Waker,
     time::Instant,
@@ -146,7 +146,7 @@ pub(super) struct State {
     /// Conversations of this side that wait for their streams, in order.
     pub(super) opening: VecDeque<Key>,
     /// Streams that came before the message that names them.
-    pub(super) early_streams: HashMap<(Key, u16), (RecvStream, Reader)>,
+    pub(super) early_streams: BTreeMap<(Key, u16), (RecvStream, Reader)>,
     pub(super) interner: Option<Interner>,
     /// By number: the peer knows the text.
     pub(super) acknowledged: Vec<bool>,
@@ -204,7 +204,7 @@ impl State {
             known_to: 0,
             known: BTreeSet::new(),
             opening: VecDeque::new(),
-            early_streams: HashMap::new(),
+            early_streams: BTreeMap::new(),
             interner: None,
             acknowledged: Vec::new(),
             objects: Objects::default(),
@@ -309,20 +309,21 @@ impl State {
         if co.sending.iter().all(|s| s.state != SendState::Open) {
             return;
         }
-        let mut kicked = Vec::new();
+        let mut open = Vec::new();
         for (channel, sending) in co.sending.iter_mut().enumerate() {
-            if sending.state == SendState::Open && sending.fail(failure) {
-                kicked.push(channel as u16);
+            if sending.state == SendState::Open {
+                open.push(channel as u16);
             }
             self.wakers.extend(sending.waker.take());
         }
         let streams = 1..co.receiving.len() as u16;
+        open.retain(|&channel| self.fail_sending(key, channel, failure));
         if key.is_hosted() {
             for channel in streams {
                 self.fail_receiving(key, channel, failure);
             }
         }
-        for channel in kicked {
+        for channel in open {
             self.kick(link, key, channel);
         }
         self.settle(key);
@@ -360,8 +361,10 @@ impl State {
             self.wakers.append(&mut self.assembly.take_waiting());
             self.dropped.push(Dropped::Conversation(Box::new(co)));
         }
-        if !self.early_streams.is_empty() {
-            self.early_streams.retain(|(of, _), _| *of != key);
+        while let Some((&at, _)) = self.early_streams.range((key, 0)..=(key, u16::MAX)).next() {
+            // its message was not looked at; it is stopped as it is dropped
+            self.early_streams.remove(&at);
+            self.tell_seen(key, at.1, 0);
         }
         if key.is_hosted() {
             self.hosting -= 1;
