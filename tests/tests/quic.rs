@@ -304,6 +304,7 @@ async fn clients_may_move_where_the_server_lets_them() {
 #[hbi::service]
 trait Failing {
     async fn failing(&self) -> hbi::Items<(Vec<u8>, Option<hbi::Reactor<CounterStub>>)>;
+    async fn offers(&self) -> hbi::Items<hbi::Reactor<CounterStub>>;
     #[hbi(converse)]
     async fn breaks(&self, co: hbi::HoCo) -> hbi::Result<()>;
     #[hbi(converse)]
@@ -331,6 +332,10 @@ impl Failing for MyFailing {
             sent.send(()).unwrap();
         });
         items
+    }
+
+    async fn offers(&self) -> hbi::Items<hbi::Reactor<CounterStub>> {
+        hbi::Items::iter([counter(&self.dropped)])
     }
 
     async fn breaks(&self, co: hbi::HoCo) -> hbi::Result<()> {
@@ -438,6 +443,22 @@ async fn objects_behind_a_stream_that_nobody_looked_at_are_taken_back() {
         pair.ignore.notify_one();
         let co = co.start_recv().await.unwrap();
         co.wait_completed().await.unwrap();
+    }
+    pair.all_dropped(20).await;
+}
+
+#[tokio::test]
+async fn objects_in_streams_of_answers_that_nobody_reads_are_taken_back() {
+    let pair = failing_pair().await;
+    for _ in 0..20 {
+        let mut call = Box::pin(pair.stub.offers().into_future());
+        assert!(futures_util::poll!(&mut call).is_pending());
+        for _ in 0..3 {
+            let one: i64 = pair.peer.script("1").await.unwrap();
+            assert_eq!(one, 1);
+        }
+        // the stream has come, and nobody looked at the answer that names it
+        drop(call);
     }
     pair.all_dropped(20).await;
 }
