@@ -46,7 +46,7 @@ impl State {
             return Ok(());
         }
         let limit = self.own.objects;
-        if self.ledger.values().map(Vec::len).sum::<usize>() + handles.len() > LEDGER {
+        if self.unseen + handles.len() > LEDGER {
             outgoing.refuse(handles);
             return Err(Failure::limit(
                 "handles",
@@ -55,6 +55,7 @@ impl State {
             ));
         }
         outgoing.take(this, handles, &mut self.objects, limit, next)?;
+        self.unseen += outgoing.wire.len();
         // streams stand there, too: the peer counts them among what it saw
         let rest = outgoing.take_rest();
         let given = outgoing.wire.iter().zip(rest).map(|pair| match pair {
@@ -77,6 +78,7 @@ impl State {
             return;
         };
         let revoked = given.split_off(from.min(given.len()));
+        self.unseen -= revoked.len();
         if given.is_empty() {
             self.ledger.remove(&channel);
         }
@@ -103,6 +105,7 @@ impl State {
         let Some(given) = self.ledger.remove(&(key, channel)) else {
             return Ok(());
         };
+        self.unseen -= given.len();
         for unseen in given.iter().skip(handles as usize) {
             if let Given::Object(number) = unseen {
                 self.take_back(*number, 1)?;

@@ -152,6 +152,8 @@ pub(super) struct State {
     pub(super) acknowledged: Vec<bool>,
     pub(super) objects: Objects,
     pub(super) ledger: HashMap<(Key, u16), Vec<Given>>,
+    /// Handles that stand there.
+    pub(super) unseen: usize,
     /// Control messages to be written.
     pub(super) control: Vec<u8>,
     pub(super) prepare: Vec<Prepare>,
@@ -209,6 +211,7 @@ impl State {
             acknowledged: Vec::new(),
             objects: Objects::default(),
             ledger: HashMap::new(),
+            unseen: 0,
             control,
             prepare: Vec::new(),
             deadlines: BinaryHeap::new(),
@@ -417,6 +420,7 @@ impl State {
             .extend(prepare.into_iter().map(Dropped::Prepare));
         self.early_streams.clear();
         let ledger = std::mem::take(&mut self.ledger);
+        self.unseen = 0;
         self.dropped
             .extend(ledger.into_values().map(Dropped::Given));
         for co in self.conversations.values_mut() {
