@@ -33,6 +33,7 @@ macro_rules! behaviours {
             a_conversation_ends_with_the_methods_error, an_abandoned_conversation_is_told,
             raw_conversations_mix_scripts_and_objects, dropping_a_call_cancels_it,
             a_deadline_cancels_and_is_inherited, stubborn_methods_run_to_their_end,
+            stubborn_methods_are_counted,
             ten_thousand_cancelled_calls_leave_nothing, large_values_travel, limits_are_named,
             room_is_used_though_some_who_waited_for_it_are_gone,
             answers_beyond_what_is_held_take_turns, nesting_and_calls_back,
@@ -705,6 +706,42 @@ async fn stubborn_methods_run_to_their_end(over: Transport) {
     seen.until(|seen| seen.finished.load(Ordering::SeqCst) == 1)
         .await;
     assert_eq!(seen.cancelled.load(Ordering::SeqCst), 0);
+}
+
+async fn stubborn_methods_are_counted(over: Transport) {
+    let mut settings = Settings::default();
+    settings.conversations = 3;
+    let server = Options::new().settings(settings);
+    let Pair {
+        work,
+        seen,
+        peer,
+        server: _server,
+        ..
+    } = over.pair_with(server, Options::new(), |env| env).await;
+    // twice as many as may be open at once, whose callers are all gone
+    for n in 1..=6 {
+        let call = tokio::spawn(work.stubborn(n));
+        seen.until(|seen| seen.waiting.load(Ordering::SeqCst) == n as usize)
+            .await;
+        call.abort();
+        until_idle(&peer).await;
+    }
+    let error = work.stubborn(7).await.unwrap_err();
+    assert!(
+        error.is_limit() && error.to_string().contains("no_cancel"),
+        "{error}"
+    );
+    seen.open_gates();
+    seen.until(|seen| seen.finished.load(Ordering::SeqCst) == 6)
+        .await;
+    // the last of their tasks may have yet to end
+    while work
+        .add(20, 22)
+        .await
+        .map_err(|error| assert!(error.is_limit(), "{error}"))
+        != Ok(42)
+    {}
 }
 
 async fn ten_thousand_cancelled_calls_leave_nothing(over: Transport) {

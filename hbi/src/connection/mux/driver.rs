@@ -23,7 +23,11 @@ use super::{
 };
 use crate::{
     Error, Failure, Kind,
-    connection::{now, pace::Pace, running::Running},
+    connection::{
+        now,
+        pace::Pace,
+        running::{Detached, Running},
+    },
     endpoint::{Landing, Link},
     wire::mux::Output,
 };
@@ -53,6 +57,7 @@ pub(crate) struct Driver<S> {
     pub(super) waiting: VecDeque<Work>,
     /// Numbers of scripts that openings among it ask for.
     pub(super) held: HashSet<u32>,
+    pub(super) detached: Detached,
     /// Others had their turn to add to what is to be written.
     gathered: bool,
     /// Those who wait for room have been asked, one after the other.
@@ -78,6 +83,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// A driver of a connected stream; from now on conversations may begin.
     pub(crate) fn new(link: Arc<MuxLink>, stream: S, landing: Box<dyn Landing>) -> Self {
         link.started();
+        let detached = Detached::new(link.lock().mux.settings().conversations);
         let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
         let timer_at = timer.deadline().into_std();
         Self {
@@ -94,6 +100,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             paused: None,
             waiting: VecDeque::new(),
             held: HashSet::new(),
+            detached,
             gathered: false,
             asked: false,
             written_all: true,
@@ -508,6 +515,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             let lost = state.take_lost();
             drop(state);
             drop(lost);
+            self.forget_waiting(&expired);
             for id in expired {
                 let text = "the deadline passed before the answer was there";
                 self.cancel(id, Box::new(Failure::new(Kind::Timeout, text)));

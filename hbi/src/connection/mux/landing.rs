@@ -2,6 +2,7 @@
 //! their answers are handed to the wire together.
 
 use std::{
+    collections::HashSet,
     ops::Range,
     sync::Arc,
     time::{Duration, Instant},
@@ -9,7 +10,6 @@ use std::{
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tracing::Instrument;
 
 use super::{
     driver::Driver,
@@ -264,6 +264,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         state.mux.unwritten() <= BACKLOG && !state.mux.is_backed_up()
     }
 
+    /// Drops what ran out of time before it landed: its number is the peer's to use again.
+    pub(super) fn forget_waiting(&mut self, expired: &[CoId]) {
+        if self.waiting.is_empty() || expired.is_empty() {
+            return;
+        }
+        let expired: HashSet<&CoId> = expired.iter().collect();
+        self.waiting
+            .retain(|work| !matches!(work, Work::Land(opened) if expired.contains(&opened.id)));
+    }
+
     /// Lands what was held back, as much as may be now; `true` when something was done.
     pub(super) fn land_waiting(&mut self) -> bool {
         if self.waiting.is_empty() {
@@ -325,6 +335,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             co,
             current,
         };
+        if let Err(failure) = self.detached.check() {
+            let failure = Answer::Failed(id, Box::new(failure));
+            return self.scratch.answers.list.push(failure);
+        }
         let Some(script) = script else {
             let hosted = origin.hosted();
             return self.run_on(id, hosted, None, value, last, false);
@@ -407,16 +421,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         detached: bool,
     ) {
         let conversation = run_conversation(Arc::clone(&hosted), opening, value, last);
-        let task = if self.link.info().trace {
-            tokio::spawn(conversation.in_current_span())
-        } else {
-            tokio::spawn(conversation)
-        };
-        let running = Running {
-            task: task.abort_handle(),
-            hosted,
-            detached,
-        };
+        let counted = detached.then(|| self.detached.count());
+        let running = Running::start(conversation, hosted, counted, self.link.info().trace);
         let kept = self.link.lock().mux.keep(id, running);
         drop(kept);
     }

@@ -42,38 +42,30 @@ thread_local! {
     static SHARED: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
 }
 
-/// The buffers of a driver, which it has while it is awake.
+/// The buffers of a driver, which it has while it is awake. While it sleeps it keeps what is left to
+/// read and to write: connections are many, and each may be made to wait.
 #[derive(Default)]
 pub(super) struct Lent(Option<Box<Scratch>>);
 
 impl Lent {
-    /// Takes the thread's buffers, and puts into them what this driver has left to read.
+    /// Takes the thread's buffers, and puts into them what this driver has left.
     pub(super) fn take(&mut self) {
-        let own = self.0.take();
-        self.0 = match own {
-            Some(own) if own.is_in_use() => Some(own),
-            own => {
-                let mut shared = SHARED.take().unwrap_or_default();
-                if let Some(own) = own {
-                    shared.input.extend_from_slice(&own.input);
-                }
-                Some(shared)
-            }
-        };
+        let mut shared = SHARED.take().unwrap_or_default();
+        if let Some(mut own) = self.0.take() {
+            shared.take_rest(&mut own);
+        }
+        self.0 = Some(shared);
     }
 
-    /// Gives the buffers to the thread's next driver, but those that this one has much left in.
+    /// Gives the buffers to the thread's next driver.
     pub(super) fn give(&mut self) {
         let Some(mut shared) = self.0.take() else {
             return;
         };
-        if shared.is_in_use() {
-            self.0 = Some(shared);
-            return;
-        }
-        if !shared.input.is_empty() {
-            self.input = BytesMut::from(&shared.input[..]);
-            shared.input.clear();
+        if !shared.output.is_empty() || !shared.input.is_empty() {
+            let mut own = Box::<Scratch>::default();
+            own.take_rest(&mut shared);
+            self.0 = Some(own);
         }
         shared.bound();
         SHARED.set(Some(shared));
@@ -120,9 +112,18 @@ impl Scratch {
         next
     }
 
-    /// Whether what is left to read or to write is more than to be copied.
-    fn is_in_use(&self) -> bool {
-        !self.output.is_empty() || self.input.len() > READ / 4
+    /// Takes what another has left to read and to write; little is copied, so that a large buffer is not
+    /// kept for it.
+    fn take_rest(&mut self, other: &mut Self) {
+        if other.input.len() > READ / 4 {
+            std::mem::swap(&mut self.input, &mut other.input);
+        } else if !other.input.is_empty() {
+            self.input.extend_from_slice(&other.input);
+            other.input.clear();
+        }
+        if !other.output.is_empty() {
+            std::mem::swap(&mut self.output, &mut other.output);
+        }
     }
 
     /// Gives memory back that one connection needed, and the next will hardly.

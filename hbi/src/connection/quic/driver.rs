@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     Error, Failure, Kind,
-    connection::{now, pace::Pace, refused},
+    connection::{now, pace::Pace, refused, running::Detached},
     endpoint::{Landing, Link},
     transport::{Quic, Remembered, explained, is_handshake, known},
     wire::{
@@ -76,6 +76,7 @@ pub(crate) struct QuicDriver {
     pub(super) held: BTreeMap<u64, Opened>,
     /// Bytes in them.
     pub(super) held_bytes: usize,
+    pub(super) detached: Detached,
     /// What may land once the peer takes its answers.
     pub(super) waiting: VecDeque<Opened>,
     /// Those who wait for room have been asked, one after the other.
@@ -148,6 +149,7 @@ impl QuicDriver {
             Some((stream, conn))
         });
         let settings = link.lock().own.clone();
+        let detached = Detached::new(settings.conversations);
         Self {
             control_out: ControlOut::opening(&link.conn),
             this: Arc::clone(&link) as Arc<dyn Link>,
@@ -170,6 +172,7 @@ impl QuicDriver {
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             held: BTreeMap::new(),
             held_bytes: 0,
+            detached,
             waiting: VecDeque::new(),
             asked: false,
             next_landing: 1,
@@ -292,9 +295,11 @@ impl QuicDriver {
         self.poll_accepted(cx);
         let turn = self
             .poll_control(cx)
-            .and_then(|()| self.poll_streams(cx))
             .and_then(|()| {
                 self.land_waiting();
+                self.poll_streams(cx)
+            })
+            .and_then(|()| {
                 self.prepare();
                 self.poll_timer(cx)
             })
@@ -415,8 +420,9 @@ impl QuicDriver {
             if self.paused.is_some() {
                 return self.poll_arriving(cx);
             }
-            let mut arriving = if let Poll::Ready(Some((send, recv))) =
-                self.conversations.as_mut().poll_next(cx)
+            // nor are conversations while some wait to land, which may run out of time there
+            let mut arriving = if self.waiting.is_empty()
+                && let Poll::Ready(Some((send, recv))) = self.conversations.as_mut().poll_next(cx)
             {
                 Arriving::conversation(send, recv, &self.settings, &self.room)
             } else if let Poll::Ready(Some(recv)) = self.unidirectional.as_mut().poll_next(cx) {

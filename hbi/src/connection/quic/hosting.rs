@@ -3,7 +3,6 @@
 use std::{cmp::Reverse, sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use tracing::Instrument;
 
 use super::{
     driver::QuicDriver,
@@ -224,6 +223,10 @@ impl QuicDriver {
             co,
             current,
         };
+        if let Err(failure) = self.detached.check() {
+            this.fail(co, 0, failure);
+            return this.detach(co);
+        }
         let Some(script) = script else {
             return self.run_on(key, origin.hosted(), None, value, last, false);
         };
@@ -301,19 +304,11 @@ impl QuicDriver {
                 conversation.await;
             }
         };
+        let counted = detached.then(|| self.detached.count());
         // the task is known before it can end
         let link = Arc::clone(&self.link);
         let dropped = link.with(|state| {
-            let task = if self.link.info.trace {
-                tokio::spawn(watched.in_current_span())
-            } else {
-                tokio::spawn(watched)
-            };
-            let running = Running {
-                task: task.abort_handle(),
-                hosted,
-                detached,
-            };
+            let running = Running::start(watched, hosted, counted, self.link.info.trace);
             match state.conversations.get_mut(&key) {
                 Some(co) => co.running.replace(running),
                 None => Some(running),

@@ -85,6 +85,7 @@ impl QuicLink {
     pub(super) fn with<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
         let mut state = self.lock();
         let result = f(&mut state);
+        state.wake_assembly();
         let mut wakers = std::mem::take(&mut state.wakers);
         let dropped = std::mem::take(&mut state.dropped);
         if std::mem::take(&mut state.stir) {

@@ -1,7 +1,7 @@
 //! The receiving half of a channel: frames out of a QUIC stream, read when they are asked for.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     future::Future,
     pin::pin,
     sync::Arc,
@@ -130,7 +130,10 @@ pub(super) struct Assembly {
     /// Bytes that are left of it.
     left: u64,
     all: u64,
-    waiting: Vec<Waker>,
+    /// There is more of it than before.
+    freed: bool,
+    /// Channels that wait for some.
+    waiting: HashSet<(Key, u16)>,
 }
 
 impl Assembly {
@@ -138,12 +141,19 @@ impl Assembly {
         Self {
             left: bytes,
             all: bytes,
-            waiting: Vec::new(),
+            freed: false,
+            waiting: HashSet::new(),
         }
     }
 
-    /// The next frame of a channel, whose stream is open.
-    fn poll_frame(&mut self, receiving: &mut Receiving, cx: &mut Context<'_>) -> Poll<Read> {
+    /// The next frame of a channel, whose stream is open. Where there is no room, the channel's waker is
+    /// woken when there is.
+    fn poll_frame(
+        &mut self,
+        at: (Key, u16),
+        receiving: &mut Receiving,
+        cx: &mut Context<'_>,
+    ) -> Poll<Read> {
         let Receiving {
             stream: Some(stream),
             reader,
@@ -153,14 +163,14 @@ impl Assembly {
         else {
             return Poll::Pending;
         };
-        let read = poll_frame_where(stream, reader, cx, |reader, cx| {
+        let read = poll_frame_where(stream, reader, cx, |reader, _| {
             let needs = reader.needs();
             if needs <= LARGE || *assembling > 0 {
                 return Poll::Ready(());
             }
             let needs = (needs as u64).min(self.all);
             if needs > self.left {
-                self.waiting.push(cx.waker().clone());
+                self.waiting.insert(at);
                 return Poll::Pending;
             }
             self.left -= needs;
@@ -175,15 +185,9 @@ impl Assembly {
 
     /// The message of a channel is whole, or will never be.
     pub(super) fn give_back(&mut self, receiving: &mut Receiving) {
-        self.left += std::mem::take(&mut receiving.assembling);
-    }
-
-    /// Those who wait, where there is room again.
-    pub(super) fn take_waiting(&mut self) -> Vec<Waker> {
-        if self.left == 0 {
-            return Vec::new();
-        }
-        std::mem::take(&mut self.waiting)
+        let freed = std::mem::take(&mut receiving.assembling);
+        self.left += freed;
+        self.freed |= freed > 0;
     }
 }
 
@@ -260,13 +264,7 @@ impl State {
                     Some(frame) => Poll::Ready(Read::Frame(frame)),
                     None => Poll::Pending,
                 },
-                Some(_) => {
-                    let read = self.assembly.poll_frame(receiving, cx);
-                    if read.is_ready() {
-                        self.wakers.append(&mut self.assembly.take_waiting());
-                    }
-                    read
-                }
+                Some(_) => self.assembly.poll_frame((key, channel), receiving, cx),
                 None => Poll::Pending,
             };
             let read = match read {
@@ -334,6 +332,19 @@ impl State {
         }
     }
 
+    /// Wakes those who wait to put a message together, where there is room again.
+    pub(super) fn wake_assembly(&mut self) {
+        if !std::mem::take(&mut self.assembly.freed) {
+            return;
+        }
+        for (key, channel) in self.assembly.waiting.drain() {
+            let co = self.conversations.get_mut(&key);
+            let receiving = co.and_then(|co| co.receiving.get_mut(channel as usize));
+            self.wakers
+                .extend(receiving.and_then(|receiving| receiving.waker.take()));
+        }
+    }
+
     /// Why the host of a conversation reads no more of it, `None` where it ended in good order. It ends
     /// its side before it stops to read, so its end is there or on its way.
     pub(super) fn poll_why(
@@ -359,9 +370,8 @@ impl State {
             if receiving.stream.is_none() {
                 return Poll::Ready(None);
             }
-            let read = ready!(self.assembly.poll_frame(receiving, cx));
-            self.wakers.append(&mut self.assembly.take_waiting());
-            match read {
+            receiving.waker = Some(cx.waker().clone());
+            match ready!(self.assembly.poll_frame((key, 0), receiving, cx)) {
                 Read::Frame(frame) => {
                     receiving.ahead_bytes += frame.size();
                     receiving.ahead.push_back(frame);

@@ -361,7 +361,6 @@ impl State {
             // the driver lands what waited for it
             self.stir |= self.is_backed_up();
             self.answering -= co.answering;
-            self.wakers.append(&mut self.assembly.take_waiting());
             self.dropped.push(Dropped::Conversation(Box::new(co)));
         }
         while let Some((&at, _)) = self.early_streams.range((key, 0)..=(key, u16::MAX)).next() {

@@ -533,16 +533,8 @@ impl<S: AsyncRead> Reader<S> {
         };
         self.spawned = true;
         let conversation = run_conversation(Arc::clone(&hosted), Some(future), true, false);
-        let task = tokio::spawn(conversation).abort_handle();
-        let detached = false;
-        self.link.keep_running(
-            id,
-            Running {
-                task,
-                hosted,
-                detached,
-            },
-        );
+        let running = Running::start(conversation, hosted, None, false);
+        self.link.keep_running(id, running);
         Ok(())
     }
 
