@@ -386,6 +386,28 @@ async fn a_connection_may_end_while_scripts_with_objects_are_made_ready() {
 }
 
 #[tokio::test]
+async fn gaps_in_numbers_end() {
+    let mut settings = Settings::default();
+    settings.conversations = 1;
+    let server = serving(settings).await;
+    breaks(&server, "behind number 1, which was not", |client| async {
+        for number in 2.. {
+            // without a place in the order, so that each is over at once
+            let Ok((mut send, mut recv)) = client.conn.open_bi().await else {
+                break;
+            };
+            let written = send.write_all(&opening(number, 0, true, &[])).await;
+            if written.is_err() || recv.read_to_end(100).await.is_err() {
+                break;
+            }
+        }
+        client
+    })
+    .await;
+    works(&server).await;
+}
+
+#[tokio::test]
 async fn numbers_leave_room_for_whose_they_are() {
     let server = server().await;
     breaks(&server, "is the last", |client| async {

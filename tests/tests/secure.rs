@@ -385,6 +385,15 @@ async fn a_client_certificate_that_is_not_taken_is_a_failed_attempt() {
 }
 
 #[tokio::test]
+async fn who_says_whom_to_trust_is_not_left_unsecured() {
+    let server = serve(Options::new(), "tcp://127.0.0.1:0").await;
+    let address = server.address().to_string();
+    let error = connect(ClientTls::new(), &address).await.unwrap_err();
+    assert_eq!(error.kind(), hbi::Kind::Misuse, "{error}");
+    says(&error, &[&address, "not secured", "tls://"]);
+}
+
+#[tokio::test]
 async fn clients_may_be_asked_only() {
     for scheme in SECURED {
         let authority = Authority::new();
@@ -497,8 +506,7 @@ async fn plain_and_tls_tell_each_other_apart() {
 }
 
 /// Why a client connects no more.
-async fn given_up(tls: ClientTls, address: &str) -> Error {
-    let options = Options::new().client_tls(tls);
+async fn given_up(options: Options, address: &str) -> Error {
     let client = options.reconnect(address, Backoff::default(), HostingEnv::new);
     client.unwrap().peer().await.unwrap_err()
 }
@@ -513,21 +521,23 @@ async fn clients_do_not_try_again_what_would_be_met_again() {
         let pinned = ClientTls::new().pin(Fingerprint([7; 32]));
         let other = Authority::new().trusted();
         for tls in [pinned, other, authority.trusted()] {
-            let error = given_up(tls, &address).await;
+            let error = given_up(Options::new().client_tls(tls), &address).await;
             assert!(error.is_refused(), "{scheme}: {error:?}");
         }
         let elsewhere = serve_secured(scheme, authority.server("example.org")).await;
-        let error = given_up(authority.trusted(), &named(&elsewhere)).await;
+        let trusting = Options::new().client_tls(authority.trusted());
+        let error = given_up(trusting, &named(&elsewhere)).await;
         assert!(error.is_refused(), "{scheme}: {error:?}");
     }
     let authority = Authority::new();
     let plain = serve(Options::new(), "tcp://127.0.0.1:0").await;
     let address = plain.address().to_string().replace("tcp://", "tls://");
-    let error = given_up(authority.trusted(), &address).await;
+    let trusting = Options::new().client_tls(authority.trusted());
+    let error = given_up(trusting, &address).await;
     assert!(error.is_protocol(), "{error:?}");
     let secured = serve_tls(authority.server("localhost")).await;
     let address = named(&secured).replace("tls://", "tcp://");
-    let error = given_up(ClientTls::new(), &address).await;
+    let error = given_up(Options::new(), &address).await;
     assert!(error.is_refused(), "{error:?}");
 }
 

@@ -177,10 +177,12 @@ impl Options {
     }
 
     /// Whom to trust at `tls://` and `quic://` addresses, and the certificate to show there. By default the
-    /// authorities that the system trusts, and none.
+    /// authorities that the system trusts, and none. Who says so does not mean to talk unsecured:
+    /// connecting to a `tcp://` address fails then ([`Kind::Misuse`](crate::Kind)).
     #[cfg(feature = "tls")]
     pub fn client_tls(mut self, tls: crate::tls::ClientTls) -> Self {
         self.tls.client = tls;
+        self.tls.secured_only = true;
         // what one trust has let in is not resumed under another
         #[cfg(feature = "quic")]
         if let Some(memory) = &mut self.tls.zero_rtt {

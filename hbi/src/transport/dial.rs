@@ -39,6 +39,12 @@ pub(crate) async fn dial(
         return Err(failed(Kind::Address, io::Error::other(text)));
     }
     match address.scheme() {
+        #[cfg(feature = "tls")]
+        Scheme::Tcp(_) if tls.secured_only => {
+            let text = "it is not secured, though `Options::client_tls` says whom to trust: connect to \
+                        a `tls://` or `quic://` address, or leave that out";
+            Err(failed(Kind::Misuse, io::Error::other(text)))
+        }
         Scheme::Tcp(host) => {
             let stream = tcp(host).await.map_err(unreachable)?;
             Stream::tcp(stream).map_err(unreachable)

@@ -16,6 +16,9 @@ use crate::{Error, Kind};
 pub(crate) struct TlsOptions {
     #[cfg(feature = "tls")]
     pub(crate) client: tls::ClientTls,
+    /// It was said whom to trust, which means nothing where nobody shows who they are.
+    #[cfg(feature = "tls")]
+    pub(crate) secured_only: bool,
     #[cfg(feature = "tls")]
     pub(crate) server: Option<tls::ServerTls>,
     /// Whether a client may go on from another address.

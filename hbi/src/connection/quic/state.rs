@@ -461,3 +461,30 @@ impl State {
         self.wakers.append(&mut self.closed_wakers);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_peer_does_not_take_off_the_control_stream_is_bounded() {
+        let settings = Settings {
+            held: 10_000,
+            ..Settings::default()
+        };
+        let mut state = State::new(settings, &[]);
+        let mut told = 0;
+        while state.violation.is_none() {
+            state.tell(&Control::Release {
+                object: 1,
+                count: 1,
+            });
+            told += 1;
+            assert!(told < 10_000, "{} bytes wait", state.control.len());
+        }
+        let Some(Violation(text)) = &state.violation else {
+            unreachable!("it was there");
+        };
+        assert!(text.contains("control stream"), "{text}");
+    }
+}
