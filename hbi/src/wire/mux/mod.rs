@@ -5,7 +5,9 @@
 
 mod channel;
 pub(in crate::wire) mod connection;
+mod conversation;
 mod deadlines;
+mod event;
 pub(in crate::wire) mod frame;
 mod line;
 mod numbers;
@@ -16,13 +18,14 @@ mod send;
 mod settings;
 
 pub use channel::{Arrival, Payload};
-pub use connection::{Answer, Connection, Reply};
+pub use connection::Connection;
+pub use conversation::{Answer, Reply};
+pub use event::{Body, Event, Open, ScriptArrival};
 pub use frame::{ALLOWANCE, HandleKind, MAX_CONVERSATIONS, WireHandle};
 pub use line::Line;
 pub use numbers::CoId;
 pub use output::Output;
 pub use preface::{MAGIC, MAX_TOKEN, Preface, read_preface};
-pub use receive::{Body, Event, Open, ScriptArrival};
 pub use send::{OpenRefused, Opening, SendRefused};
 #[cfg(feature = "quic")]
 pub(crate) use send::{stopped, too_large, too_many_streams};

@@ -11,7 +11,8 @@ use bytes::Bytes;
 use super::{
     ALLOWANCE, CoId, Connection, HandleKind, Output, WireHandle,
     channel::{Chunk, ReceiveState, SendState, Sending},
-    connection::{Conversation, Patient, bit, over},
+    connection::{Patient, over},
+    conversation::{Conversation, bit},
     frame::{self, HEAD, MESSAGE_COST, flag, kind},
 };
 use crate::{Failure, Kind};

@@ -1,0 +1,117 @@
+//! One conversation of a connection: what is known of it, and the answer it waits for.
+
+use std::task::Waker;
+
+use super::{
+    Payload,
+    channel::{Channels, ReceiveState, Receiving, Sending},
+};
+use crate::Failure;
+
+/// An answer this short is kept in the conversation itself.
+pub(super) const INLINE: usize = 38;
+
+/// The answer of a call.
+#[derive(Debug, Default)]
+pub enum Answer {
+    /// Not there yet; who waits for it.
+    #[default]
+    Unwatched,
+    /// Not there yet; who waits for it.
+    Watched(Waker),
+    /// A short value without handles: length and MessagePack.
+    Short(u8, [u8; INLINE]),
+    /// A value.
+    Value(Payload),
+    /// The peer's failure, or why there will be no answer.
+    Failed(Box<Failure>),
+    /// Given to the caller.
+    Taken,
+}
+
+/// What a call is answered with.
+#[derive(Debug)]
+pub enum Reply {
+    /// A short value without handles.
+    Short(u8, [u8; INLINE]),
+    /// A value.
+    Value(Payload),
+    /// The peer's failure, or why there is no answer.
+    Failed(Box<Failure>),
+}
+
+/// Facts about a conversation, as bits.
+pub(super) mod bit {
+    /// This side's main sequence has begun.
+    pub(in super::super) const OUT_STARTED: u8 = 0x01;
+    /// This side's terminal has been written.
+    pub(in super::super) const OUT_ENDED: u8 = 0x02;
+    /// The peer's terminal has arrived.
+    pub(in super::super) const IN_ENDED: u8 = 0x04;
+    /// The peer's main sequence has begun.
+    pub(in super::super) const IN_STARTED: u8 = 0x08;
+    /// The application let go of it.
+    pub(in super::super) const RELEASED: u8 = 0x10;
+    /// The application will send nothing more on the main sequence.
+    pub(in super::super) const OUT_DONE: u8 = 0x20;
+    /// One call: the first value that arrives is its answer.
+    pub(in super::super) const CALL: u8 = 0x40;
+    /// Opened from within a hosted conversation.
+    pub(in super::super) const NESTED: u8 = 0x80;
+}
+
+pub(super) struct Conversation<P, U> {
+    pub(super) bits: u8,
+    pub(super) answer: Answer,
+    /// Of this side's openings: the how many-th.
+    pub(super) ordinal: u64,
+    /// Its share of what this side holds.
+    pub(super) held: u32,
+    /// Bytes of its answer, where that did not leave at once.
+    pub(super) answering: u32,
+    pub(super) channels: Option<Box<Channels<P>>>,
+    pub(super) user: Option<U>,
+}
+
+impl<P, U> Conversation<P, U> {
+    pub(super) fn new(bits: u8, ordinal: u64) -> Self {
+        Self {
+            bits,
+            answer: Answer::Unwatched,
+            ordinal,
+            held: 0,
+            answering: 0,
+            channels: None,
+            user: None,
+        }
+    }
+
+    pub(super) fn is(&self, bit: u8) -> bool {
+        self.bits & bit != 0
+    }
+
+    /// The channels, made when they are first needed.
+    pub(super) fn channels(&mut self, peer: u32, own: u32) -> &mut Channels<P> {
+        self.channels
+            .get_or_insert_with(|| Box::new(Channels::new(peer, own)))
+    }
+
+    /// Whether it was one message each way, and both have come: the usual end of a call.
+    pub(super) fn is_over(&self) -> bool {
+        const OVER: u8 = bit::OUT_ENDED | bit::IN_ENDED;
+        self.bits & OVER == OVER && self.channels.is_none()
+    }
+
+    /// Whether the application is done with it but for what `bits` says.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.channels.as_ref().is_none_or(|channels| {
+            channels.sending.iter().skip(1).all(Sending::is_over)
+                && channels.receiving.iter().skip(1).all(is_read)
+        })
+    }
+}
+
+/// Whether its reader has seen its end, or is gone.
+fn is_read<P>(receiving: &Receiving<P>) -> bool {
+    matches!(receiving.state, ReceiveState::Dropped)
+}
