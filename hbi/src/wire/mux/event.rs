@@ -14,7 +14,7 @@ pub enum Event<'a> {
     Ready,
     /// A conversation was opened: land its script.
     Open(Open<'a>),
-    /// A script came in an open conversation: prepare it and [`Connection::push_script`] it.
+    /// A script came in an open conversation: prepare it and [push](super::Connection::push_script) it.
     Script(ScriptArrival),
     /// The peer gave a number its text.
     Define {
