@@ -3,6 +3,10 @@
 
 use std::{
     io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
@@ -540,6 +544,65 @@ async fn peers_that_answer_pings_stay_connected() {
     let (_a, b) = (a.unwrap(), b.unwrap());
     tokio::time::sleep(Duration::from_secs(3600)).await;
     assert_eq!(b.script::<i64>("double(2)").await.unwrap(), 4);
+}
+
+/// Reads frames up to one of this kind and conversation.
+async fn until(from: &mut DuplexStream, kind: u8, co: u32) {
+    let mut head = [0; 8];
+    loop {
+        from.read_exact(&mut head).await.unwrap();
+        let len = u32::from_le_bytes([head[0], head[1], head[2], 0]);
+        let mut body = vec![0; len as usize];
+        from.read_exact(&mut body).await.unwrap();
+        if head[3] == kind && head[4..] == co.to_le_bytes() {
+            return;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_ran_out_of_time_before_it_landed_does_not_land() {
+    let landed = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&landed);
+    let env = HostingEnv::new()
+        .function("blob", || vec![7_u8; 3_000_000])
+        .function("count", move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+        });
+    let mut settings = Settings::default();
+    settings.held = 1 << 20;
+    let (mut ours, theirs) = duplex(1 << 20);
+    ours.write_all(&vector("preface")).await.unwrap();
+    let options = Options::new().settings(settings);
+    let _peer = options.take(theirs, env).await.unwrap();
+    let mut preface = vec![0; vector("preface").len()];
+    ours.read_exact(&mut preface).await.unwrap();
+    let define = |number: u32, source: &str| {
+        let body = [&number.to_le_bytes()[..], &[0, 0], source.as_bytes()];
+        frame(0x01, 0, &body.concat())
+    };
+    const THEIRS: u32 = 1 << 31;
+    // two answers, of which the connection's credit lets one leave: the other is more than is held for
+    // a peer, so nothing more lands
+    ours.write_all(&define(0, "blob()")).await.unwrap();
+    ours.write_all(&define(1, "count()")).await.unwrap();
+    for number in 0..2 {
+        let open = [3, 0, 0, 0, 0, 0x90];
+        ours.write_all(&frame(0x02, number, &open)).await.unwrap();
+    }
+    // VALUE, LAST and DEADLINE, 5 ms: its number is used again as soon as it has run out of time
+    for generation in 0..3 {
+        let number = 2 | generation << 23;
+        let open = [0x13, 1, 0, 0, 0, 5, 0, 0, 0, 0x90];
+        ours.write_all(&frame(0x02, number, &open)).await.unwrap();
+        until(&mut ours, 0x07, number | THEIRS).await;
+    }
+    // the answer is wanted no more, so this one lands
+    ours.write_all(&frame(0x09, 1, &[0, 0])).await.unwrap();
+    let open = [3, 1, 0, 0, 0, 0x90];
+    ours.write_all(&frame(0x02, 3, &open)).await.unwrap();
+    until(&mut ours, 0x04, 3 | THEIRS).await;
+    assert_eq!(landed.load(Ordering::SeqCst), 1, "and those before did not");
 }
 
 #[tokio::test(start_paused = true)]

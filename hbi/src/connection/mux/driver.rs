@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    landing::Work,
+    landing::Opened,
     link::{MuxLink, State},
     scratch::{Lent, READ},
 };
@@ -54,7 +54,7 @@ pub(crate) struct Driver<S> {
     pub(super) opened: u32,
     paused: Option<Instant>,
     /// What arrived and did not land yet.
-    pub(super) waiting: VecDeque<Work>,
+    pub(super) waiting: VecDeque<Opened>,
     /// Numbers of scripts that openings among it ask for.
     pub(super) held: HashSet<u32>,
     pub(super) detached: Detached,

@@ -46,7 +46,7 @@ const LANDINGS_PER_LOOK: usize = 16;
 pub(super) enum Work {
     Land(Opened),
     Released(Arc<dyn crate::endpoint::Object>),
-    Cancel(CoId, Box<Failure>),
+    Cancel(CoId),
 }
 
 /// An opening, with its arguments where they lie in the input or on their own.
@@ -143,11 +143,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let over_time = || began.is_some_and(|began| began.elapsed() > TIME_PER_TURN);
         let mut landings = 0;
         let mut rest = work.drain(..);
-        for item in rest.by_ref() {
-            if held_back {
-                self.hold(item, input);
-                continue;
-            }
+        while !held_back && let Some(item) = rest.next() {
             self.perform(item, input);
             landings += 1;
             if self.scratch.answers.bytes.len() > BACKLOG
@@ -156,9 +152,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 break;
             }
         }
-        for item in rest {
-            self.hold(item, input);
-        }
+        self.hold(rest, input);
         self.scratch.work = work;
         self.give_answers();
         end
@@ -167,32 +161,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Lands what waits, and `work`, before a script's text is replaced. What cannot land yet, since
     /// too much waits to be written, keeps the old text.
     fn land_before(&mut self, number: u32, work: &mut Vec<Work>, input: &Bytes) {
-        for work in work.drain(..) {
-            self.hold(work, input);
-        }
+        self.hold(work.drain(..), input);
         while self.land_waiting() {}
         if self.held.remove(&number) {
-            for work in &mut self.waiting {
-                if let Work::Land(opened) = work
-                    && opened.script == Some(number)
-                    && opened.prepared.is_none()
-                {
+            for opened in &mut self.waiting {
+                if opened.script == Some(number) && opened.prepared.is_none() {
                     opened.prepared = Some(self.landing.prepare(number));
                 }
             }
         }
     }
 
-    /// Keeps work until there is time and room for it.
-    fn hold(&mut self, work: Work, input: &Bytes) {
-        if let Work::Land(Opened {
-            script: Some(number),
-            ..
-        }) = work
-        {
-            self.held.insert(number);
+    /// Keeps openings until there is time and room for them. What the peer gives up is not kept: it may
+    /// be what makes room.
+    fn hold(&mut self, work: impl Iterator<Item = Work>, input: &Bytes) {
+        let mut cancelled = Vec::new();
+        for item in work {
+            match item {
+                Work::Land(opened) => {
+                    self.held.extend(opened.script);
+                    self.waiting.push_back(opened.own(input));
+                }
+                Work::Released(object) => drop(object),
+                Work::Cancel(id) => cancelled.push(id),
+            }
         }
-        self.waiting.push_back(work.own(input));
+        self.forget_waiting(&cancelled);
+        for id in cancelled {
+            self.cancel(id, given_up());
+        }
     }
 
     /// What an event asks for.
@@ -212,10 +209,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 state.mux.push_script(arrival, prepared);
                 return Ok(None);
             }
-            Event::Cancelled(id) => {
-                let text = "the caller dropped the call, or gave up";
-                Work::Cancel(id, Box::new(Failure::new(Kind::Cancelled, text)))
-            }
+            Event::Cancelled(id) => Work::Cancel(id),
             Event::Released { object, count } if state.mux.has_unread_objects() => {
                 let released = state.objects.take_back_late(object, count);
                 return released
@@ -264,14 +258,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         state.mux.unwritten() <= BACKLOG && !state.mux.is_backed_up()
     }
 
-    /// Drops what ran out of time before it landed: its number is the peer's to use again.
-    pub(super) fn forget_waiting(&mut self, expired: &[CoId]) {
-        if self.waiting.is_empty() || expired.is_empty() {
+    /// Drops openings that were over before they landed: their numbers are the peer's to use again.
+    pub(super) fn forget_waiting(&mut self, over: &[CoId]) {
+        if self.waiting.is_empty() || over.is_empty() {
             return;
         }
-        let expired: HashSet<&CoId> = expired.iter().collect();
-        self.waiting
-            .retain(|work| !matches!(work, Work::Land(opened) if expired.contains(&opened.id)));
+        let over: HashSet<&CoId> = over.iter().collect();
+        self.waiting.retain(|opened| !over.contains(&opened.id));
     }
 
     /// Lands what was held back, as much as may be now; `true` when something was done.
@@ -286,10 +279,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let began = Instant::now();
         let input = Bytes::new();
         for landings in 1..=LANDINGS_PER_TURN {
-            let Some(work) = self.waiting.pop_front() else {
+            let Some(opened) = self.waiting.pop_front() else {
                 break;
             };
-            self.perform(work, &input);
+            self.land(opened, &input);
             if self.scratch.answers.bytes.len() > BACKLOG
                 || landings % LANDINGS_PER_LOOK == 0 && began.elapsed() > TIME_PER_TURN
             {
@@ -304,7 +297,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         match work {
             Work::Land(opened) => self.land(opened, input),
             Work::Released(object) => drop(object),
-            Work::Cancel(id, failure) => self.cancel(id, failure),
+            Work::Cancel(id) => self.cancel(id, given_up()),
         }
     }
 
@@ -480,14 +473,18 @@ fn over_released(object: u32, count: u32) -> Violation {
     ))
 }
 
-impl Work {
+#[cold]
+fn given_up() -> Box<Failure> {
+    let text = "the caller dropped the call, or gave up";
+    Box::new(Failure::new(Kind::Cancelled, text))
+}
+
+impl Opened {
     /// The same, with nothing left in the input.
     fn own(mut self, input: &Bytes) -> Self {
-        if let Work::Land(opened) = &mut self
-            && let Arguments::Input(range) = &opened.arguments
-        {
+        if let Arguments::Input(range) = &self.arguments {
             let range = range.start as usize..range.end as usize;
-            opened.arguments = Arguments::Own(Box::new(Bytes::copy_from_slice(&input[range])));
+            self.arguments = Arguments::Own(Box::new(Bytes::copy_from_slice(&input[range])));
         }
         self
     }
