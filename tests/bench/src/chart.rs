@@ -14,7 +14,7 @@ use plotters::{
 
 use crate::{
     measure::Measured,
-    report::{amount, ground},
+    report::{amount, how, machine},
     works::Work,
 };
 
@@ -26,12 +26,14 @@ const OURS: RGBColor = RGBColor(0xd1, 0x49, 0x2e);
 const FLOOR: RGBColor = RGBColor(0x9a, 0xa3, 0xaf);
 const OTHER: RGBColor = RGBColor(0x3f, 0x72, 0xaf);
 const PANEL: (u32, u32) = (440, 260);
-const TITLE: u32 = 44;
+const TITLE: u32 = 70;
 const MARGIN: i32 = 14;
 /// How wide the peers' names are, left of the bars.
 const NAMES: i32 = 96;
 /// What is left for the figure right of a bar.
-const AMOUNT: i32 = 64;
+const AMOUNT: i32 = 72;
+/// A bar that is so many times as long as the next would leave little of all others: it is cut off.
+const CUT: f64 = 4.0;
 
 /// What a panel shows.
 enum Panel {
@@ -113,14 +115,28 @@ where
     B::ErrorType: 'static,
 {
     root.fill(&WHITE)?;
-    text(
-        root,
-        ground(measured).trim(),
-        (MARGIN, MARGIN),
-        15,
-        HPos::Left,
-    )?;
-    let (_, below) = root.split_vertically(TITLE);
+    let (title, below) = root.split_vertically(TITLE);
+    for (line, about) in [machine(), how(measured)].iter().enumerate() {
+        text(
+            &title,
+            about,
+            (MARGIN, 8 + 18 * line as i32),
+            14,
+            HPos::Left,
+        )?;
+    }
+    if panels.iter().any(|panel| matches!(panel, Panel::Bars(_))) {
+        let legend = [
+            ("hbi", OURS),
+            ("floor, by hand", FLOOR),
+            ("other library", OTHER),
+        ];
+        for (at, (kind, color)) in legend.into_iter().enumerate() {
+            let (x, y) = (MARGIN + 130 * at as i32, 50);
+            title.draw(&Rectangle::new([(x, y), (x + 10, y + 10)], color.filled()))?;
+            text(&title, kind, (x + 16, y - 2), 14, HPos::Left)?;
+        }
+    }
     for (area, panel) in below.split_evenly(grid).iter().zip(panels) {
         match panel {
             Panel::Bars(work) => draw_bars(area, measured, *work)?,
@@ -167,14 +183,17 @@ where
         13,
         HPos::Right,
     )?;
-    let most = bars
-        .iter()
-        .map(|(_, [_, _, highest])| *highest)
-        .fold(f64::MIN_POSITIVE, f64::max);
+    let mut longest: Vec<f64> = bars.iter().map(|(_, [.., highest])| *highest).collect();
+    longest.sort_by(|a, b| b.total_cmp(a));
+    let most = match longest[..] {
+        [longest, next, ..] if longest > CUT * next => next,
+        [longest, ..] => longest,
+        [] => return Ok(()),
+    };
     let (left, top) = (MARGIN + NAMES, 26);
     let width = f64::from(PANEL.0 as i32 - MARGIN - AMOUNT - left);
     let height = ((PANEL.1 as i32 - top - MARGIN) / bars.len() as i32).min(28);
-    let x = |value: f64| left + (value / most * width) as i32;
+    let x = |value: f64| left + (value.min(most) / most * width) as i32;
     for (at, (peer, [lowest, median, highest])) in bars.iter().enumerate() {
         let y = top + at as i32 * height;
         let (above, middle, under) = (y + height / 6, y + height / 2, y + height - height / 6);
@@ -187,9 +206,10 @@ where
             vec![(x(*lowest), middle), (x(*highest), middle)],
             INK,
         ))?;
+        let cut = if *highest > most { " (cut)" } else { "" };
         text(
             area,
-            &amount(*median),
+            &format!("{}{cut}", amount(*median)),
             (x(*highest).max(x(*median)) + 6, middle - 7),
             14,
             HPos::Left,
@@ -235,10 +255,15 @@ where
         decade(most_y * 1.01, f64::ceil),
     );
     let title = format!("{kind}: CPU of both sides, µs per call");
+    let of = match kind {
+        "pipe" => "calls in flight",
+        "interned" => "scripts",
+        _ => kind,
+    };
     let mut chart = ChartBuilder::on(area)
         .caption(title, (FONT, 16, &INK))
         .margin(MARGIN)
-        .x_label_area_size(24)
+        .x_label_area_size(40)
         .y_label_area_size(48)
         .build_cartesian_2d((1.0..most_x * 1.1).log_scale(), (bottom..top).log_scale())?;
     chart
@@ -247,14 +272,16 @@ where
         .bold_line_style(FAINT)
         .axis_style(INK)
         .label_style((FONT, 13, &INK))
-        .x_label_formatter(&|value| amount(*value))
-        .y_label_formatter(&|value| amount(*value))
+        .x_desc(of)
+        .x_label_formatter(&power_of_ten)
+        .y_label_formatter(&power_of_ten)
         .draw()?;
-    for (at, (peer, points)) in lines.iter().enumerate() {
-        // the same in each panel, where there is one of a kind
+    for (peer, points) in &lines {
+        // the same in each panel
+        let at = measured.peers.iter().position(|known| known == peer);
         let color = match *peer {
             "rawmux" | "hbi-tcp" => color(peer).to_rgba(),
-            _ => Palette99::pick(at).to_rgba(),
+            _ => Palette99::pick(at.unwrap_or_default()).to_rgba(),
         };
         chart
             .draw_series(
@@ -270,6 +297,16 @@ where
         .label_font((FONT, 12, &INK))
         .draw()?;
     Ok(())
+}
+
+/// A label where it is a whole decade; labels in between would stand one on the other.
+fn power_of_ten(value: &f64) -> String {
+    let power = value.log10();
+    let decimals = (-power.round()).max(0.0) as usize;
+    match (power - power.round()).abs() < 1e-6 {
+        true => format!("{value:.decimals$}"),
+        false => String::new(),
+    }
 }
 
 fn color(peer: &str) -> RGBColor {

@@ -24,15 +24,18 @@
 //! - **Rounds** go around all peers before the next one begins, so that a machine that slows down
 //!   does so for all. A figure is the median of its rounds; the spread, from the lowest to the
 //!   highest, stands beside it.
-//! - **Pinning.** With `--pin` both processes share one core. That is the steadier figure, since
-//!   nobody sleeps while the other works; without it, wake-ups across cores dominate. Which of the
-//!   two it was is printed with the figures, and figures of different runs are not to be compared.
+//! - **Pinning.** With `--pin` both processes share one core, core 0 if none is named. That is the
+//!   steadier figure, since nobody sleeps while the other works. With `--pin 0,1` the server has the
+//!   first core and the client the second, and wake-ups across cores dominate. Without it the system
+//!   places them, which is a mix of the two. Which it was is printed with the figures, and figures of
+//!   different runs are not to be compared.
 //! - **CPU per call** comes from the accounts of both processes for the very span measured, as the
 //!   operating system keeps them.
 //! - **The floors.** `raw` is a loop written by hand for its work. `rawmux` adds what a library
 //!   cannot do without (a future per call, answers found by number, one writer for all), and is what
 //!   the ratios relate to.
-//! - Where another library is better than hbi, a line below the tables says so.
+//! - Where another library is better than hbi by any figure of a work, a line below the tables says
+//!   so, and where something is better than its floor.
 
 mod chart;
 mod measure;
@@ -49,7 +52,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    measure::{Run, Span},
+    measure::{Cores, Run, Span},
     works::Work,
 };
 
@@ -92,7 +95,7 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
-    /// Make the tables and charts of `speed.md` anew: `all` pinned and not pinned, and `scale`
+    /// Make the tables and charts of `speed.md` anew: `all` on one core and on two, and `scale`
     ///
     /// Built with the feature `allocations` it makes the table of allocations, and nothing else.
     Docs {
@@ -147,11 +150,12 @@ struct Output {
 
 #[derive(Debug, Clone, Args)]
 struct SpanArgs {
-    /// Let server and client share one core, this one
-    #[arg(long, value_name = "CORE", num_args = 0..=1, default_missing_value = "0")]
-    pin: Option<usize>,
-    /// How long a measurement lasts, in seconds; a warm-up of a quarter of it comes before. Works of a
-    /// fixed amount, such as 1 GiB, last as long as they do
+    /// Let server and client share one core, this one; or the server run on the first and the client
+    /// on the second of two, as in 0,1
+    #[arg(long, value_name = "CORE[,CORE]", num_args = 0..=1, default_missing_value = "0")]
+    pin: Option<Cores>,
+    /// How long a measurement lasts, in seconds, or the little longer that what it does once takes, such
+    /// as to move 1 GiB; a warm-up of a quarter of it comes before
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
 }
@@ -172,10 +176,12 @@ impl SpanArgs {
         if !(0.01..=600.0).contains(&self.seconds) {
             bail!("--seconds {} is not between 0.01 and 600", self.seconds);
         }
-        if let Some(core) = self.pin
-            && !process::may_run_on(core)?
-        {
-            bail!("--pin {core}: this process may not run on a core of that number");
+        if let Some(cores) = self.pin {
+            for core in [cores.server, cores.client] {
+                if !process::may_run_on(core)? {
+                    bail!("--pin {cores}: this process may not run on a core {core}");
+                }
+            }
         }
         Ok(Span {
             pin: self.pin,
@@ -264,5 +270,6 @@ fn known() -> String {
     for (name, why) in peers::LEFT_OUT {
         text += &format!("  {name:<12}  left out: {why}\n");
     }
+    text += &format!("Versions: {}\n", report::VERSIONS);
     text
 }

@@ -1,6 +1,6 @@
 //! A run: every work on every peer, round after round.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
 use anyhow::{Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -17,20 +17,45 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// The files that a process has open beside its connections, and some.
 const OTHER_FILES: u64 = 64;
 
-/// How a note begins that says why a measurement failed.
-const FAILED: &str = "failed: ";
-
 /// How a measurement is made.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Span {
-    /// The core that server and client share.
-    pub(crate) pin: Option<usize>,
+    pub(crate) pin: Option<Cores>,
     pub(crate) measured: Duration,
 }
 
 impl Span {
     pub(crate) fn warm_up(&self) -> Duration {
         self.measured / 4
+    }
+}
+
+/// The core that the server runs on, and the client's, which may be the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cores {
+    pub(crate) server: usize,
+    pub(crate) client: usize,
+}
+
+impl fmt::Display for Cores {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { server, client } = self;
+        if server == client {
+            return write!(f, "{server}");
+        }
+        write!(f, "{server},{client}")
+    }
+}
+
+impl FromStr for Cores {
+    type Err = &'static str;
+
+    fn from_str(cores: &str) -> Result<Self, Self::Err> {
+        let (server, client) = cores.split_once(',').unwrap_or((cores, cores));
+        match (server.parse(), client.parse()) {
+            (Ok(server), Ok(client)) => Ok(Self { server, client }),
+            _ => Err("one core, as in 0, or the server's and the client's, as in 0,1"),
+        }
     }
 }
 
@@ -50,7 +75,26 @@ pub(crate) struct Measured {
     pub(crate) works: Vec<Work>,
     pub(crate) peers: Vec<&'static str>,
     figures: BTreeMap<(usize, usize), Vec<Figure>>,
-    notes: BTreeMap<(usize, usize), String>,
+    notes: BTreeMap<(usize, usize), Note>,
+}
+
+/// Why there are no figures, or fewer than rounds.
+#[derive(Debug)]
+pub(crate) enum Note {
+    LeftOut(String),
+    /// So many of so many rounds, and why the last of them.
+    Failed(u32, u32, String),
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Note::LeftOut(why) => f.write_str(why),
+            Note::Failed(failed, rounds, why) => {
+                write!(f, "{failed} of {rounds} round(s) failed: {why}")
+            }
+        }
+    }
 }
 
 /// A metric with the values of all rounds, in ascending order.
@@ -82,9 +126,19 @@ impl Figure {
         self.values.len()
     }
 
-    /// Whether more of it is better.
+    /// Whether more of it is better; less is of all others.
     pub(crate) fn is_rate(&self) -> bool {
         self.unit.ends_with("/s") || self.unit == "%"
+    }
+
+    pub(crate) fn is_better(&self, than: &Figure) -> bool {
+        self.times_better(than) > 1.0
+    }
+
+    /// How many times as good the median is as another's.
+    pub(crate) fn times_better(&self, than: &Figure) -> f64 {
+        let ratio = self.median() / than.median();
+        if self.is_rate() { ratio } else { 1.0 / ratio }
     }
 }
 
@@ -124,7 +178,8 @@ impl Run {
 impl Measured {
     fn once(&mut self, at: (usize, usize), work: Work, peer: &Entry) {
         if let Err(why) = (peer.supports)(work) {
-            self.notes.insert(at, format!("not supported: {why}"));
+            let why = format!("not supported: {why}");
+            self.notes.insert(at, Note::LeftOut(why));
             return;
         }
         match (
@@ -133,7 +188,7 @@ impl Measured {
         ) {
             (Ok(most), needed) if most < needed => {
                 let why = format!("it takes {needed} open files, and `ulimit -n` is {most}");
-                self.notes.insert(at, why);
+                self.notes.insert(at, Note::LeftOut(why));
                 return;
             }
             _ => {}
@@ -142,7 +197,9 @@ impl Measured {
         match process::run_measurement::<Vec<Sample>>(peer.name, work, &self.span, at_most) {
             Ok(samples) => samples.into_iter().for_each(|sample| self.add(at, sample)),
             Err(error) => {
-                self.notes.insert(at, format!("{FAILED}{error:#}"));
+                let failed = self.failures(work, peer.name) + 1;
+                let note = Note::Failed(failed, self.rounds, format!("{error:#}"));
+                self.notes.insert(at, note);
             }
         }
     }
@@ -187,24 +244,26 @@ impl Measured {
 
     /// Fails where a measurement did.
     pub(crate) fn complete(&self) -> Result<()> {
-        let failed = self.notes.values().filter(|note| note.starts_with(FAILED));
-        match failed.count() {
+        let failed = self.notes.values().filter_map(|note| match note {
+            Note::Failed(failed, ..) => Some(failed),
+            Note::LeftOut(_) => None,
+        });
+        match failed.sum::<u32>() {
             0 => Ok(()),
             n => bail!("{n} of the measurements failed; the notes say why"),
         }
     }
 
-    /// Whether a measurement of it failed.
-    pub(crate) fn failed(&self, work: Work, peer: &str) -> bool {
-        self.note(work, peer)
-            .is_some_and(|note| note.starts_with(FAILED))
+    /// In how many rounds it failed.
+    pub(crate) fn failures(&self, work: Work, peer: &str) -> u32 {
+        match self.note(work, peer) {
+            Some(Note::Failed(failed, ..)) => *failed,
+            _ => 0,
+        }
     }
 
-    /// Why there are no figures, or fewer than rounds.
-    pub(crate) fn note(&self, work: Work, peer: &str) -> Option<&str> {
-        self.at(work, peer)
-            .and_then(|at| self.notes.get(&at))
-            .map(String::as_str)
+    pub(crate) fn note(&self, work: Work, peer: &str) -> Option<&Note> {
+        self.at(work, peer).and_then(|at| self.notes.get(&at))
     }
 
     fn at(&self, work: Work, peer: &str) -> Option<(usize, usize)> {

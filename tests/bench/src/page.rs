@@ -1,12 +1,13 @@
 //! The page `speed.md`: what is written by hand stays, what stands between marks is made anew.
 
-use std::{fmt::Write as _, fs, path::Path};
+use std::{fmt::Write as _, fs, path::Path, time::Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     Choice, chart,
-    measure::{Figure, Measured},
+    measure::{Cores, Figure, Measured},
+    process,
     report::{self, amount, ground},
     works::Work,
 };
@@ -24,36 +25,80 @@ const COUNTED: [Work; 6] = [
 /// What `scale` is measured of: more peers take more time than they tell.
 const SCALED: [&str; 2] = ["rawmux", "hbi-tcp"];
 
+/// The places for figures, each from `<!-- figures: NAME -->` to the next `<!-- end -->`.
+const PLACES: [&str; 7] = [
+    "made",
+    "goals pinned",
+    "goals two_cores",
+    "pinned",
+    "two_cores",
+    "scale",
+    "allocations",
+];
+
+/// The cores that are used where none are named.
+const CORES: Cores = Cores {
+    server: 0,
+    client: 1,
+};
+
 /// Measures what the page shows, and writes it into its places there.
 pub(crate) fn make(dir: &Path, choice: &Choice) -> Result<()> {
+    ensure!(
+        !cfg!(debug_assertions),
+        "this build is not optimised, so its figures are none for a page; build it with --release"
+    );
+    let started = Instant::now();
     let mut page = Page::read(dir)?;
     let charts = dir.join("speed");
     fs::create_dir_all(&charts).with_context(|| format!("making {}", charts.display()))?;
-    let mut pinned = choice.clone();
-    pinned.span.pin.get_or_insert(0);
-    let mut unpinned = choice.clone();
-    unpinned.span.pin = None;
+    let cores = choice.span.pin.unwrap_or(CORES);
+    let on = |server, client| {
+        let mut choice = choice.clone();
+        choice.span.pin = Some(Cores { server, client });
+        choice
+    };
+    let mut pinned = on(cores.server, cores.server);
     if cfg!(feature = "allocations") {
         let measured = pinned.measure(COUNTED.to_vec())?;
-        page.put("allocations", &allocations(&measured)?)?;
-        return page.write();
+        return page.put("allocations", &allocations(&measured)?);
     }
-    for (name, choice) in [("pinned", &pinned), ("unpinned", &unpinned)] {
+    let mut half = |name: &str, choice: &Choice| {
         let measured = choice.measure(Work::ALL.to_vec())?;
         chart::works(&measured, &charts, name)?;
         report::write(&measured, &charts, name)?;
         page.put(&format!("goals {name}"), &goals(&measured)?)?;
-        page.put(name, &works(&measured)?)?;
+        page.put(name, &works(&measured)?)
+    };
+    half("pinned", &pinned)?;
+    if cores.client != cores.server && process::may_run_on(cores.client)? {
+        half("two_cores", &on(cores.server, cores.client))?;
+    } else {
+        let why = format!(
+            "Left out: the program had core {} only when this page was made.",
+            cores.server
+        );
+        eprintln!("two_cores: {why}");
+        page.put("goals two_cores", &why)?;
+        page.put("two_cores", &why)?;
     }
     pinned.peer = SCALED.map(String::from).into();
     let measured = pinned.measure(Work::scale())?;
     chart::scale(&measured, &charts)?;
     report::write(&measured, &charts, "scale")?;
     page.put("scale", &cpu(&measured)?)?;
-    page.write()
+    let minutes = started.elapsed().as_secs().div_ceil(60);
+    let machine = report::machine();
+    page.put(
+        "made",
+        &format!(
+            "Measured within {minutes} minute(s) on {machine}; {}.",
+            report::VERSIONS
+        ),
+    )
 }
 
-/// The page, and the places in it: from `<!-- figures: NAME -->` to the next `<!-- end -->`.
+/// The page and its places.
 struct Page {
     path: std::path::PathBuf,
     text: String,
@@ -64,10 +109,15 @@ impl Page {
         let path = dir.join("speed.md");
         let text = fs::read_to_string(&path)
             .with_context(|| format!("reading {}, whose figures are to be made", path.display()))?;
-        Ok(Self { path, text })
+        let page = Self { path, text };
+        for name in PLACES {
+            page.with(name, "")?;
+        }
+        Ok(page)
     }
 
-    fn put(&mut self, name: &str, figures: &str) -> Result<()> {
+    /// The text with other figures.
+    fn with(&self, name: &str, figures: &str) -> Result<String> {
         let (begin, end) = (format!("<!-- figures: {name} -->\n"), "<!-- end -->");
         let place = self.text.split_once(&begin).and_then(|(before, rest)| {
             let (_, after) = rest.split_once(end)?;
@@ -76,33 +126,34 @@ impl Page {
                 figures.trim()
             ))
         });
-        self.text = place.with_context(|| {
+        place.with_context(|| {
             format!(
                 "{} has no place `{}` that ends with `{end}`",
                 self.path.display(),
                 begin.trim()
             )
-        })?;
-        Ok(())
+        })
     }
 
-    fn write(&self) -> Result<()> {
-        fs::write(&self.path, &self.text)?;
-        eprintln!("wrote {}", self.path.display());
+    fn put(&mut self, name: &str, figures: &str) -> Result<()> {
+        self.text = self.with(name, figures)?;
+        fs::write(&self.path, &self.text)
+            .with_context(|| format!("writing {}", self.path.display()))?;
+        eprintln!("wrote `{name}` in {}", self.path.display());
         Ok(())
     }
 }
 
-/// Medians of all peers, then what they take of the processor, then where another is better.
+/// Medians of all peers, then where another is better, then what they take of the processor.
 fn works(measured: &Measured) -> Result<String> {
     let mut text = medians(measured, "Median", |work, peer| {
         measured.figure(work, peer, work.metric())
     })?;
-    let better = report::better_than_hbi(measured);
+    let remarks = report::remarks(measured)?;
     write!(
         text,
         "\n{}\n\n{}",
-        better.trim().replace('\n', "\n\n"),
+        remarks.trim().replace('\n', "\n\n"),
         cpu(measured)?
     )?;
     Ok(text)
@@ -139,13 +190,10 @@ fn medians<'a>(
             continue;
         };
         write!(text, "| {work}: {}, {} |", known.metric, known.unit)?;
-        for (at, figure) in figures.into_iter().enumerate() {
-            let median = figure.map(|figure| amount(figure.median()));
-            let failed = || match measured.failed(*work, peers[at]) {
-                true => "failed".to_owned(),
-                false => "–".to_owned(),
-            };
-            write!(text, " {} |", median.unwrap_or_else(failed))?;
+        for (peer, figure) in peers.iter().zip(figures) {
+            let median = figure.map_or("–".to_owned(), report::shown);
+            let failed = report::failures(measured, *work, peer);
+            write!(text, " {median}{failed} |")?;
         }
         text.push('\n');
     }
@@ -164,7 +212,7 @@ enum Goal {
     MostMore(f64),
 }
 
-/// What hbi is to reach; the figures of the processor's time where they are steady, pinned.
+/// What hbi is to reach; the figures of the processor's time where they are steady, pinned to one core.
 fn goals(measured: &Measured) -> Result<String> {
     use Goal::{Least, LeastOf, Most, MostMore, MostOf};
     const CPU: &str = "CPU, both";
@@ -186,49 +234,50 @@ fn goals(measured: &Measured) -> Result<String> {
     let mut text =
         "| goal | peer | figure | against | reached |\n|---|---|--:|--:|---|\n".to_owned();
     for (work, metric, goal) in all {
-        if metric == CPU && measured.span.pin.is_none() {
+        let pinned = |cores: Cores| cores.server == cores.client;
+        if metric == CPU && !measured.span.pin.is_some_and(pinned) {
             continue;
         }
         for peer in ["hbi-tcp", "hbi-unix"] {
             let missing = |of: &str| {
-                format!("| {work}, {metric} | {peer} | – | {of} was not measured | – |\n")
+                let failed = report::failures(measured, work, of);
+                format!("| {work}, {metric} | {peer} | – | {of} has no figure{failed} | – |\n")
             };
             let Some(figure) = measured.figure(work, peer, metric) else {
                 text += &missing(peer);
                 continue;
             };
             let ours = figure.median();
-            let floor = |floor: &str| match (floor, peer) {
-                // the loops by hand are over TCP only
-                (_, "hbi-unix") => "rawmux-unix".to_owned(),
-                (floor, _) => floor.to_owned(),
-            };
-            let median = |work, peer: &str| measured.figure(work, peer, metric).map(Figure::median);
+            let mut beaten = false;
             let (wanted, against, reached) = match &goal {
                 MostOf(ratio, name) | LeastOf(ratio, name) => {
-                    let name = floor(name);
-                    let Some(of) = median(work, &name) else {
-                        text += &missing(&name);
+                    let name = match peer {
+                        // the loops by hand are over TCP only
+                        "hbi-unix" => "rawmux-unix",
+                        _ => *name,
+                    };
+                    let Some(floor) = measured.figure(work, name, metric) else {
+                        text += &missing(name);
                         continue;
                     };
+                    beaten = figure.times_better(floor) > report::NO_FLOOR;
+                    let of = floor.median();
                     let share = ours / of;
-                    let most = matches!(goal, MostOf(..));
-                    let reached = if most {
-                        share <= *ratio
-                    } else {
-                        share >= *ratio
+                    let (bound, reached) = match goal {
+                        MostOf(..) => ("at most", share <= *ratio),
+                        _ => ("at least", share >= *ratio),
                     };
-                    let bound = if most { "at most" } else { "at least" };
                     let against = format!("{} of {name}: {share:.2}", amount(of));
                     (format!("{bound} {ratio} of {name}"), against, reached)
                 }
                 Most(most) => (format!("at most {most}"), String::new(), ours <= *most),
                 Least(least) => (format!("at least {least}"), String::new(), ours >= *least),
                 MostMore(most) => {
-                    let Some(call) = median(Work::Pipe(64), peer) else {
+                    let Some(call) = measured.figure(Work::Pipe(64), peer, metric) else {
                         text += &missing("one typed call");
                         continue;
                     };
+                    let call = call.median();
                     let against = format!("{} of one typed call", amount(call));
                     (
                         format!("at most {most} more than one typed call"),
@@ -239,10 +288,15 @@ fn goals(measured: &Measured) -> Result<String> {
             };
             writeln!(
                 text,
-                "| {work}, {metric}: {wanted} | {peer} | {} {} | {against} | {} |",
-                amount(ours),
+                "| {work}, {metric}: {wanted} | {peer} | {} {}{} | {against} | {} |",
+                report::shown(figure),
                 figure.unit,
-                if reached { "yes" } else { "**no**" },
+                report::failures(measured, work, peer),
+                match (reached, beaten) {
+                    (true, true) => "yes, but **the floor is none**",
+                    (true, false) => "yes",
+                    (false, _) => "**no**",
+                },
             )?;
         }
     }

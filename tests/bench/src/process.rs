@@ -5,9 +5,13 @@ use std::{
     cell::RefCell,
     fmt,
     future::Future,
-    io::{BufRead, BufReader, Write as _, stdin, stdout},
-    path::Path,
+    io::{BufRead, BufReader, Read, Write as _, stdin, stdout},
+    ops::AddAssign,
+    os::unix::process::CommandExt as _,
+    path::PathBuf,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::{Mutex, mpsc},
+    thread,
     time::Duration,
 };
 
@@ -19,10 +23,11 @@ use nix::{
     unistd::Pid,
 };
 use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
 use tokio::runtime::Builder;
 
 use crate::{
-    measure::Span,
+    measure::{Cores, Span},
     peers, relay,
     works::{self, Work},
 };
@@ -33,7 +38,7 @@ use crate::{
 static ALLOCATOR: &stats_alloc::StatsAlloc<std::alloc::System> = &stats_alloc::INSTRUMENTED_SYSTEM;
 
 /// What a process has used up so far.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Usage {
     pub(crate) cpu: Duration,
     /// Memory in use, in bytes; 0 where the system does not tell.
@@ -67,6 +72,17 @@ impl Usage {
     }
 }
 
+impl AddAssign for Usage {
+    fn add_assign(&mut self, more: Self) {
+        self.cpu += more.cpu;
+        self.resident += more.resident;
+        self.allocations = match (self.allocations, more.allocations) {
+            (Some(some), Some(more)) => Some(some + more),
+            (some, more) => some.or(more),
+        };
+    }
+}
+
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status
@@ -92,14 +108,22 @@ fn allocations() -> Option<u64> {
 pub(crate) struct Server {
     child: Child,
     address: String,
-    /// Ask, and be answered.
-    control: RefCell<(ChildStdin, BufReader<ChildStdout>)>,
+    /// Ask, and be answered; closed at the end.
+    control: RefCell<Option<(ChildStdin, BufReader<ChildStdout>)>>,
 }
 
 impl Server {
-    pub(crate) fn start(peer: &str, work: Work) -> Result<Self> {
-        Self::spawn(&["serve", peer, &work.to_string()])
-            .with_context(|| format!("starting a server of {peer}"))
+    /// A server on its core, as the process that starts it then goes to its own.
+    pub(crate) fn start(peer: &str, work: Work, pin: Option<Cores>) -> Result<Self> {
+        if let Some(cores) = pin {
+            run_on(cores.server)?;
+        }
+        let server = Self::spawn(&["serve", peer, &work.to_string()])
+            .with_context(|| format!("starting a server of {peer}"))?;
+        if let Some(cores) = pin {
+            run_on(cores.client)?;
+        }
+        Ok(server)
     }
 
     /// Something that passes bytes on to and from `address`, each `delay` late.
@@ -111,6 +135,8 @@ impl Server {
     fn spawn(args: &[&str]) -> Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .args(args)
+            // the end of its input ends it, not the terminal: it has files to remove
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -122,7 +148,7 @@ impl Server {
         let server = Self {
             child,
             address: address.trim().into(),
-            control: RefCell::new(control),
+            control: RefCell::new(Some(control)),
         };
         ensure!(!server.address.is_empty(), "it ended before it listened");
         Ok(server)
@@ -133,7 +159,8 @@ impl Server {
     }
 
     pub(crate) fn usage(&self) -> Result<Usage> {
-        let (stdin, stdout) = &mut *self.control.borrow_mut();
+        let mut control = self.control.borrow_mut();
+        let (stdin, stdout) = control.as_mut().context("the server was ended")?;
         stdin.write_all(b"usage\n")?;
         let mut line = String::new();
         stdout.read_line(&mut line)?;
@@ -143,19 +170,33 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        self.control.take();
         // it may have ended by itself, which is what is wanted
-        let _ = self.child.kill();
         let _ = self.child.wait();
-        if let Some(path) = socket(&self.address) {
-            let _ = std::fs::remove_file(path);
-        }
     }
 }
 
-/// The path of a Unix socket, where that is what an address says.
-pub(crate) fn socket(address: &str) -> Option<&Path> {
-    let path = Path::new(address.strip_prefix("unix://").unwrap_or(address));
-    path.is_absolute().then_some(path)
+/// A directory of this process's own, for sockets and keys; made at its first use, and removed by
+/// [`tidy`].
+pub(crate) fn private_dir() -> Result<PathBuf> {
+    let mut dir = PRIVATE.lock().expect("no holder panics");
+    let dir = match &mut *dir {
+        Some(dir) => dir,
+        none => none.insert(
+            tempfile::Builder::new()
+                .prefix("hbi-bench-")
+                .tempdir()
+                .context("making a directory for what only this process may read")?,
+        ),
+    };
+    Ok(dir.path().into())
+}
+
+static PRIVATE: Mutex<Option<TempDir>> = Mutex::new(None);
+
+/// Removes what this process leaves in the file system.
+fn tidy() {
+    PRIVATE.lock().expect("no holder panics").take();
 }
 
 /// Tells the process that started this one where the server listens.
@@ -171,14 +212,15 @@ impl Announce {
     pub(crate) fn at(self, address: impl fmt::Display) -> Result<()> {
         println!("{address}");
         stdout().flush()?;
-        std::thread::spawn(|| {
+        thread::spawn(|| {
             for line in stdin().lock().lines() {
                 let usage = Usage::of_this_process().map(|usage| serde_json::to_string(&usage));
                 if let (Ok(_), Ok(Ok(usage))) = (line, usage) {
                     println!("{usage}");
                 }
             }
-            // whoever started this process is gone
+            // whoever started this process is done with it, or gone
+            tidy();
             std::process::exit(0);
         });
         Ok(())
@@ -187,28 +229,29 @@ impl Announce {
 
 pub(crate) fn serve(peer: &str, work: Work) -> Result<()> {
     let served = (peers::named(peer)?.serve)(Announce(Some(work)));
-    match work.server_threads() {
+    let ended = match work.server_threads() {
         1 => block_on(served),
         threads => Builder::new_multi_thread()
             .worker_threads(threads)
             .enable_all()
             .build()?
             .block_on(served),
-    }
+    };
+    tidy();
+    ended
 }
 
 pub(crate) fn relay(address: &str, delay: Duration) -> Result<()> {
-    block_on(relay::serve(address, delay, Announce(None)))
+    let ended = block_on(relay::serve(address, delay, Announce(None)));
+    tidy();
+    ended
 }
 
 /// Measures one work once and prints its samples.
 pub(crate) fn measure(peer: &str, work: Work, span: &Span) -> Result<()> {
-    if let Some(core) = span.pin {
-        pin(core)?;
-    }
     // nobody waits for the samples once whoever started this is gone
-    std::thread::spawn(|| {
-        let _ended = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+    thread::spawn(|| {
+        let _ended = std::io::copy(&mut stdin(), &mut std::io::sink());
         std::process::exit(1);
     });
     let samples = block_on((peers::named(peer)?.measure)(work, *span))?;
@@ -231,8 +274,8 @@ pub(crate) fn run_measurement<T: for<'a> Deserialize<'a>>(
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["measure", peer, &work.to_string()]);
     command.args(["--seconds", &span.measured.as_secs_f64().to_string()]);
-    if let Some(core) = span.pin {
-        command.args(["--pin", &core.to_string()]);
+    if let Some(cores) = span.pin {
+        command.args(["--pin", &cores.to_string()]);
     }
     let mut child = command
         // a note is a line
@@ -242,27 +285,37 @@ pub(crate) fn run_measurement<T: for<'a> Deserialize<'a>>(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
-    let started = std::time::Instant::now();
-    while child.try_wait()?.is_none() {
-        if started.elapsed() > at_most {
-            // its server sees the end of its standard input, and ends too
-            child.kill()?;
-            child.wait()?;
-            bail!("it took longer than {} s", at_most.as_secs());
-        }
-        std::thread::sleep(Duration::from_millis(20));
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let (stdout, stderr) = stdout.zip(stderr).context("the process has no pipes")?;
+    let (said, ended) = mpsc::channel();
+    thread::spawn(move || said.send(read_all(stdout)));
+    let errors = thread::spawn(|| read_all(stderr));
+    // it closes its output at its end
+    let output = ended.recv_timeout(at_most);
+    if output.is_err() {
+        // its server sees the end of its standard input, and ends too
+        child.kill()?;
     }
-    let output = child.wait_with_output()?;
-    if !output.status.success() {
-        let errors = String::from_utf8_lossy(&output.stderr);
-        let text: Vec<_> = errors
-            .lines()
-            .map(str::trim)
-            .filter(|line| !line.is_empty())
-            .collect();
-        bail!("{}", text.join("; "));
+    let status = child.wait()?;
+    let errors = errors.join().unwrap_or_default();
+    let errors: Vec<_> = errors
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    let errors = errors.join("; ");
+    match output {
+        Err(_) => bail!("it took longer than {} s; {errors}", at_most.as_secs()),
+        Ok(_) if !status.success() => bail!("{errors}"),
+        Ok(output) => Ok(serde_json::from_str(&output)?),
     }
-    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// All that comes out of a pipe; what breaks it ends it.
+fn read_all(mut pipe: impl Read) -> String {
+    let mut bytes = Vec::new();
+    let _ = pipe.read_to_end(&mut bytes);
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Keeps this thread busy for so much of the processor's time: what others take of it does not count.
@@ -274,14 +327,19 @@ pub(crate) fn compute(span: Duration) {
     }
 }
 
+/// How many cores this process may run on.
+pub(crate) fn cores() -> usize {
+    thread::available_parallelism().map_or(0, usize::from)
+}
+
 /// Whether this process is allowed on a core.
 pub(crate) fn may_run_on(core: usize) -> Result<bool> {
     let allowed = sched_getaffinity(Pid::from_raw(0))?;
     Ok(core < CpuSet::count() && allowed.is_set(core)?)
 }
 
-/// Lets this process, and those it starts, run on one core only.
-fn pin(core: usize) -> Result<()> {
+/// Lets this thread, and the processes it starts, run on one core only.
+fn run_on(core: usize) -> Result<()> {
     let mut cores = CpuSet::new();
     cores.set(core)?;
     sched_setaffinity(Pid::from_raw(0), &cores)

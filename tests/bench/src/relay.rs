@@ -20,7 +20,7 @@ pub(crate) async fn serve(address: &str, delay: Duration, announce: Announce) ->
     let (scheme, address) = address.split_at(at);
     let (address, fragment) = address.split_at(address.find('#').unwrap_or(address.len()));
     if address.starts_with('/') {
-        let path = socket_path("relay");
+        let path = socket_path("relay")?;
         let listener = UnixListener::bind(&path)?;
         announce.at(format!("{scheme}{}", path.display()))?;
         loop {

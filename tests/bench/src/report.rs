@@ -11,10 +11,15 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde_json::json;
 
 use crate::{
-    measure::{Figure, Measured},
-    peers,
+    measure::{Cores, Figure, Measured},
+    peers, process,
     works::Work,
 };
+
+/// What is measured, as the lock file has it.
+pub(crate) const VERSIONS: &str = env!("BENCH_VERSIONS");
+/// What is so many times as good as a floor shows that the floor is none.
+pub(crate) const NO_FLOOR: f64 = 1.1;
 
 /// What ratios relate to.
 const FLOOR: &str = "rawmux";
@@ -94,7 +99,14 @@ fn report(measured: &Measured, form: Form) -> Result<String> {
             }
         }
     }
-    writeln!(text, "\n{}", better_than_hbi(measured))?;
+    write!(text, "\n{}", remarks(measured)?)?;
+    Ok(text)
+}
+
+/// What a reader shall not overlook, a line each.
+pub(crate) fn remarks(measured: &Measured) -> Result<String> {
+    let mut text = better_than_hbi(measured)?;
+    text += &better_than_floors(measured)?;
     for (name, why) in peers::LEFT_OUT {
         writeln!(text, "{name}: left out, {why}")?;
     }
@@ -103,23 +115,55 @@ fn report(measured: &Measured, form: Form) -> Result<String> {
 
 /// Where and how it was measured.
 pub(crate) fn ground(measured: &Measured) -> String {
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    format!("{}; {}\n", machine(), how(measured))
+}
+
+/// What it was measured on.
+pub(crate) fn machine() -> String {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let info = read("/proc/cpuinfo");
     let model = info
         .lines()
         .find_map(|line| line.strip_prefix("model name"))
         .unwrap_or(": unknown processor");
-    let model = model.trim_start_matches([' ', '\t', ':']);
+    format!(
+        "{}, {} core(s), {} {}, {}",
+        model.trim_start_matches([' ', '\t', ':']),
+        process::cores(),
+        std::env::consts::OS,
+        read("/proc/sys/kernel/osrelease").trim(),
+        env!("BENCH_RUSTC"),
+    )
+}
+
+/// When and how it was measured.
+pub(crate) fn how(measured: &Measured) -> String {
     let pinned = match measured.span.pin {
-        Some(core) => format!("server and client pinned to core {core}"),
+        Some(Cores { server, client }) if server == client => {
+            format!("server and client on core {server}")
+        }
+        Some(Cores { server, client }) => {
+            format!("the server on core {server}, the client on core {client}")
+        }
         None => "not pinned".into(),
     };
-    format!(
-        "{model}, {cores} core(s), {}; {pinned}; medians of {} round(s) of {} s\n",
-        std::env::consts::OS,
+    let mut text = format!(
+        "{}; {pinned}; medians of {} round(s) of {} s",
+        today(),
         measured.rounds,
         measured.span.measured.as_secs_f64(),
-    )
+    );
+    if cfg!(debug_assertions) {
+        text += "; NOT OPTIMISED, so no figure says anything about speed";
+    }
+    if cfg!(feature = "allocations") {
+        text += "; allocations are counted, which takes time";
+    }
+    text
+}
+
+fn today() -> time::Date {
+    time::OffsetDateTime::now_utc().date()
 }
 
 fn table(measured: &Measured, work: Work, form: Form) -> Table {
@@ -162,7 +206,8 @@ fn table(measured: &Measured, work: Work, form: Form) -> Table {
         let Some(figure) = measured.figure(work, peer, work.metric()) else {
             continue;
         };
-        let mut row = vec![(*peer).to_owned(), amount(figure.median())];
+        let failed = failures(measured, work, peer);
+        let mut row = vec![format!("{peer}{failed}"), shown(figure)];
         row.push(format!(
             "{} to {}",
             amount(figure.lowest()),
@@ -173,7 +218,7 @@ fn table(measured: &Measured, work: Work, form: Form) -> Table {
         }));
         for metric in &metrics {
             let figure = measured.figure(work, peer, metric);
-            row.push(figure.map_or("–".into(), |figure| amount(figure.median())));
+            row.push(figure.map_or("–".into(), shown));
         }
         table.add_row(row);
     }
@@ -183,9 +228,17 @@ fn table(measured: &Measured, work: Work, form: Form) -> Table {
     table
 }
 
-/// A line for each work at which something other than a floor is better than hbi: over TCP, as the
-/// others are, or else over the best of what was measured.
-pub(crate) fn better_than_hbi(measured: &Measured) -> String {
+/// What stands behind a figure that is not of all rounds.
+pub(crate) fn failures(measured: &Measured, work: Work, peer: &str) -> String {
+    match measured.failures(work, peer) {
+        0 => String::new(),
+        failed => format!(" ({failed} of {} rounds failed)", measured.rounds),
+    }
+}
+
+/// A line for each work at which a library is better than hbi by any figure: hbi over TCP, as the others
+/// are, or else the best of what was measured.
+fn better_than_hbi(measured: &Measured) -> Result<String> {
     let over_tcp = measured.peers.contains(&OVER_TCP);
     let is_hbi = |peer: &str| peer.starts_with("hbi");
     let is_ours = |peer: &str| {
@@ -195,79 +248,162 @@ pub(crate) fn better_than_hbi(measured: &Measured) -> String {
             is_hbi(peer)
         }
     };
-    let is_floor = |peer: &str| peer.starts_with("raw");
     let (ours, others): (Vec<&str>, Vec<&str>) = measured
         .peers
         .iter()
         .filter(|peer| !is_floor(peer) && (is_ours(peer) || !is_hbi(peer)))
         .partition(|peer| is_ours(peer));
     if ours.is_empty() || others.is_empty() {
-        return "No other library was measured beside hbi in this run.".into();
+        return Ok("No other library was measured beside hbi in this run.\n".into());
     }
     let mut text = String::new();
     for work in &measured.works {
-        let figure = |peer: &&str| measured.figure(*work, peer, work.metric());
-        let ours = ours.iter().filter_map(figure);
-        let Some(best) = ours.reduce(|best, figure| {
-            if is_better(figure, best) {
-                figure
-            } else {
-                best
-            }
-        }) else {
-            continue;
-        };
-        for other in &others {
-            let Some(theirs) = figure(other).filter(|theirs| is_better(theirs, best)) else {
-                continue;
+        for peer in &ours {
+            let failed = measured.failures(*work, peer);
+            let fewer = |other: &&&str| {
+                !measured.figures(*work, other).is_empty()
+                    && measured.failures(*work, other) < failed
             };
-            let (theirs, best) = (amount(theirs.median()), amount(best.median()));
-            let _ = writeln!(
-                text,
-                "Better than hbi at {work}, {}: {other}, {theirs} against {best}.",
-                work.metric()
-            );
+            let better: Vec<&str> = others.iter().filter(fewer).copied().collect();
+            if !better.is_empty() {
+                let (failed, better) = (failures(measured, *work, peer), better.join(", "));
+                writeln!(
+                    text,
+                    "{peer} is worse at {work}{failed} than {better}, which did not fail as often."
+                )?;
+            }
+        }
+        let mut better = Vec::new();
+        for other in &others {
+            let figures = measured.figures(*work, other).iter();
+            let better_in: Vec<String> = figures
+                .filter(|figure| !ONE_SIDE.contains(&figure.metric.as_str()))
+                .filter_map(|theirs| {
+                    let ours = ours
+                        .iter()
+                        .filter_map(|peer| measured.figure(*work, peer, &theirs.metric));
+                    let best = ours.reduce(
+                        |best, figure| {
+                            if figure.is_better(best) { figure } else { best }
+                        },
+                    )?;
+                    theirs.is_better(best).then(|| against(theirs, best))
+                })
+                .collect();
+            if !better_in.is_empty() {
+                better.push(format!("{other} by {}", better_in.join(", by ")));
+            }
+        }
+        if !better.is_empty() {
+            writeln!(text, "Better than hbi at {work}: {}.", better.join("; "))?;
         }
     }
     if text.is_empty() {
-        return "No other library that was measured is better than hbi at any of these works, by the first \
-                figure of each."
-            .into();
+        return Ok(
+            "No other library that was measured is better than hbi at any of these works, by any figure.\n"
+                .into(),
+        );
     }
-    text
+    Ok(text)
 }
 
-fn is_better(figure: &Figure, than: &Figure) -> bool {
-    let (figure_median, than_median) = (figure.median(), than.median());
-    if figure.is_rate() {
-        figure_median > than_median
-    } else {
-        figure_median < than_median
+/// A line for each work at which something is better than its floor.
+fn better_than_floors(measured: &Measured) -> Result<String> {
+    let mut text = String::new();
+    for work in &measured.works {
+        // of calls that depend on each other it is the point to make fewer round trips than by hand
+        if matches!(work, Work::Chain(_)) {
+            continue;
+        }
+        let figure = |peer: &str| measured.figure(*work, peer, work.metric());
+        for peer in &measured.peers {
+            let floor = floors(peer)
+                .iter()
+                .find_map(|floor| Some((floor, figure(floor)?)));
+            let (Some((floor, best)), Some(figure)) = (floor, figure(peer)) else {
+                continue;
+            };
+            if figure.times_better(best) > NO_FLOOR {
+                let against = against(figure, best);
+                writeln!(
+                    text,
+                    "THE FLOOR IS NONE at {work}: {peer} is better than {floor} by {against}."
+                )?;
+            }
+        }
     }
+    Ok(text)
+}
+
+fn is_floor(peer: &str) -> bool {
+    peer.starts_with("raw")
+}
+
+/// What stands for the machine's best on the same ground; where it cannot do a work the next does.
+fn floors(peer: &str) -> &'static [&'static str] {
+    match peer.ends_with("-unix") {
+        true => &["rawmux-unix"],
+        false => &["raw", FLOOR],
+    }
+}
+
+/// The metric, and both medians.
+fn against(figure: &Figure, than: &Figure) -> String {
+    let (metric, unit) = (&figure.metric, &figure.unit);
+    let (figure, than) = (amount(figure.median()), amount(than.median()));
+    format!("{metric} ({figure} against {than} {unit})")
 }
 
 fn print_json(measured: &Measured) -> Result<()> {
-    let mut text = String::new();
+    let cores = measured.span.pin;
+    let mut text = json!({
+        "machine": machine(), "cores": process::cores(), "versions": VERSIONS,
+        "date": today().to_string(), "rounds": measured.rounds,
+        "seconds": measured.span.measured.as_secs_f64(),
+        "server_core": cores.map(|cores| cores.server), "client_core": cores.map(|cores| cores.client),
+        "optimised": !cfg!(debug_assertions), "allocations_counted": cfg!(feature = "allocations"),
+    })
+    .to_string();
+    text.push('\n');
     for work in &measured.works {
         for peer in &measured.peers {
             for figure in measured.figures(*work, peer) {
                 let object = json!({
                     "work": work.to_string(), "peer": peer, "metric": figure.metric,
-                    "value": figure.median(), "unit": figure.unit, "rounds": figure.rounds(),
-                    "lowest": figure.lowest(), "highest": figure.highest(),
-                    "pinned": measured.span.pin.is_some(),
+                    "value": rounded(figure.median()), "unit": figure.unit, "rounds": figure.rounds(),
+                    "lowest": rounded(figure.lowest()), "highest": rounded(figure.highest()),
                 });
                 writeln!(text, "{object}")?;
             }
             if let Some(note) = measured.note(*work, peer) {
                 let object = json!({
-                    "work": work.to_string(), "peer": peer, "note": note,
+                    "work": work.to_string(), "peer": peer, "note": note.to_string(),
                 });
                 writeln!(text, "{object}")?;
             }
         }
     }
+    for (peer, why) in peers::LEFT_OUT {
+        let object = json!({ "peer": peer, "note": format!("left out: {why}") });
+        writeln!(text, "{object}")?;
+    }
     print(&text)
+}
+
+/// To five digits that count.
+fn rounded(value: f64) -> f64 {
+    format!("{value:.4e}").parse().unwrap_or(value)
+}
+
+/// The median; more than all is what noise makes of it.
+pub(crate) fn shown(figure: &Figure) -> String {
+    let median = figure.median();
+    let flag = if figure.unit == "%" && median > 100.0 {
+        " (over 100: noise)"
+    } else {
+        ""
+    };
+    format!("{}{flag}", amount(median))
 }
 
 /// Three digits that count, with M and k.

@@ -50,7 +50,7 @@ pub(crate) struct CapnpRpc;
 
 impl Peer for CapnpRpc {
     const NAME: &'static str = "capnp-rpc";
-    const ABOUT: &'static str = "capnp-rpc 0.27, Cap'n Proto over TCP";
+    const ABOUT: &'static str = "capnp-rpc, Cap'n Proto over TCP";
     type Client = CapnpClient;
 
     fn supports(work: Work) -> Result<(), &'static str> {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream},
 };
 
 use super::socket_path;
@@ -25,6 +25,9 @@ const LARGEST_BUFFER: usize = 64 << 10;
 /// Bytes that the kernel holds back without having sent them are in the way of what is urgent.
 #[cfg(any(target_os = "linux", target_os = "macos"))]
 const NOT_SENT: u32 = 64 << 10;
+
+/// What lies in the receiver's queue is in the way, too, and grows to megabytes where nothing bounds it.
+const RECEIVED: u32 = 128 << 10;
 
 /// What a frame is for. The bodies of all but the last are read whole.
 pub(super) mod kind {
@@ -191,7 +194,9 @@ impl Transport for Tcp {
     type Stream = TcpStream;
 
     async fn listen() -> Result<(TcpListener, String)> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let socket = socket()?;
+        socket.bind("127.0.0.1:0".parse()?)?;
+        let listener = socket.listen(1024)?;
         let address = listener.local_addr()?.to_string();
         Ok((listener, address))
     }
@@ -202,8 +207,16 @@ impl Transport for Tcp {
     }
 
     async fn connect(address: &str) -> Result<TcpStream> {
-        prepare(TcpStream::connect(address).await?)
+        let socket = socket()?;
+        prepare(socket.connect(address.parse()?).await?)
     }
+}
+
+/// A socket, before it connects or listens: later the window has been told.
+fn socket() -> Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_recv_buffer_size(RECEIVED)?;
+    Ok(socket)
 }
 
 fn prepare(stream: TcpStream) -> Result<TcpStream> {
@@ -219,12 +232,12 @@ pub(crate) struct Unix;
 
 impl Transport for Unix {
     const MUX_NAME: &'static str = "rawmux-unix";
-    const MUX_ABOUT: &'static str = "the same over a Unix socket";
+    const MUX_ABOUT: &'static str = "rawmux over a Unix socket";
     type Listener = UnixListener;
     type Stream = UnixStream;
 
     async fn listen() -> Result<(UnixListener, String)> {
-        let path = socket_path("rawmux");
+        let path = socket_path("rawmux")?;
         let address = path
             .to_str()
             .context("the path of the temporary directory is not text")?

@@ -11,7 +11,6 @@ use std::{
     collections::HashMap,
     fmt::Write as _,
     marker::PhantomData,
-    path::PathBuf,
     sync::{Arc, Mutex, OnceLock},
 };
 
@@ -53,7 +52,7 @@ pub(crate) trait Over: Send + Sync + 'static {
     const ABOUT: &'static str;
 
     /// Where to listen.
-    fn address() -> String;
+    fn address() -> Result<String>;
 }
 
 macro_rules! over {
@@ -65,8 +64,8 @@ macro_rules! over {
             const NAME: &'static str = $name;
             const ABOUT: &'static str = $about;
 
-            fn address() -> String {
-                $address.to_string()
+            fn address() -> Result<String> {
+                Ok($address.to_string())
             }
         }
     )*};
@@ -76,7 +75,7 @@ over! {
     Quic: "hbi-quic", "hbi over QUIC", "quic://127.0.0.1:0";
     Tcp: "hbi-tcp", "hbi, mux wire over TCP", "tcp://127.0.0.1:0";
     Tls: "hbi-tls", "hbi, mux wire over TLS 1.3", "tls://127.0.0.1:0";
-    Unix: "hbi-unix", "hbi, mux wire over a Unix socket", format!("unix://{}", socket_path("hbi").display());
+    Unix: "hbi-unix", "hbi, mux wire over a Unix socket", format!("unix://{}", socket_path("hbi")?.display());
 }
 
 /// hbi.
@@ -94,7 +93,7 @@ impl<O: Over> Peer for Hbi<O> {
 
     async fn serve(announce: Announce) -> Result<()> {
         let work = announce.work().unwrap_or(Work::Seq);
-        let server = listen(&O::address(), work).await?;
+        let server = listen(&O::address()?, work).await?;
         announce.at(server.address())?;
         std::future::pending().await
     }
@@ -134,7 +133,9 @@ async fn listen(address: &str, work: Work) -> Result<hbi::Server> {
     (defences.connections, defences.connections_per_address) = (1 << 20, 1 << 20);
     let mut options = Options::new().settings(settings(work)).defences(defences);
     if address.starts_with("tls:") || address.starts_with("quic:") {
-        options = options.server_tls(ServerTls::self_signed(certificate(), &["127.0.0.1"])?);
+        // the address tells clients which one it is
+        let certificate = process::private_dir()?.join("certificate.pem");
+        options = options.server_tls(ServerTls::self_signed(certificate, &["127.0.0.1"])?);
     }
     Ok(options.serve(address, factory).await?)
 }
@@ -149,12 +150,6 @@ async fn connect(address: &str) -> Result<HbiClient> {
         tally,
         texts: Arc::default(),
     })
-}
-
-/// Where the certificate is that servers of this program show. Their addresses tell clients which it
-/// is.
-fn certificate() -> PathBuf {
-    std::env::temp_dir().join("hbi-bench-certificate.pem")
 }
 
 /// The limits that a work needs.

@@ -13,7 +13,7 @@ use ::jsonrpsee::{
     RpcModule, SubscriptionSink,
     core::client::{ClientT as _, SubscriptionClientT as _},
     rpc_params,
-    server::{PingConfig, ServerBuilder, ServerConfig},
+    server::{ServerBuilder, ServerConfig},
     types::ErrorObjectOwned,
     ws_client::{WsClient, WsClientBuilder},
 };
@@ -35,7 +35,7 @@ pub(crate) struct Jsonrpsee;
 
 impl Peer for Jsonrpsee {
     const NAME: &'static str = "jsonrpsee";
-    const ABOUT: &'static str = "jsonrpsee 0.26, JSON-RPC over WebSocket without TLS";
+    const ABOUT: &'static str = "jsonrpsee, JSON-RPC over WebSocket without TLS";
     type Client = JsonrpseeClient;
 
     fn supports(work: Work) -> Result<(), &'static str> {
@@ -52,7 +52,6 @@ impl Peer for Jsonrpsee {
         let config = ServerConfig::builder()
             .max_connections(1 << 20)
             .set_message_buffer_capacity(IN_FLIGHT)
-            .enable_ws_ping(PingConfig::new())
             .build();
         let server = ServerBuilder::with_config(config)
             .build("127.0.0.1:0")

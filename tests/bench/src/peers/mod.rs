@@ -16,13 +16,13 @@ mod tonic;
 
 use std::{future::Future, path::PathBuf, pin::Pin, sync::Arc};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use crate::{
     measure::Span,
-    process::Announce,
+    process::{self, Announce},
     works::{Bench, Load, Meter, Sample, Tally, Work},
 };
 
@@ -158,19 +158,20 @@ pub(crate) trait Client: Clone + Send + Sync + 'static {
         async move {
             let a = which as i64;
             let (sum, expected) = match load {
-                Load::Add => (self.add(a, 1).await?, a + 1),
                 Load::Echo(payload) => {
-                    let echoed = self.echo(payload.clone()).await?;
-                    (echoed.len() as i64, payload.len() as i64)
+                    ensure!(
+                        self.echo(payload.clone()).await? == payload,
+                        "the peer sends back other bytes than it got"
+                    );
+                    return Ok(());
                 }
+                Load::Add => (self.add(a, 1).await?, a + 1),
                 Load::Script(calls) => (self.script(*calls, a).await?, a + i64::from(*calls)),
                 Load::Loop(calls) => (self.loop_script(*calls, a).await?, a + i64::from(*calls)),
                 Load::Methods(n) => (self.method(which % n, a).await?, a + 1),
                 Load::Interned(n) => (self.interned(which % n, a).await?, a + 1),
             };
-            if sum != expected {
-                bail!("the peer says {sum}, not {expected}");
-            }
+            ensure!(sum == expected, "the peer says {sum}, not {expected}");
             Ok(())
         }
     }
@@ -262,10 +263,7 @@ pub(crate) fn named(name: &str) -> Result<Entry> {
     )
 }
 
-/// A path for a Unix socket that is this process's only.
-pub(crate) fn socket_path(name: &str) -> PathBuf {
-    let path = std::env::temp_dir().join(format!("hbi-bench-{name}-{}.sock", std::process::id()));
-    // one of the same number before may have been killed
-    let _ = std::fs::remove_file(&path);
-    path
+/// A path for a Unix socket of this process.
+pub(crate) fn socket_path(name: &str) -> Result<PathBuf> {
+    Ok(process::private_dir()?.join(format!("{name}.sock")))
 }

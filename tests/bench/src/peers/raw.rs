@@ -235,10 +235,7 @@ impl Client for RawClient {
             let before = answered;
             while let Some(frame) = line.inbox.next() {
                 match payload {
-                    Some(payload) => ensure!(
-                        frame.body.len() == payload.len(),
-                        "an echo of another length"
-                    ),
+                    Some(payload) => ensure!(frame.body == payload, "an echo of other bytes"),
                     None => ensure!(number(frame.body, 0)? == answered + 1, "a wrong sum"),
                 }
                 answered += 1;

@@ -53,7 +53,7 @@ pub(crate) struct Tarpc;
 
 impl Peer for Tarpc {
     const NAME: &'static str = "tarpc";
-    const ABOUT: &'static str = "tarpc 0.38, bincode over TCP";
+    const ABOUT: &'static str = "tarpc, bincode over TCP";
     type Client = TarpcClient;
 
     fn supports(work: Work) -> Result<(), &'static str> {

@@ -37,7 +37,7 @@ pub(crate) struct Tonic;
 
 impl Peer for Tonic {
     const NAME: &'static str = "tonic";
-    const ABOUT: &'static str = "tonic 0.14, gRPC over TCP without TLS";
+    const ABOUT: &'static str = "tonic, gRPC over TCP without TLS";
     type Client = TonicClient;
 
     fn supports(work: Work) -> Result<(), &'static str> {

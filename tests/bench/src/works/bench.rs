@@ -1,6 +1,7 @@
 //! How each work is measured.
 
 use std::{
+    ops::AddAssign,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,10 +18,14 @@ use crate::{
     process::{Server, Usage},
 };
 
-/// What `bulk_down`, `bulk_up` and `hol` move.
+/// What `bulk_down`, `bulk_up` and `hol` move at a time.
 const BULK: u64 = 1 << 30;
-/// What they move before it counts.
+/// What they move at a time before it counts.
 const BULK_WARM_UP: u64 = 64 << 20;
+/// How often `hol` moves them alone and beside calls, at least.
+const HOL_TURNS: usize = 3;
+/// How often `chain` makes its calls, at least.
+const CHAINS: usize = 5;
 const ECHO: usize = 4096;
 /// Half of it on the way there, half on the way back.
 const ROUND_TRIP: Duration = Duration::from_millis(20);
@@ -50,6 +55,8 @@ pub(crate) async fn repeat(work: Work, times: usize) -> Result<()> {
         Work::Pipe(n) => (n, Load::Add),
         Work::Script(calls) => (64, Load::Script(calls)),
         Work::Loop(calls) => (64, Load::Loop(calls)),
+        Work::Methods(n) => (64, Load::Methods(n)),
+        Work::Interned(n) => (64, Load::Interned(n)),
         _ => bail!("{work} cannot be repeated"),
     };
     let (_server, client) = hbi::in_memory(work).await?;
@@ -79,7 +86,7 @@ impl Bench<'_> {
     /// Measures one work once.
     pub(crate) async fn run<P: Peer>(work: Work, span: &Span) -> Result<Vec<Sample>> {
         let bench = Bench {
-            server: Server::start(P::NAME, work)?,
+            server: Server::start(P::NAME, work, span.pin)?,
             span,
         };
         match work {
@@ -190,33 +197,41 @@ impl Bench<'_> {
 
     async fn bulk<P: Peer>(&self, down: bool) -> Result<Vec<Sample>> {
         let client = self.connect::<P>().await?;
-        transfer(&client, down, BULK_WARM_UP).await?;
+        warm_up(&client, down, self.span).await?;
         let before = self.usage()?;
-        let rate = transfer(&client, down, BULK).await?;
-        let mut samples = vec![Sample::new("rate", rate, "MiB/s")];
-        samples.extend(self.usage()?.since(&before).per(mebibytes(BULK), "MiB"));
+        let mut moved = Moved::default();
+        while moved.took < self.span.measured {
+            moved += transfer(&client, down, BULK).await?;
+        }
+        let mut samples = vec![Sample::new("rate", moved.rate(), "MiB/s")];
+        samples.extend(self.usage()?.since(&before).per(moved.mebibytes, "MiB"));
         Ok(samples)
     }
 
     async fn hol<P: Peer>(&self) -> Result<Vec<Sample>> {
         let client = self.connect::<P>().await?;
-        transfer(&client, true, BULK_WARM_UP).await?;
-        let alone = transfer(&client, true, BULK).await?;
-        let before = self.usage()?;
-        let beside = client.clone();
-        let transfer = tokio::spawn(async move { transfer(&beside, true, BULK).await });
-        let mut times = Vec::new();
-        while !transfer.is_finished() {
-            times.push(timed_add(&client, times.len() as i64).await?);
+        warm_up(&client, true, self.span).await?;
+        let (mut alone, mut beside) = (Moved::default(), Moved::default());
+        let (mut times, mut usage) = (Vec::new(), BothUsage::default());
+        // in turn, since what a transfer takes changes with time
+        let mut turns = 0;
+        while turns < HOL_TURNS || beside.took < self.span.measured {
+            turns += 1;
+            alone += transfer(&client, true, BULK).await?;
+            let before = self.usage()?;
+            let moving = client.clone();
+            let moving = tokio::spawn(async move { transfer(&moving, true, BULK).await });
+            while !moving.is_finished() {
+                times.push(timed_add(&client, times.len() as i64).await?);
+            }
+            beside += moving.await??;
+            usage += self.usage()?.since(&before);
         }
-        let rate = transfer.await??;
-        let usage = self.usage()?.since(&before);
-        // before and after, since one transfer alone varies
-        let alone = f64::midpoint(alone, self::transfer(&client, true, BULK).await?);
         let mut samples = percentiles(&mut times)?;
-        samples.push(Sample::new("bulk rate", rate, "MiB/s"));
-        samples.push(Sample::new("bulk rate kept", 100.0 * rate / alone, "%"));
-        samples.extend(usage.per(mebibytes(BULK), "MiB"));
+        samples.push(Sample::new("bulk rate", beside.rate(), "MiB/s"));
+        let kept = 100.0 * beside.rate() / alone.rate();
+        samples.push(Sample::new("bulk rate kept", kept, "%"));
+        samples.extend(usage.per(beside.mebibytes, "MiB"));
         Ok(samples)
     }
 
@@ -258,25 +273,26 @@ impl Bench<'_> {
         let relay = Server::relay(self.server.address(), ROUND_TRIP / 2)?;
         let client = P::connect(relay.address()).await.context("connecting")?;
         let expected = i64::from(steps);
-        let mut times = Vec::new();
-        let mut times_as_objects = Vec::new();
-        let mut usage = None;
-        for round in 0..6 {
-            let before = self.usage()?;
-            let start = Instant::now();
-            let sum = client.chain(steps).await?;
+        let right = |sum| {
             ensure!(sum == expected, "the chain gave {sum}, not {expected}");
-            // the first is the warm-up
-            if round > 0 {
-                times.push(start.elapsed());
-                usage = Some(self.usage()?.since(&before));
-            }
+            Ok(())
+        };
+        // the first is the warm-up
+        right(client.chain(steps).await?)?;
+        let before = self.usage()?;
+        let (started, mut times) = (Instant::now(), Vec::new());
+        while times.len() < CHAINS || started.elapsed() < self.span.measured {
+            let start = Instant::now();
+            right(client.chain(steps).await?)?;
+            times.push(start.elapsed());
+        }
+        let usage = self.usage()?.since(&before);
+        let calls = times.len() as f64 * f64::from(steps);
+        let mut times_as_objects = Vec::new();
+        for _ in 0..CHAINS {
             let start = Instant::now();
             if let Some(sum) = client.chain_of_objects(steps).await? {
-                ensure!(
-                    sum == expected,
-                    "the chain of objects gave {sum}, not {expected}"
-                );
+                right(sum)?;
                 times_as_objects.push(start.elapsed());
             }
         }
@@ -285,11 +301,7 @@ impl Bench<'_> {
             let time = milliseconds(median(&mut times_as_objects));
             samples.push(Sample::new("time, if every value is an object", time, "ms"));
         }
-        samples.extend(
-            usage
-                .iter()
-                .flat_map(|usage| usage.per(f64::from(steps), "call")),
-        );
+        samples.extend(usage.per(calls, "call"));
         Ok(samples)
     }
 
@@ -374,6 +386,7 @@ impl Bench<'_> {
 }
 
 /// What both sides used up.
+#[derive(Default)]
 struct BothUsage {
     client: Usage,
     server: Usage,
@@ -414,6 +427,13 @@ impl BothUsage {
     }
 }
 
+impl AddAssign for BothUsage {
+    fn add_assign(&mut self, more: Self) {
+        self.client += more.client;
+        self.server += more.server;
+    }
+}
+
 async fn add_for(client: &impl Client, span: Duration) -> Result<Vec<Duration>> {
     let (start, mut times) = (Instant::now(), Vec::with_capacity(1 << 16));
     while start.elapsed() < span {
@@ -429,8 +449,28 @@ async fn timed_add(client: &impl Client, a: i64) -> Result<Duration> {
     Ok(start.elapsed())
 }
 
-/// Moves bytes, in MiB/s.
-async fn transfer(client: &impl Client, down: bool, bytes: u64) -> Result<f64> {
+/// Bytes that were moved, in the time that it took.
+#[derive(Default)]
+struct Moved {
+    mebibytes: f64,
+    took: Duration,
+}
+
+impl Moved {
+    /// In MiB/s.
+    fn rate(&self) -> f64 {
+        self.mebibytes / self.took.as_secs_f64()
+    }
+}
+
+impl AddAssign for Moved {
+    fn add_assign(&mut self, more: Self) {
+        self.mebibytes += more.mebibytes;
+        self.took += more.took;
+    }
+}
+
+async fn transfer(client: &impl Client, down: bool, bytes: u64) -> Result<Moved> {
     let start = Instant::now();
     let moved = if down {
         client.download(bytes).await?
@@ -438,7 +478,21 @@ async fn transfer(client: &impl Client, down: bool, bytes: u64) -> Result<f64> {
         client.upload(bytes).await?
     };
     ensure!(moved == bytes, "{moved} of {bytes} bytes arrived");
-    Ok(mebibytes(bytes) / start.elapsed().as_secs_f64())
+    Ok(Moved {
+        mebibytes: bytes as f64 / f64::from(1 << 20),
+        took: start.elapsed(),
+    })
+}
+
+/// Moves bytes that do not count.
+async fn warm_up(client: &impl Client, down: bool, span: &Span) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        transfer(client, down, BULK_WARM_UP).await?;
+        if start.elapsed() >= span.warm_up() {
+            return Ok(());
+        }
+    }
 }
 
 fn percentiles(times: &mut [Duration]) -> Result<Vec<Sample>> {
@@ -454,10 +508,6 @@ fn percentiles(times: &mut [Duration]) -> Result<Vec<Sample>> {
 fn median(times: &mut [Duration]) -> Duration {
     times.sort_unstable();
     times[times.len() / 2]
-}
-
-fn mebibytes(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
 }
 
 fn milliseconds(time: Duration) -> f64 {

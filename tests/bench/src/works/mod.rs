@@ -107,8 +107,14 @@ impl Work {
         let tens = |up_to: u32| (0..=up_to).map(|power| 10_usize.pow(power));
         let mut works: Vec<Work> = tens(5).map(Work::Pipe).collect();
         works.extend(tens(4).map(Work::Connections));
-        works.extend(tens(4).map(Work::Methods));
-        works.extend(tens(5).map(Work::Interned));
+        // there a call becomes dearer between 1,000 and 10,000
+        let finer = |up_to: u32| {
+            let mut numbers: Vec<usize> = tens(up_to).collect();
+            numbers.insert(4, 3000);
+            numbers
+        };
+        works.extend(finer(4).into_iter().map(Work::Methods));
+        works.extend(finer(5).into_iter().map(Work::Interned));
         works
     }
 
