@@ -125,17 +125,10 @@ where
             HPos::Left,
         )?;
     }
-    if panels.iter().any(|panel| matches!(panel, Panel::Bars(_))) {
-        let legend = [
-            ("hbi", OURS),
-            ("floor, by hand", FLOOR),
-            ("other library", OTHER),
-        ];
-        for (at, (kind, color)) in legend.into_iter().enumerate() {
-            let (x, y) = (MARGIN + 130 * at as i32, 50);
-            title.draw(&Rectangle::new([(x, y), (x + 10, y + 10)], color.filled()))?;
-            text(&title, kind, (x + 16, y - 2), 14, HPos::Left)?;
-        }
+    for (at, (of, color)) in legend(measured, panels).into_iter().enumerate() {
+        let (x, y) = (MARGIN + 120 * at as i32, 50);
+        title.draw(&Rectangle::new([(x, y), (x + 10, y + 10)], color.filled()))?;
+        text(&title, of, (x + 16, y - 2), 14, HPos::Left)?;
     }
     for (area, panel) in below.split_evenly(grid).iter().zip(panels) {
         match panel {
@@ -145,6 +138,17 @@ where
     }
     root.present()?;
     Ok(())
+}
+
+/// What the colours stand for: in bars kinds of peers, in lines the peers.
+fn legend<'a>(measured: &'a Measured, panels: &[Panel]) -> Vec<(&'a str, RGBColor)> {
+    if panels.iter().any(|panel| matches!(panel, Panel::Bars(_))) {
+        return vec![("hbi", OURS), ("floor", FLOOR), ("other library", OTHER)];
+    }
+    let peers = measured.peers.iter();
+    peers
+        .map(|peer| (*peer, line_color(measured, peer)))
+        .collect()
 }
 
 /// The peers that have a figure, with its median and spread.
@@ -265,7 +269,10 @@ where
         .margin(MARGIN)
         .x_label_area_size(40)
         .y_label_area_size(48)
-        .build_cartesian_2d((1.0..most_x * 1.1).log_scale(), (bottom..top).log_scale())?;
+        .build_cartesian_2d(
+            (1.0..most_x * 1.1).log_scale(),
+            (bottom * 0.99..top * 1.01).log_scale(),
+        )?;
     chart
         .configure_mesh()
         .light_line_style(WHITE)
@@ -276,26 +283,10 @@ where
         .x_label_formatter(&power_of_ten)
         .y_label_formatter(&power_of_ten)
         .draw()?;
-    for (peer, points) in &lines {
-        // the same in each panel
-        let at = measured.peers.iter().position(|known| known == peer);
-        let color = match *peer {
-            "rawmux" | "hbi-tcp" => color(peer).to_rgba(),
-            _ => Palette99::pick(at.unwrap_or_default()).to_rgba(),
-        };
-        chart
-            .draw_series(
-                LineSeries::new(points.iter().copied(), color.stroke_width(2)).point_size(3),
-            )?
-            .label(*peer)
-            .legend(move |(x, y)| Rectangle::new([(x, y - 4), (x + 10, y + 4)], color.filled()));
+    for (peer, points) in lines {
+        let color = line_color(measured, peer);
+        chart.draw_series(LineSeries::new(points, color.stroke_width(2)).point_size(3))?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .background_style(WHITE.mix(0.8))
-        .label_font((FONT, 12, &INK))
-        .draw()?;
     Ok(())
 }
 
@@ -306,6 +297,18 @@ fn power_of_ten(value: &f64) -> String {
     match (power - power.round()).abs() < 1e-6 {
         true => format!("{value:.decimals$}"),
         false => String::new(),
+    }
+}
+
+/// The same in each panel, of each peer another.
+fn line_color(measured: &Measured, peer: &str) -> RGBColor {
+    let at = measured.peers.iter().position(|known| *known == peer);
+    match peer {
+        "rawmux" | "hbi-tcp" => color(peer),
+        _ => {
+            let (red, green, blue) = Palette99::pick(at.unwrap_or_default()).rgb();
+            RGBColor(red, green, blue)
+        }
     }
 }
 

@@ -60,6 +60,7 @@ const EXAMPLES: &str = "\
 Examples:
   hbi-bench all                           every work on every peer, tables at the end
   hbi-bench all --work pipe_64 --work seq --peer rawmux --peer hbi-tcp --pin
+  hbi-bench all --work seq --pin 0,1      the server on core 0, the client on core 1
   hbi-bench all --work pipe_256 --json    a number of your own; one JSON object a line
   hbi-bench scale --peer hbi-tcp --chart target/charts
   hbi-bench all --help                    says which works and peers there are";

@@ -92,7 +92,7 @@ pub(crate) fn make(dir: &Path, choice: &Choice) -> Result<()> {
     page.put(
         "made",
         &format!(
-            "Measured within {minutes} minute(s) on {machine}; {}.",
+            "All but the allocations was made in {minutes} minute(s), on {machine}; {}.",
             report::VERSIONS
         ),
     )

@@ -4,10 +4,11 @@
 use std::{
     cell::RefCell,
     fmt,
+    fs::Permissions,
     future::Future,
     io::{BufRead, BufReader, Read, Write as _, stdin, stdout},
     ops::AddAssign,
-    os::unix::process::CommandExt as _,
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::PathBuf,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::{Mutex, mpsc},
@@ -185,6 +186,7 @@ pub(crate) fn private_dir() -> Result<PathBuf> {
         none => none.insert(
             tempfile::Builder::new()
                 .prefix("hbi-bench-")
+                .permissions(Permissions::from_mode(0o700))
                 .tempdir()
                 .context("making a directory for what only this process may read")?,
         ),
@@ -304,6 +306,7 @@ pub(crate) fn run_measurement<T: for<'a> Deserialize<'a>>(
         .filter(|line| !line.is_empty())
         .collect();
     let errors = errors.join("; ");
+    let errors = errors.trim_start_matches("Error: ");
     match output {
         Err(_) => bail!("it took longer than {} s; {errors}", at_most.as_secs()),
         Ok(_) if !status.success() => bail!("{errors}"),

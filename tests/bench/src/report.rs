@@ -316,6 +316,7 @@ fn better_than_floors(measured: &Measured) -> Result<String> {
             continue;
         }
         let figure = |peer: &str| measured.figure(*work, peer, work.metric());
+        let mut better = Vec::new();
         for peer in &measured.peers {
             let floor = floors(peer)
                 .iter()
@@ -324,12 +325,14 @@ fn better_than_floors(measured: &Measured) -> Result<String> {
                 continue;
             };
             if figure.times_better(best) > NO_FLOOR {
-                let against = against(figure, best);
-                writeln!(
-                    text,
-                    "THE FLOOR IS NONE at {work}: {peer} is better than {floor} by {against}."
-                )?;
+                better.push(format!(
+                    "{peer} is better than {floor} by {}",
+                    against(figure, best)
+                ));
             }
+        }
+        if !better.is_empty() {
+            writeln!(text, "THE FLOOR IS NONE at {work}: {}.", better.join("; "))?;
         }
     }
     Ok(text)
