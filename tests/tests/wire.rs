@@ -52,7 +52,12 @@ fn feed(machine: &mut Machine, bytes: &[u8]) -> Result<Vec<String>, String> {
     let (mut at, mut events) = (0, Vec::new());
     loop {
         let event = machine.receive(Instant::now(), &input, &mut at);
-        match event.map_err(|violation| violation.to_string())? {
+        let event = event.map_err(|violation| violation.to_string())?;
+        let event = event.map(|event| match event {
+            Event::Call(call) => Event::Open(call.into()),
+            event => event,
+        });
+        match event {
             None if at == input.len() => return Ok(events),
             None => return Err(format!("{} bytes left", input.len() - at)),
             Some(Event::Script(arrival)) => {

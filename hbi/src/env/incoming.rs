@@ -46,6 +46,7 @@ pub(super) enum Callee<'a> {
 }
 
 impl Callee<'_> {
+    #[inline]
     fn params(self) -> &'static [Param] {
         match self {
             Callee::Method(_, method) => method.params,
@@ -58,6 +59,7 @@ impl Callee<'_> {
         matches!(self, Callee::Method(_, method) if !method.cancel)
     }
 
+    #[inline]
     fn is_parallel(self) -> bool {
         matches!(self, Callee::Method(_, method) if method.parallel)
     }
@@ -81,6 +83,7 @@ pub struct Args<'a> {
 }
 
 impl<'a> Args<'a> {
+    #[inline]
     fn new(
         arguments: &'a [u8],
         handles: &'a mut Handles,
@@ -127,6 +130,7 @@ impl<'a> Args<'a> {
         Failure::new(Kind::Arguments, wrong_count(self.given, self.params))
     }
 
+    #[inline]
     fn end(&self) -> Result<(), Failure> {
         if self.taken == self.given {
             return Ok(());

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::{Call, Opened, Reactor, Stub, compose::Node, post::Packing, scope::Scope};
+use super::{Call, Opened, Reactor, Stub, compose::Node, scope::Scope};
 use crate::{
     Data, Error, Items, PostingEnd,
     endpoint::Encoding,
-    value::{Dialect, Handles, Packed, pack_bytes, pack_into, pack_literal_into},
+    value::{Dialect, Handles, Packed, Packing, pack_bytes, pack_into, pack_literal_into},
 };
 
 /// The arguments of a call, as its stub collects them.
@@ -34,12 +34,13 @@ pub struct Arg {
 
 impl Arguments {
     /// No arguments yet, of so many.
+    #[inline]
     pub(super) fn new(count: usize, po: &PostingEnd) -> Self {
         let mut bytes = Packing::new();
         match count {
-            0..=15 => bytes.push(0x90 | count as u8),
+            0..=15 => bytes.extend_from_slice(&[0x90 | count as u8]),
             _ => {
-                bytes.push(0xdc);
+                bytes.extend_from_slice(&[0xdc]);
                 bytes.extend_from_slice(&(count as u16).to_be_bytes());
             }
         }

@@ -166,6 +166,7 @@ impl<P, U> Connection<P, U> {
     }
 
     /// Whether there is something to write.
+    #[inline]
     pub fn has_output(&self) -> bool {
         self.out.len() > self.patient.bytes
             || self.pong.is_some()
@@ -193,6 +194,7 @@ impl<P, U> Connection<P, U> {
         self.closed.as_deref()
     }
 
+    #[inline]
     pub(super) fn get_mut(&mut self, id: CoId) -> Option<&mut Conversation<P, U>> {
         if id.is_hosted() {
             self.theirs.get_mut(id)
@@ -229,6 +231,7 @@ impl<P, U> Connection<P, U> {
     }
 
     /// Wakes this task when a call that was just opened is answered.
+    #[inline]
     pub fn watch(&mut self, id: CoId, cx: &mut Context<'_>) {
         if let Some(co) = self.ours.get_mut(id) {
             co.answer = Answer::Watched(cx.waker().clone());
@@ -236,6 +239,7 @@ impl<P, U> Connection<P, U> {
     }
 
     /// The answer of a call, once it is there; the call is over then.
+    #[inline]
     pub fn poll_reply(&mut self, id: CoId, cx: &mut Context<'_>) -> Poll<Reply> {
         let Some(co) = self.ours.get_mut(id) else {
             return Poll::Ready(Reply::Failed(self.gone()));
@@ -435,6 +439,7 @@ impl<P, U> Connection<P, U> {
     }
 
     /// Ends what can be ended of a conversation, and frees its number when nothing is left.
+    #[inline]
     pub(super) fn settle(&mut self, id: CoId) {
         let Some(co) = self.get_mut(id) else { return };
         const OVER: u8 = bit::OUT_ENDED | bit::IN_ENDED;
@@ -464,7 +469,27 @@ impl<P, U> Connection<P, U> {
     }
 
     /// Frees the number of a conversation with which nobody has anything to do any more.
+    #[inline]
     pub(super) fn remove(&mut self, id: CoId) {
+        let numbers = if id.is_hosted() {
+            &mut self.theirs
+        } else {
+            &mut self.ours
+        };
+        match numbers.get_mut(id) {
+            Some(co) if co.is_bare() => {
+                numbers.free(id);
+                if !id.is_hosted() {
+                    self.line.ask(&mut self.wakers);
+                }
+            }
+            Some(_) => self.remove_whole(id),
+            None => {}
+        }
+    }
+
+    /// As [`Self::remove`], of one with which something is left to do.
+    fn remove_whole(&mut self, id: CoId) {
         let co = if id.is_hosted() {
             self.theirs.remove(id)
         } else {

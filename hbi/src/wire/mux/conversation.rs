@@ -74,6 +74,7 @@ pub(super) struct Conversation<P, U> {
 }
 
 impl<P, U> Conversation<P, U> {
+    #[inline]
     pub(super) fn new(bits: u8, ordinal: u64) -> Self {
         Self {
             bits,
@@ -86,6 +87,7 @@ impl<P, U> Conversation<P, U> {
         }
     }
 
+    #[inline]
     pub(super) fn is(&self, bit: u8) -> bool {
         self.bits & bit != 0
     }
@@ -96,7 +98,18 @@ impl<P, U> Conversation<P, U> {
             .get_or_insert_with(|| Box::new(Channels::new(peer, own)))
     }
 
+    /// Whether nothing is kept with it that its end has to do with.
+    #[inline]
+    pub(super) fn is_bare(&self) -> bool {
+        self.held == 0
+            && self.answering == 0
+            && self.channels.is_none()
+            && self.user.is_none()
+            && matches!(self.answer, Answer::Taken | Answer::Unwatched)
+    }
+
     /// Whether it was one message each way, and both have come: the usual end of a call.
+    #[inline]
     pub(super) fn is_over(&self) -> bool {
         const OVER: u8 = bit::OUT_ENDED | bit::IN_ENDED;
         self.bits & OVER == OVER && self.channels.is_none()

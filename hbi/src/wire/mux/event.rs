@@ -12,6 +12,8 @@ use crate::Kind;
 pub enum Event<'a> {
     /// The peer's preface is here.
     Ready,
+    /// A conversation was opened that is one call and nothing beside: land its script. Most are.
+    Call(Call<'a>),
     /// A conversation was opened: land its script.
     Open(Open<'a>),
     /// A script came in an open conversation: prepare it and [push](super::Connection::push_script) it.
@@ -43,6 +45,34 @@ pub enum Event<'a> {
         /// Why, in words.
         reason: &'a str,
     },
+}
+
+/// A conversation that the peer opened for one call: its value is asked for, without a deadline, and
+/// the peer's side is complete.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'a> {
+    /// Its number.
+    pub id: CoId,
+    /// The script's number.
+    pub script: u32,
+    /// Arguments, a MessagePack array.
+    pub arguments: &'a [u8],
+}
+
+impl<'a> From<Call<'a>> for Open<'a> {
+    fn from(call: Call<'a>) -> Self {
+        Self {
+            id: call.id,
+            script: Some(call.script),
+            value: true,
+            last: true,
+            deadline: None,
+            depth: 0,
+            trace: None,
+            arguments: Body::Input(call.arguments),
+            handles: Vec::new(),
+        }
+    }
 }
 
 /// A conversation that the peer opened.

@@ -20,8 +20,10 @@ mod settings;
 pub use channel::{Arrival, Payload};
 pub use connection::Connection;
 pub use conversation::{Answer, Reply};
-pub use event::{Body, Event, Open, ScriptArrival};
-pub use frame::{ALLOWANCE, HandleKind, MAX_CONVERSATIONS, WireHandle};
+pub use event::{Body, Call, Event, Open, ScriptArrival};
+pub use frame::{
+    ALLOWANCE, ANSWER_HEAD, HandleKind, MAX_CONVERSATIONS, WireHandle, begin_answer, end_answer,
+};
 pub use line::Line;
 pub use numbers::CoId;
 pub use output::Output;

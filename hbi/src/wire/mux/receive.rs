@@ -12,7 +12,7 @@ use super::{
     channel::{Cost, Partial, ReceiveState, Receiving, SendState},
     connection::{Patient, unpack_failure},
     conversation::{Answer, Conversation, INLINE, bit},
-    event::{Body, Event, Open, ScriptArrival},
+    event::{Body, Call, Event, Open, ScriptArrival},
     frame::{self, Fields, HEAD, MESSAGE_COST, flag, kind},
     preface,
 };
@@ -287,6 +287,21 @@ impl<P, U> Connection<P, U> {
     ) -> Result<Option<Event<'b>>, Violation> {
         if !id.is_hosted() {
             return Err(Violation::new("an opening under a number of this side"));
+        }
+        // the common case
+        if let [frame::CALL, a, b, c, d, arguments @ ..] = fields.rest
+            && let script = u32::from_le_bytes([*a, *b, *c, *d])
+            && script < self.own.scripts
+            && arguments.len() <= ALLOWANCE
+        {
+            let opened = Conversation::new(bit::IN_STARTED | bit::IN_ENDED, 0);
+            self.theirs.open(id, self.own.conversations, opened)?;
+            self.seen += 1;
+            return Ok(Some(Event::Call(Call {
+                id,
+                script,
+                arguments,
+            })));
         }
         let flags = fields.flags(0x7f)?;
         let script = self.script_number(fields.u32()?)?;
