@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
     driver::Driver,
-    link::{State, number},
+    link::{MuxLink, State, number},
 };
 use crate::{
     Failure, Kind,
@@ -27,7 +27,7 @@ use crate::{
         run_conversation,
     },
     value::{Handles, Packed},
-    wire::mux::{self, ANSWER_HEAD, Body, CoId, Event, Open, Violation},
+    wire::mux::{self, ANSWER_HEAD, Body, CoId, Event, Input, Open, Violation},
 };
 
 /// Landing stops while this much of answers waits to be written; reading never does.
@@ -123,12 +123,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Turns input into work, and does it.
     pub(super) fn take_apart(
         &mut self,
-        input: &Bytes,
+        link: &MuxLink,
+        input: Input<'_>,
         at: &mut usize,
         now: Instant,
     ) -> Result<(), Violation> {
         let mut work = std::mem::take(&mut self.scratch.work);
-        let link = Arc::clone(&self.link);
         let mut state = link.lock();
         // who is not let in is told so together with the preface
         let up = state.mux.peer_settings().is_some();
@@ -144,7 +144,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                         // what came before means the old text
                         state.mux.take_wakers(&mut self.scratch.wakers);
                         drop(state);
-                        self.land_before(number, &mut work, input);
+                        self.land_before(number, &mut work, input.bytes());
                         state = link.lock();
                     }
                     self.landing.define(number, &parameters, source);
@@ -157,7 +157,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 Ok(Some(Event::Close { kind, reason })) => {
                     self.peer_ends = Some(refused::told(kind, reason, up));
                 }
-                Ok(Some(event)) => match self.work(&mut state, event, input) {
+                Ok(Some(event)) => match self.work(&mut state, event, input.bytes()) {
                     Ok(Some(done)) => work.push(done),
                     Ok(None) => {}
                     Err(violation) => break Err(violation),
@@ -176,7 +176,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let mut landings = 0;
         let mut rest = work.drain(..);
         while !held_back && let Some(item) = rest.next() {
-            self.perform(item, input);
+            self.perform(item, input.bytes());
             landings += 1;
             if self.scratch.answers.bytes.len() > BACKLOG
                 || landings % LANDINGS_PER_LOOK == 0 && over_time()
@@ -184,7 +184,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 break;
             }
         }
-        self.hold(rest, input);
+        if rest.len() > 0 {
+            self.hold(rest.by_ref(), input.bytes());
+        }
+        drop(rest);
         self.scratch.work = work;
         self.give_answers();
         end
@@ -192,7 +195,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Lands what waits, and `work`, before a script's text is replaced. What cannot land yet, since
     /// too much waits to be written, keeps the old text.
-    fn land_before(&mut self, number: u32, work: &mut Vec<Work>, input: &Bytes) {
+    fn land_before(&mut self, number: u32, work: &mut Vec<Work>, input: &[u8]) {
         self.hold(work.drain(..), input);
         while self.land_waiting() {}
         if self.held.remove(&number) {
@@ -206,7 +209,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Keeps openings until there is time and room for them. What the peer gives up is not kept: it may
     /// be what makes room.
-    fn hold(&mut self, work: impl Iterator<Item = Work>, input: &Bytes) {
+    fn hold(&mut self, work: impl Iterator<Item = Work>, input: &[u8]) {
         let mut cancelled = Vec::new();
         for item in work {
             match item {
@@ -222,7 +225,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    fn wait(&mut self, opened: Opened, input: &Bytes) {
+    fn wait(&mut self, opened: Opened, input: &[u8]) {
         self.held.extend(opened.script);
         self.waiting.push_back(opened.own(input));
     }
@@ -232,7 +235,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         &mut self,
         state: &mut State,
         event: Event<'_>,
-        input: &Bytes,
+        input: &[u8],
     ) -> Result<Option<Work>, Violation> {
         Ok(Some(match event {
             Event::Call(call) => {
@@ -270,7 +273,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }))
     }
 
-    fn opened(&self, state: &State, open: Open<'_>, input: &Bytes) -> Opened {
+    fn opened(&self, state: &State, open: Open<'_>, input: &[u8]) -> Opened {
         let arguments = match open.arguments {
             Body::Input(bytes) => Arguments::Input(range_in(input, bytes)),
             Body::Joined(bytes) => Arguments::Own(bytes),
@@ -316,12 +319,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return false;
         }
         let began = Instant::now();
-        let input = Bytes::new();
         for landings in 1..=LANDINGS_PER_TURN {
             let Some(opened) = self.waiting.pop_front() else {
                 break;
             };
-            self.land(opened, &input);
+            self.land(opened, &[]);
             if self.scratch.answers.bytes.len() > BACKLOG
                 || landings % LANDINGS_PER_LOOK == 0 && began.elapsed() > TIME_PER_TURN
             {
@@ -586,7 +588,7 @@ fn given_up() -> Box<Failure> {
 
 impl Opened {
     /// The same, with nothing left in the input.
-    fn own(mut self, input: &Bytes) -> Self {
+    fn own(mut self, input: &[u8]) -> Self {
         if let Arguments::Input(range) = &self.arguments {
             let range = range.start as usize..range.end as usize;
             self.arguments = Arguments::Own(Box::new(Bytes::copy_from_slice(&input[range])));

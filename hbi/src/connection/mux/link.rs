@@ -637,6 +637,9 @@ impl State {
     /// lock.
     pub(super) fn take_lost(&mut self) -> Vec<Arc<dyn Object>> {
         let lost = self.mux.take_lost();
+        if lost.is_empty() {
+            return Vec::new();
+        }
         let objects = lost.into_iter();
         objects
             .filter_map(|number| self.objects.take_back(number, 1).ok().flatten())

@@ -8,7 +8,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    ALLOWANCE, Arrival, CoId, Connection, HandleKind, Payload, Violation, WireHandle,
+    ALLOWANCE, Arrival, CoId, Connection, HandleKind, Input, Payload, Violation, WireHandle,
     channel::{Cost, Partial, ReceiveState, Receiving, SendState},
     connection::{Patient, unpack_failure},
     conversation::{Answer, Conversation, INLINE, bit},
@@ -46,13 +46,13 @@ impl<P, U> Connection<P, U> {
     pub fn receive<'b>(
         &mut self,
         now: Instant,
-        input: &'b Bytes,
+        input: Input<'b>,
         at: &mut usize,
     ) -> Result<Option<Event<'b>>, Violation> {
         self.heard = now;
         self.pinged = false;
         if self.peer.is_none() {
-            let Some(read) = preface::read_preface(&input[*at..])? else {
+            let Some(read) = preface::read_preface(&input.bytes()[*at..])? else {
                 return Ok(None);
             };
             *at += read.length;
@@ -64,10 +64,10 @@ impl<P, U> Connection<P, U> {
         }
         loop {
             if let Some(left) = self.data_left.take() {
-                let n = left.left.min(input.len() - *at);
+                let n = left.left.min(input.bytes().len() - *at);
                 // a frame without bytes is passed on, too: it ends a run of data
                 if n > 0 || (left.fresh && left.left == 0) {
-                    let data = slice(input, &input[*at..*at + n]);
+                    let data = input.part(&input.bytes()[*at..*at + n]);
                     *at += n;
                     let cost = n as u32 + if left.fresh { MESSAGE_COST } else { 0 };
                     self.data(left.id, left.channel, data, cost)?;
@@ -85,7 +85,7 @@ impl<P, U> Connection<P, U> {
                     self.channel_ended(left.id, left.channel)?;
                 }
             }
-            let rest = &input[*at..];
+            let rest = &input.bytes()[*at..];
             let Some((len, kind, co)) = frame::read_head(rest) else {
                 return Ok(None);
             };
@@ -136,7 +136,7 @@ impl<P, U> Connection<P, U> {
         kind: u8,
         id: CoId,
         mut fields: Fields<'b>,
-        input: &Bytes,
+        input: Input<'_>,
     ) -> Result<Option<Event<'b>>, Violation> {
         match kind {
             kind::ITEM => return self.item(id, fields, input),
@@ -391,7 +391,7 @@ impl<P, U> Connection<P, U> {
         &mut self,
         id: CoId,
         mut fields: Fields<'b>,
-        input: &Bytes,
+        input: Input<'_>,
     ) -> Result<Option<Event<'b>>, Violation> {
         let flags = fields.flags(flag::VALUE | flag::MORE | flag::HANDLES)?;
         let Some(script) = self.script_number(fields.u32()?)? else {
@@ -404,7 +404,7 @@ impl<P, U> Connection<P, U> {
         &mut self,
         id: CoId,
         mut fields: Fields<'b>,
-        input: &Bytes,
+        input: Input<'_>,
     ) -> Result<Option<Event<'b>>, Violation> {
         let flags = fields.flags(flag::LAST | flag::MORE | flag::HANDLES)?;
         let channel = fields.u16()?;
@@ -443,7 +443,7 @@ impl<P, U> Connection<P, U> {
         script: u32,
         flags: u8,
         mut fields: Fields<'b>,
-        input: &Bytes,
+        input: Input<'_>,
     ) -> Result<Option<Event<'b>>, Violation> {
         self.known(id)?;
         let handles = if flags & flag::HANDLES != 0 {
@@ -543,7 +543,7 @@ impl<P, U> Connection<P, U> {
             return self.joined(id, channel, *partial, last);
         }
         let payload = Payload {
-            bytes: slice(input, fields.rest),
+            bytes: input.part(fields.rest),
             unread: self.unread(&handles),
             handles,
         };
@@ -961,7 +961,7 @@ impl<P, U> Connection<P, U> {
 fn set_answer<P, U>(
     co: &mut Conversation<P, U>,
     body: &[u8],
-    input: &Bytes,
+    input: Input<'_>,
 ) -> Option<std::task::Waker> {
     let answer = Answer::new(body, input);
     // what was given up before stays
@@ -979,21 +979,8 @@ fn set_answer<P, U>(
     }
 }
 
-/// From this size on a part of the input is shared, not copied. The buffer that it keeps alive is a
-/// driver's, which is not much larger.
-const SHARED: usize = 16 << 10;
-
-/// A part of the input as bytes of its own.
-fn slice(input: &Bytes, part: &[u8]) -> Bytes {
-    if part.len() >= SHARED {
-        input.slice_ref(part)
-    } else {
-        Bytes::copy_from_slice(part)
-    }
-}
-
 impl Answer {
-    fn new(body: &[u8], input: &Bytes) -> Self {
+    fn new(body: &[u8], input: Input<'_>) -> Self {
         let mut short = [0; INLINE];
         match short.get_mut(..body.len()) {
             Some(room) => {
@@ -1001,7 +988,7 @@ impl Answer {
                 Answer::Short(body.len() as u8, short)
             }
             None => Answer::Value(Payload {
-                bytes: slice(input, body),
+                bytes: input.part(body),
                 ..Payload::default()
             }),
         }
