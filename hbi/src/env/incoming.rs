@@ -108,6 +108,7 @@ impl<'a> Args<'a> {
         clippy::should_implement_trait,
         reason = "the types differ from one to the next"
     )]
+    #[inline]
     pub fn next<T: DeserializeOwned + 'static>(&mut self) -> Result<T, Failure> {
         if self.taken == self.given {
             return Err(self.missing());

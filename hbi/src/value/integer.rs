@@ -13,7 +13,7 @@ macro_rules! each_integer {
 
 /// Packs a value if its type is one of whole numbers; whether it is.
 #[inline]
-pub(super) fn pack<T: 'static>(out: &mut impl Pack, value: &T) -> bool {
+pub(crate) fn pack<T: 'static>(out: &mut impl Pack, value: &T) -> bool {
     let value: &dyn Any = value;
     macro_rules! pack_one {
         ($form:ident: $($integer:ty)*) => {$(

@@ -4,7 +4,7 @@
 //! a list kept outside of them, so that a value dropped undecoded still releases its handles.
 
 mod handle;
-mod integer;
+pub(crate) mod integer;
 mod literal;
 mod packed;
 mod packing;

@@ -158,6 +158,13 @@ pub fn unpack_from<T: DeserializeOwned + 'static>(
     if let Some(integer) = integer::unpack(input) {
         return Ok(integer);
     }
+    unpack_any(input, handles)
+}
+
+fn unpack_any<T: DeserializeOwned + 'static>(
+    input: &mut &[u8],
+    handles: &mut Handles,
+) -> Result<T, ValueError> {
     let value = skip(input)?;
     if TypeId::of::<T>() == TypeId::of::<Vec<u8>>()
         && let Some(bytes) = bin_body(value)

@@ -113,6 +113,13 @@ impl Answers {
         from
     }
 
+    /// Ends a frame, whose value has been packed.
+    fn end(&mut self, id: CoId, from: usize, handles: Handles) {
+        let frame = from..self.bytes.len();
+        mux::end_answer(&mut self.bytes[frame.clone()]);
+        self.list.push(Answer::Value(id, frame, handles));
+    }
+
     /// Bytes of memory that values take in it.
     pub(super) fn capacity(&self) -> usize {
         self.bytes.capacity()
@@ -133,6 +140,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         // who is not let in is told so together with the preface
         let up = state.mux.peer_settings().is_some();
         let end = loop {
+            match state.mux.next_call(input, at) {
+                Ok(Some(call)) => {
+                    self.opened += 1;
+                    work.push(Work::Call(Called {
+                        id: call.id,
+                        script: call.script,
+                        arguments: range_in(input.bytes(), call.arguments),
+                    }));
+                    continue;
+                }
+                Ok(None) => {}
+                Err(violation) => break Err(violation),
+            }
             match state.mux.receive(now, input, at) {
                 Ok(None) => break Ok(()),
                 Ok(Some(Event::Define {
@@ -238,14 +258,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         input: &[u8],
     ) -> Result<Option<Work>, Violation> {
         Ok(Some(match event {
-            Event::Call(call) => {
-                self.opened += 1;
-                Work::Call(Called {
-                    id: call.id,
-                    script: call.script,
-                    arguments: range_in(input, call.arguments),
-                })
-            }
             Event::Open(open) => {
                 self.opened += 1;
                 Work::Land(Box::new(self.opened(state, open, input)))
@@ -363,7 +375,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         };
         let from = self.scratch.answers.begin(id);
         let landed = self.landing.land(arrived, &mut self.scratch.answers.bytes);
-        self.landed(id, landed, from, &Called::CURRENT, true, true);
+        match landed {
+            Landed::Done(handles) => self.scratch.answers.end(id, from, handles),
+            landed => self.landed(id, landed, from, &Called::CURRENT, true, true),
+        }
     }
 
     fn land(&mut self, mut opened: Opened, input: &[u8]) {
@@ -450,10 +465,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             if ready.is_none() {
                 answers.bytes.extend_from_slice(Packed::nil().bytes());
             }
-            let frame = from..answers.bytes.len();
-            mux::end_answer(&mut answers.bytes[frame.clone()]);
-            let handles = ready.unwrap_or_default();
-            return answers.list.push(Answer::Value(id, frame, handles));
+            return answers.end(id, from, ready.unwrap_or_default());
         }
         let packed = match ready {
             Some(handles) => {

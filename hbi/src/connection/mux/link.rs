@@ -388,8 +388,12 @@ impl Link for MuxLink {
                 read(&bytes[..len as usize], &mut Handles::new());
                 Ok(())
             }
+            Reply::Bytes(bytes) => {
+                read(&bytes, &mut Handles::new());
+                Ok(())
+            }
             Reply::Value(payload) => {
-                let (bytes, mut handles) = self.packed(this, co, payload).into_parts();
+                let (bytes, mut handles) = self.packed(this, co, *payload).into_parts();
                 read(&bytes, &mut handles);
                 Ok(())
             }

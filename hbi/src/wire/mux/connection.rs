@@ -213,7 +213,7 @@ impl<P, U> Connection<P, U> {
     pub fn keep(&mut self, id: CoId, user: U) -> Result<(), U> {
         match self.get_mut(id) {
             Some(co) if !co.is(bit::OUT_ENDED | bit::RELEASED) => {
-                co.user = Some(user);
+                co.user = Some(Box::new(user));
                 Ok(())
             }
             _ => Err(user),
@@ -222,7 +222,7 @@ impl<P, U> Connection<P, U> {
 
     /// Takes the driver's data from a conversation.
     pub fn unkeep(&mut self, id: CoId) -> Option<U> {
-        self.get_mut(id)?.user.take()
+        self.get_mut(id)?.user.take().map(|user| *user)
     }
 
     /// Whether there is something to be woken or dropped outside of the lock.
@@ -245,9 +245,7 @@ impl<P, U> Connection<P, U> {
             return Poll::Ready(Reply::Failed(self.gone()));
         };
         let reply = match std::mem::replace(&mut co.answer, Answer::Taken) {
-            Answer::Short(len, bytes) => Reply::Short(len, bytes),
-            Answer::Value(payload) => Reply::Value(payload),
-            Answer::Failed(failure) => Reply::Failed(failure),
+            Answer::There(reply) => reply,
             Answer::Watched(waker) if waker.will_wake(cx.waker()) => {
                 co.answer = Answer::Watched(waker);
                 return Poll::Pending;
@@ -359,7 +357,7 @@ impl<P, U> Connection<P, U> {
         if !in_ended {
             frame::text_frame(&mut self.out, kind::STOP, id, 0, &[]);
         }
-        if let Answer::Value(payload) = answer {
+        if let Answer::There(Reply::Value(payload)) = answer {
             self.drop_streams(id, &payload.handles);
         }
         if let Some(rest) = rest {
@@ -502,7 +500,7 @@ impl<P, U> Connection<P, U> {
             self.return_credit();
         }
         if let Some(user) = co.user {
-            self.dropped.push(user);
+            self.dropped.push(*user);
         }
         if let Answer::Watched(waker) = co.answer {
             self.wakers.push(waker);
@@ -645,15 +643,8 @@ impl<P, U> Connection<P, U> {
         }
         let (out_ended, call) = (co.is(bit::OUT_ENDED), co.is(bit::CALL));
         let mut woken = Vec::new();
-        if call
-            && !matches!(
-                co.answer,
-                Answer::Short(..) | Answer::Value(_) | Answer::Taken
-            )
-            && let Answer::Watched(waker) =
-                std::mem::replace(&mut co.answer, Answer::Failed(failure()))
-        {
-            woken.push(waker);
+        if call {
+            woken.extend(co.answered(Reply::Failed(failure())));
         }
         if let Some(channels) = &mut co.channels {
             for receiving in &mut channels.receiving {
@@ -749,7 +740,8 @@ impl<P, U> Connection<P, U> {
             end_conversation(co, failure, &mut self.wakers);
         }
         let hosted = self.theirs.drain();
-        self.dropped.extend(hosted.filter_map(|co| co.user));
+        self.dropped
+            .extend(hosted.filter_map(|co| co.user).map(|user| *user));
         self.ready.clear();
         self.bulk.clear();
         self.line.ask_all(&mut self.wakers);
@@ -799,14 +791,7 @@ fn end_conversation<P, U>(
             drop(sending.clear());
         }
     }
-    match std::mem::take(&mut co.answer) {
-        Answer::Watched(waker) => {
-            wakers.push(waker);
-            co.answer = Answer::Failed(failure);
-        }
-        Answer::Unwatched => co.answer = Answer::Failed(failure),
-        there => co.answer = there,
-    }
+    wakers.extend(co.answered(Reply::Failed(failure)));
     co.bits |= bit::IN_ENDED | bit::OUT_ENDED | bit::OUT_DONE;
 }
 

@@ -12,8 +12,6 @@ use crate::Kind;
 pub enum Event<'a> {
     /// The peer's preface is here.
     Ready,
-    /// A conversation was opened that is one call and nothing beside: land its script. Most are.
-    Call(Call<'a>),
     /// A conversation was opened: land its script.
     Open(Open<'a>),
     /// A script came in an open conversation: prepare it and [push](super::Connection::push_script) it.
@@ -57,22 +55,6 @@ pub struct Call<'a> {
     pub script: u32,
     /// Arguments, a MessagePack array.
     pub arguments: &'a [u8],
-}
-
-impl<'a> From<Call<'a>> for Open<'a> {
-    fn from(call: Call<'a>) -> Self {
-        Self {
-            id: call.id,
-            script: Some(call.script),
-            value: true,
-            last: true,
-            deadline: None,
-            depth: 0,
-            trace: None,
-            arguments: Body::Input(call.arguments),
-            handles: Vec::new(),
-        }
-    }
 }
 
 /// A conversation that the peer opened.

@@ -20,7 +20,7 @@ mod settings;
 
 pub use channel::{Arrival, Payload};
 pub use connection::Connection;
-pub use conversation::{Answer, Reply};
+pub use conversation::Reply;
 pub use event::{Body, Call, Event, Open, ScriptArrival};
 pub use frame::{
     ALLOWANCE, ANSWER_HEAD, HandleKind, MAX_CONVERSATIONS, WireHandle, begin_answer, end_answer,

@@ -11,7 +11,7 @@ use super::{
     ALLOWANCE, Arrival, CoId, Connection, HandleKind, Input, Payload, Violation, WireHandle,
     channel::{Cost, Partial, ReceiveState, Receiving, SendState},
     connection::{Patient, unpack_failure},
-    conversation::{Answer, Conversation, INLINE, bit},
+    conversation::{Conversation, INLINE, Reply, bit},
     event::{Body, Call, Event, Open, ScriptArrival},
     frame::{self, Fields, HEAD, MESSAGE_COST, flag, kind},
     preface,
@@ -38,6 +38,41 @@ pub(super) struct DataLeft {
 }
 
 impl<P, U> Connection<P, U> {
+    /// Reads a call that is nothing beside, the common case, from `input` at `at`, which moves on.
+    /// `None` where something else is next: [`Self::receive`] reads it.
+    ///
+    /// # Errors
+    /// A violation of the protocol: nothing more can be read.
+    #[inline]
+    pub fn next_call<'b>(
+        &mut self,
+        input: Input<'b>,
+        at: &mut usize,
+    ) -> Result<Option<Call<'b>>, Violation> {
+        let rest = &input.bytes()[*at..];
+        let (len, co) = match frame::read_head(rest) {
+            Some((len, kind::OPEN, co)) if len <= ALLOWANCE => (len, co),
+            _ => return Ok(None),
+        };
+        let Some([frame::CALL, a, b, c, d, arguments @ ..]) = rest.get(HEAD..HEAD + len) else {
+            return Ok(None);
+        };
+        let (id, script) = (CoId::from_wire(co), u32::from_le_bytes([*a, *b, *c, *d]));
+        let reads = self.data_left.is_none() && self.peer.is_some();
+        if !reads || !id.is_hosted() || script >= self.own.scripts {
+            return Ok(None);
+        }
+        let opened = Conversation::new(bit::IN_STARTED | bit::IN_ENDED, 0);
+        self.theirs.open(id, self.own.conversations, opened)?;
+        self.seen += 1;
+        *at += HEAD + len;
+        Ok(Some(Call {
+            id,
+            script,
+            arguments,
+        }))
+    }
+
     /// Reads from `input` at `at`, which moves on; returns at the first thing the driver has to act
     /// upon, or `None` when more input is needed.
     ///
@@ -288,21 +323,6 @@ impl<P, U> Connection<P, U> {
         if !id.is_hosted() {
             return Err(Violation::new("an opening under a number of this side"));
         }
-        // the common case
-        if let [frame::CALL, a, b, c, d, arguments @ ..] = fields.rest
-            && let script = u32::from_le_bytes([*a, *b, *c, *d])
-            && script < self.own.scripts
-            && arguments.len() <= ALLOWANCE
-        {
-            let opened = Conversation::new(bit::IN_STARTED | bit::IN_ENDED, 0);
-            self.theirs.open(id, self.own.conversations, opened)?;
-            self.seen += 1;
-            return Ok(Some(Event::Call(Call {
-                id,
-                script,
-                arguments,
-            })));
-        }
         let flags = fields.flags(0x7f)?;
         let script = self.script_number(fields.u32()?)?;
         let deadline = match flags & flag::DEADLINE {
@@ -419,7 +439,7 @@ impl<P, U> Connection<P, U> {
                 co.bits |= bit::IN_STARTED | bit::IN_ENDED;
                 // its number is free once the caller has the answer
                 let over = co.is_over();
-                let waker = set_answer(co, fields.rest, input);
+                let waker = co.answered(Reply::new(fields.rest, input));
                 self.wake(waker);
                 if !over {
                     self.settle(id);
@@ -623,12 +643,12 @@ impl<P, U> Connection<P, U> {
         if channel == 0 && co.is(bit::CALL) {
             self.uncharge(id, channel, cost.window);
             let co = self.get_mut(id)?;
-            if matches!(co.answer, Answer::Unwatched | Answer::Watched(_))
-                && let Answer::Watched(waker) =
-                    std::mem::replace(&mut co.answer, Answer::Value(payload))
-            {
-                self.wake(Some(waker));
-            }
+            let reply = match payload.handles.is_empty() {
+                true => Reply::Bytes(payload.bytes),
+                false => Reply::Value(Box::new(payload)),
+            };
+            let waker = co.answered(reply);
+            self.wake(waker);
             return None;
         }
         self.push(id, channel, Arrival::Item(payload), cost);
@@ -827,18 +847,14 @@ impl<P, U> Connection<P, U> {
         let Some(co) = self.get_mut(id) else { return };
         co.bits |= bit::IN_ENDED;
         let (mut woken, mut partials) = (Vec::new(), Vec::new());
-        if co.is(bit::CALL) && matches!(co.answer, Answer::Unwatched | Answer::Watched(_)) {
+        if co.is(bit::CALL) && co.is_unanswered() {
             let failure = failure.clone().unwrap_or_else(|| {
                 Box::new(Failure::new(
                     Kind::Protocol,
                     "the peer ended the call without an answer",
                 ))
             });
-            if let Answer::Watched(waker) =
-                std::mem::replace(&mut co.answer, Answer::Failed(failure))
-            {
-                woken.push(waker);
-            }
+            woken.extend(co.answered(Reply::Failed(failure)));
         }
         if let Some(channels) = &mut co.channels {
             for (channel, receiving) in channels.receiving.iter_mut().enumerate() {
@@ -957,40 +973,16 @@ impl<P, U> Connection<P, U> {
     }
 }
 
-/// Puts a call's answer where its caller finds it.
-fn set_answer<P, U>(
-    co: &mut Conversation<P, U>,
-    body: &[u8],
-    input: Input<'_>,
-) -> Option<std::task::Waker> {
-    let answer = Answer::new(body, input);
-    // what was given up before stays
-    match &co.answer {
-        Answer::Watched(_) => {}
-        Answer::Unwatched => {
-            co.answer = answer;
-            return None;
-        }
-        _ => return None,
-    }
-    match std::mem::replace(&mut co.answer, answer) {
-        Answer::Watched(waker) => Some(waker),
-        _ => None,
-    }
-}
-
-impl Answer {
+impl Reply {
+    #[inline]
     fn new(body: &[u8], input: Input<'_>) -> Self {
         let mut short = [0; INLINE];
         match short.get_mut(..body.len()) {
             Some(room) => {
                 room.copy_from_slice(body);
-                Answer::Short(body.len() as u8, short)
+                Reply::Short(body.len() as u8, short)
             }
-            None => Answer::Value(Payload {
-                bytes: input.part(body),
-                ..Payload::default()
-            }),
+            None => Reply::Bytes(input.part(body)),
         }
     }
 }
