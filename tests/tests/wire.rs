@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use hbi::{
     Failure, HostingEnv, Options, Settings,
-    wire::mux::{Arrival, CoId, Connection, Event, Opening, Output, Reply},
+    wire::mux::{Arrival, CoId, Connection, Event, Input, Opening, Output, Reply},
 };
 use hbi_tests::raw::{frame, vector};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -51,8 +51,9 @@ fn feed(machine: &mut Machine, bytes: &[u8]) -> Result<Vec<String>, String> {
     let input = Bytes::copy_from_slice(bytes);
     let (mut at, mut events) = (0, Vec::new());
     loop {
-        let event = machine.receive(Instant::now(), &input, &mut at);
-        match event.map_err(|violation| violation.to_string())? {
+        let event = machine.receive(Instant::now(), Input::shared(&input), &mut at);
+        let event = event.map_err(|violation| violation.to_string())?;
+        match event {
             None if at == input.len() => return Ok(events),
             None => return Err(format!("{} bytes left", input.len() - at)),
             Some(Event::Script(arrival)) => {
@@ -252,7 +253,7 @@ fn any_cut_of_the_bytes_gives_the_same_events() {
             let input = Bytes::copy_from_slice(&rest);
             let mut at = 0;
             while let Some(event) = machine
-                .receive(Instant::now(), &input, &mut at)
+                .receive(Instant::now(), Input::shared(&input), &mut at)
                 .expect("no violation")
             {
                 events.push(format!("{event:?}"));

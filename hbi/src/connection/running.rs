@@ -86,6 +86,7 @@ impl Detached {
     }
 
     /// Fails where no more may begin.
+    #[inline]
     pub(super) fn check(&self) -> Result<(), Failure> {
         let running = Arc::strong_count(&self.count) - 1;
         if running < self.most {

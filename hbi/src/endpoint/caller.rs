@@ -35,11 +35,20 @@ impl Current {
     };
 
     /// What holds on this thread now.
+    #[inline]
     pub fn get() -> Self {
         CURRENT.get()
     }
 
+    /// Whether this is within no landing, and nothing is inherited.
+    #[inline]
+    pub fn is_none() -> bool {
+        let current = Self::get();
+        current.depth == 0 && current.deadline.is_none() && current.trace.is_none()
+    }
+
     /// Runs `f` with this.
+    #[inline]
     pub fn scope<R>(self, f: impl FnOnce() -> R) -> R {
         struct Outer(Current);
         impl Drop for Outer {

@@ -359,6 +359,7 @@ fn refuse<T>(kind: Kind, text: String) -> Result<T, Failure> {
 
 impl Target {
     /// Lands a call, within the layers of the environment.
+    #[inline]
     pub(super) fn land(
         &self,
         env: &Environment,
@@ -396,6 +397,7 @@ impl Target {
         }
     }
 
+    #[inline]
     fn land_bare(
         &self,
         env: &Environment,

@@ -46,6 +46,7 @@ pub(super) enum Callee<'a> {
 }
 
 impl Callee<'_> {
+    #[inline]
     fn params(self) -> &'static [Param] {
         match self {
             Callee::Method(_, method) => method.params,
@@ -58,6 +59,7 @@ impl Callee<'_> {
         matches!(self, Callee::Method(_, method) if !method.cancel)
     }
 
+    #[inline]
     fn is_parallel(self) -> bool {
         matches!(self, Callee::Method(_, method) if method.parallel)
     }
@@ -81,6 +83,7 @@ pub struct Args<'a> {
 }
 
 impl<'a> Args<'a> {
+    #[inline]
     fn new(
         arguments: &'a [u8],
         handles: &'a mut Handles,
@@ -105,6 +108,7 @@ impl<'a> Args<'a> {
         clippy::should_implement_trait,
         reason = "the types differ from one to the next"
     )]
+    #[inline]
     pub fn next<T: DeserializeOwned + 'static>(&mut self) -> Result<T, Failure> {
         if self.taken == self.given {
             return Err(self.missing());
@@ -127,6 +131,7 @@ impl<'a> Args<'a> {
         Failure::new(Kind::Arguments, wrong_count(self.given, self.params))
     }
 
+    #[inline]
     fn end(&self) -> Result<(), Failure> {
         if self.taken == self.given {
             return Ok(());

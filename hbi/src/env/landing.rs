@@ -40,6 +40,7 @@ pub(crate) struct EnvLanding {
     kept: usize,
     hooks: Hooks,
     po: PostingEnd,
+    trace: bool,
 }
 
 /// A text that the peer gave a number, made ready.
@@ -68,12 +69,14 @@ impl EnvLanding {
     /// The environment of a connection.
     pub(crate) fn new(env: Arc<Environment>, hooks: Hooks, link: &Arc<dyn Link>) -> Self {
         let po = PostingEnd::new(Arc::clone(link));
+        let trace = po.info().trace;
         Self {
             env,
             scripts: Vec::new(),
             kept: 0,
             hooks,
             po,
+            trace,
         }
     }
 }
@@ -256,7 +259,7 @@ impl Landing for EnvLanding {
         let Some(script) = self.scripts.get(script as usize).and_then(Option::as_ref) else {
             return failed(undefined(script));
         };
-        if self.po.info().trace
+        if self.trace
             && let Way::Call(target) = script.way()
         {
             tracing::Span::current().record("call", target.name());

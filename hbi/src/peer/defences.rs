@@ -49,7 +49,7 @@ pub struct Defences {
     pub unauthenticated_bytes: usize,
     /// Conversations that a peer may open in a second, over QUIC with the streams within them; one
     /// that opens more is read more slowly, and so waits: nothing fails, and nothing is lost. Against
-    /// one that opens and cancels, over and over. By default 1,000,000, which is more than a core
+    /// one that opens and cancels, over and over. By default 10,000,000, which is more than a core
     /// lands: lower it where calls are dear. On the text wire, which has one at a time, it is of no
     /// use.
     pub openings_per_second: u32,
@@ -68,7 +68,7 @@ impl Default for Defences {
             connections: 10_000,
             connections_per_address: 1_000,
             unauthenticated_bytes: 8 << 10,
-            openings_per_second: 1_000_000,
+            openings_per_second: 10_000_000,
             failures_per_address: 10,
             failures_within: Duration::from_secs(60),
         }

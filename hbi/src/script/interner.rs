@@ -6,7 +6,7 @@ use std::{
     hash::{BuildHasher, RandomState},
 };
 
-use super::Text;
+use super::{StubText, Text};
 
 /// The number that texts share which are used for the first time: it is given a new text each time.
 const SCRATCH: u32 = 0;
@@ -65,20 +65,28 @@ impl Interner {
         }
     }
 
+    /// The number that a stub's text has already.
+    #[inline]
+    pub fn known(&self, stub: &StubText) -> Option<u32> {
+        match self.stubs.get(stub.id()) {
+            Some(&number) if number != 0 => Some(number),
+            _ => None,
+        }
+    }
+
     /// The number of a text. Stubs' texts get one at their first use, others at their second; when
     /// all are in use the oldest free text loses its own.
     pub fn intern(&mut self, text: &Text<'_>) -> Interned {
         match text {
             Text::Stub(stub) => {
                 let id = stub.id();
-                if let Some(&number) = self.stubs.get(id) {
-                    if number != 0 {
-                        return Interned {
-                            number,
-                            define: false,
-                        };
-                    }
-                } else {
+                if let Some(number) = self.known(stub) {
+                    return Interned {
+                        number,
+                        define: false,
+                    };
+                }
+                if id >= self.stubs.len() {
                     self.stubs.resize(id + 1, 0);
                 }
                 let number = self.number();

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::{Call, Opened, Reactor, Stub, compose::Node, post::Packing, scope::Scope};
+use super::{Call, Opened, Reactor, Stub, compose::Node, scope::Scope};
 use crate::{
     Data, Error, Items, PostingEnd,
     endpoint::Encoding,
-    value::{Dialect, Handles, Packed, pack_bytes, pack_into, pack_literal_into},
+    value::{Dialect, Handles, Packed, Packing, integer, pack_bytes, pack_into, pack_literal_into},
 };
 
 /// The arguments of a call, as its stub collects them.
@@ -34,12 +34,13 @@ pub struct Arg {
 
 impl Arguments {
     /// No arguments yet, of so many.
+    #[inline]
     pub(super) fn new(count: usize, po: &PostingEnd) -> Self {
         let mut bytes = Packing::new();
         match count {
-            0..=15 => bytes.push(0x90 | count as u8),
+            0..=15 => bytes.extend_from_slice(&[0x90 | count as u8]),
             _ => {
-                bytes.push(0xdc);
+                bytes.extend_from_slice(&[0xdc]);
                 bytes.extend_from_slice(&(count as u16).to_be_bytes());
             }
         }
@@ -56,12 +57,19 @@ impl Arguments {
     }
 
     /// Adds the next argument.
+    #[inline]
     pub fn add<T>(&mut self, arg: impl IntoArg<T>) {
         arg.put(self);
     }
 
     /// Adds a value.
+    #[inline]
     pub(super) fn value<T: Serialize + 'static>(&mut self, value: &T) {
+        if let (None, None) = (self.literal, &self.parts)
+            && integer::pack(&mut self.bytes, value)
+        {
+            return;
+        }
         match self.literal {
             None => self.packed(|bytes, handles| pack_into(bytes, handles, value)),
             Some(dialect) => {
@@ -135,6 +143,7 @@ impl Arg {
         Self { node, scope }
     }
 
+    #[inline]
     pub(super) fn value(packed: Packed) -> Self {
         Self::new(Arc::new(Node::value(packed)))
     }
@@ -154,6 +163,7 @@ pub trait IntoArg<T> {
 
 #[diagnostic::do_not_recommend]
 impl<T: Serialize + 'static> IntoArg<T> for T {
+    #[inline]
     fn put(self, arguments: &mut Arguments) {
         arguments.value(&self);
     }
@@ -161,6 +171,7 @@ impl<T: Serialize + 'static> IntoArg<T> for T {
 
 #[diagnostic::do_not_recommend]
 impl<T: Serialize + 'static> IntoArg<T> for &T {
+    #[inline]
     fn put(self, arguments: &mut Arguments) {
         arguments.value(self);
     }
@@ -168,6 +179,7 @@ impl<T: Serialize + 'static> IntoArg<T> for &T {
 
 #[diagnostic::do_not_recommend]
 impl<T, E, B> IntoArg<T> for Call<T, E, B> {
+    #[inline]
     fn put(self, arguments: &mut Arguments) {
         arguments.pending(self.share());
     }
@@ -175,6 +187,7 @@ impl<T, E, B> IntoArg<T> for Call<T, E, B> {
 
 #[diagnostic::do_not_recommend]
 impl<T, E, B> IntoArg<T> for &Call<T, E, B> {
+    #[inline]
     fn put(self, arguments: &mut Arguments) {
         arguments.pending(self.share());
     }
@@ -182,6 +195,7 @@ impl<T, E, B> IntoArg<T> for &Call<T, E, B> {
 
 #[diagnostic::do_not_recommend]
 impl IntoArg<String> for &str {
+    #[inline]
     fn put(self, arguments: &mut Arguments) {
         // the two pack alike
         arguments.packed(|bytes, handles| pack_into(bytes, handles, &AsText(self.to_owned())));
@@ -195,6 +209,7 @@ struct AsText(String);
 
 #[diagnostic::do_not_recommend]
 impl<T: Serialize + Clone + 'static> IntoArg<Vec<T>> for &[T] {
+    #[inline]
     fn put(self, arguments: &mut Arguments) {
         arguments.value(&self.to_vec());
     }
@@ -202,6 +217,7 @@ impl<T: Serialize + Clone + 'static> IntoArg<Vec<T>> for &[T] {
 
 #[diagnostic::do_not_recommend]
 impl<T: Serialize + 'static, const N: usize> IntoArg<Vec<T>> for [T; N] {
+    #[inline]
     fn put(self, arguments: &mut Arguments) {
         arguments.value(&Vec::from(self));
     }
@@ -209,6 +225,7 @@ impl<T: Serialize + 'static, const N: usize> IntoArg<Vec<T>> for [T; N] {
 
 #[diagnostic::do_not_recommend]
 impl<T: Serialize + Send + 'static> IntoArg<Items<T>> for Vec<T> {
+    #[inline]
     fn put(self, arguments: &mut Arguments) {
         arguments.value(&Items::from(self));
     }
@@ -216,6 +233,7 @@ impl<T: Serialize + Send + 'static> IntoArg<Items<T>> for Vec<T> {
 
 #[diagnostic::do_not_recommend]
 impl<T: Serialize + Send + 'static, const N: usize> IntoArg<Items<T>> for [T; N] {
+    #[inline]
     fn put(self, arguments: &mut Arguments) {
         arguments.value(&Items::iter(self));
     }
@@ -225,6 +243,7 @@ macro_rules! data {
     ($($from:ty),*) => {$(
         #[diagnostic::do_not_recommend]
         impl IntoArg<Data> for $from {
+            #[inline]
             fn put(self, arguments: &mut Arguments) {
                 arguments.value(&Data::from(self));
             }
@@ -235,6 +254,7 @@ data!(Vec<u8>, Bytes, &'static [u8], &'static str, tokio::fs::File);
 
 #[diagnostic::do_not_recommend]
 impl IntoArg<Bytes> for Vec<u8> {
+    #[inline]
     fn put(self, arguments: &mut Arguments) {
         arguments.packed(|bytes, _| pack_bytes(bytes, &self));
     }
@@ -242,6 +262,7 @@ impl IntoArg<Bytes> for Vec<u8> {
 
 #[diagnostic::do_not_recommend]
 impl IntoArg<Bytes> for &[u8] {
+    #[inline]
     fn put(self, arguments: &mut Arguments) {
         arguments.packed(|bytes, _| pack_bytes(bytes, self));
     }
@@ -249,6 +270,7 @@ impl IntoArg<Bytes> for &[u8] {
 
 #[diagnostic::do_not_recommend]
 impl<S: Stub, E> IntoArg<Reactor<S>> for Opened<S, E> {
+    #[inline]
     fn put(self, arguments: &mut Arguments) {
         arguments.pending(self.share());
     }
@@ -256,6 +278,7 @@ impl<S: Stub, E> IntoArg<Reactor<S>> for Opened<S, E> {
 
 #[diagnostic::do_not_recommend]
 impl<S: Stub> IntoArg<Reactor<S>> for &S {
+    #[inline]
     fn put(self, arguments: &mut Arguments) {
         match self.target().as_arg() {
             Ok(arg) => arguments.pending(arg),

@@ -298,16 +298,8 @@ impl<T, E, B> Call<T, E, B> {
         };
         match ready!(post.poll_watched(&self.po, manner, self.within, cx)) {
             Ok((co, watched)) => {
-                let sent = match std::mem::replace(state, State::Sent(co, None)) {
-                    State::Ready(post) => post,
-                    other => {
-                        *state = other;
-                        return Poll::Ready(Ok(watched));
-                    }
-                };
-                if let PostText::Free(text) = sent.text {
-                    *state = State::Sent(co, Some(text));
-                }
+                let text = post.text.take_free();
+                *state = State::Sent(co, text);
                 Poll::Ready(Ok(watched))
             }
             Err(error) => {

@@ -17,13 +17,13 @@ use bytes::Bytes;
 
 use super::{
     Arg, Call,
-    post::{Packing, Post, PostText, StubMethod},
+    post::{Post, PostText, StubMethod},
     scope::Scope,
 };
 use crate::{
     Error, Kind, PostingEnd, Result,
     script::{parameter, refuse_count},
-    value::Packed,
+    value::{Packed, Packing},
 };
 
 /// One place of the graph that calls and their arguments make.
@@ -217,7 +217,7 @@ pub(super) fn compile(po: &PostingEnd, root: &Arg) -> Post {
         Ok(values) => {
             let (bytes, handles) = Packed::array(values).into_parts();
             post.text = PostText::free(source.into(), compiler.parameters, true);
-            post.arguments = Packing::from_slice(&bytes);
+            post.arguments = Packing::from(&bytes[..]);
             post.handles = handles;
         }
         Err(error) => post.error = Some(error),

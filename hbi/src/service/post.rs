@@ -6,13 +6,11 @@ use std::{
     time::Duration,
 };
 
-use smallvec::SmallVec;
-
 use crate::{
     Error, PostingEnd,
     endpoint::{CoNumber, Encoding, Request, default_deadline, now},
     script::{StubText, Text, excerpt},
-    value::Handles,
+    value::{Handles, Packing},
 };
 
 /// A method as its stub calls it; generated code has one static for each.
@@ -64,9 +62,6 @@ const fn last_segment(path: &'static str) -> &'static str {
     }
 }
 
-/// Arguments up to this many bytes need no allocation.
-pub(super) type Packing = SmallVec<[u8; 64]>;
-
 /// A request that was not sent yet.
 #[derive(Debug)]
 pub(super) struct Post {
@@ -91,7 +86,7 @@ pub(super) enum PostText {
     Free(Box<FreeText>),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct FreeText {
     pub(super) source: Cow<'static, str>,
     pub(super) parameters: Vec<Cow<'static, str>>,
@@ -112,6 +107,16 @@ impl PostText {
         }))
     }
 
+    /// Takes the text, where it is not a stub's.
+    #[inline]
+    pub(super) fn take_free(&mut self) -> Option<Box<FreeText>> {
+        match self {
+            PostText::Free(text) => Some(std::mem::take(text)),
+            PostText::Path(_) | PostText::Method(_) => None,
+        }
+    }
+
+    #[inline]
     fn as_text(&self) -> Text<'_> {
         match self {
             PostText::Path(method) => Text::Stub(&method.text),
@@ -143,6 +148,7 @@ pub(super) struct Manner {
 }
 
 /// Whether a connection is one of a text wire.
+#[inline]
 pub(super) fn is_text(po: &PostingEnd) -> bool {
     matches!(po.info().encoding, Encoding::Literal(_))
 }

@@ -6,9 +6,9 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     Call, OfConnection,
-    post::{Packing, Post, PostText},
+    post::{Post, PostText},
 };
-use crate::{Error, PostingEnd, Script};
+use crate::{Error, PostingEnd, Script, value::Packing};
 
 /// A script on its way to a peer: bind what it needs, then await it.
 #[must_use = "a script does nothing until it is awaited or sent"]
@@ -93,7 +93,7 @@ fn into_call<T>(script: Script, po: PostingEnd) -> Call<T, Error, OfConnection> 
     let (bytes, handles) = values.into_parts();
     let post = Post {
         text: PostText::free(source, parameters, false),
-        arguments: Packing::from_slice(&bytes),
+        arguments: Packing::from(&bytes[..]),
         handles,
         idempotent: false,
         within: None,

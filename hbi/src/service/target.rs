@@ -111,6 +111,7 @@ impl Target {
         Opened::new(po.clone(), Call::new(po, method, callee, arguments))
     }
 
+    #[inline]
     fn prepare(
         &self,
         method: &'static StubMethod,

@@ -43,6 +43,7 @@ impl Handles {
     }
 
     /// Whether there is none.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.0.as_ref().is_none_or(|list| list.0.is_empty())
     }

@@ -1,7 +1,9 @@
 //! Whole numbers, packed and unpacked by hand: no value is more common, and the general way takes
 //! several times as long for the same bytes.
 
-use std::{any::Any, io};
+use std::any::Any;
+
+use super::Pack;
 
 macro_rules! each_integer {
     ($do:ident) => {
@@ -9,23 +11,27 @@ macro_rules! each_integer {
     };
 }
 
-/// Packs a value if its type is one of whole numbers.
-pub(super) fn pack<W: io::Write, T: 'static>(out: &mut W, value: &T) -> Option<io::Result<()>> {
+/// Packs a value if its type is one of whole numbers; whether it is.
+#[inline]
+pub(crate) fn pack<T: 'static>(out: &mut impl Pack, value: &T) -> bool {
     let value: &dyn Any = value;
     macro_rules! pack_one {
-        ($write:ident: $($integer:ty)*) => {$(
+        ($form:ident: $($integer:ty)*) => {$(
             if let Some(&n) = value.downcast_ref::<$integer>() {
-                return Some($write(out, n.into()));
+                let (bytes, len) = $form(n.into());
+                out.pack_short(bytes, len);
+                return true;
             }
         )*};
     }
-    pack_one!(write_signed: i8 i16 i32 i64);
-    pack_one!(write_unsigned: u8 u16 u32 u64);
-    None
+    pack_one!(signed: i8 i16 i32 i64);
+    pack_one!(unsigned: u8 u16 u32 u64);
+    false
 }
 
 /// Takes a whole number off the front of `input`, where `T` is of one and it is there. What is wrong
 /// otherwise the general way tells.
+#[inline]
 pub(super) fn unpack<T: 'static>(input: &mut &[u8]) -> Option<T> {
     let mut value: Option<T> = None;
     let any: &mut dyn Any = &mut value;
@@ -42,35 +48,40 @@ pub(super) fn unpack<T: 'static>(input: &mut &[u8]) -> Option<T> {
     value
 }
 
-fn write_signed<W: io::Write>(out: &mut W, n: i64) -> io::Result<()> {
+/// A number's form: so many bytes at the front.
+#[inline]
+fn signed(n: i64) -> ([u8; 9], usize) {
     match n {
-        0.. => write_unsigned(out, n as u64),
-        -0x20..=-1 => out.write_all(&[n as u8]),
-        -0x80..=-0x21 => write(out, 0xd0, 1, n as u64),
-        -0x8000..=-0x81 => write(out, 0xd1, 2, n as u64),
-        -0x8000_0000..=-0x8001 => write(out, 0xd2, 4, n as u64),
-        _ => write(out, 0xd3, 8, n as u64),
+        0.. => unsigned(n as u64),
+        -0x20..=-1 => ([n as u8; 9], 1),
+        -0x80..=-0x21 => form(0xd0, 1, n as u64),
+        -0x8000..=-0x81 => form(0xd1, 2, n as u64),
+        -0x8000_0000..=-0x8001 => form(0xd2, 4, n as u64),
+        _ => form(0xd3, 8, n as u64),
     }
 }
 
-fn write_unsigned<W: io::Write>(out: &mut W, n: u64) -> io::Result<()> {
+#[inline]
+fn unsigned(n: u64) -> ([u8; 9], usize) {
     match n {
-        0..=0x7f => out.write_all(&[n as u8]),
-        0x80..=0xff => write(out, 0xcc, 1, n),
-        0x100..=0xffff => write(out, 0xcd, 2, n),
-        0x1_0000..=0xffff_ffff => write(out, 0xce, 4, n),
-        _ => write(out, 0xcf, 8, n),
+        0..=0x7f => ([n as u8; 9], 1),
+        0x80..=0xff => form(0xcc, 1, n),
+        0x100..=0xffff => form(0xcd, 2, n),
+        0x1_0000..=0xffff_ffff => form(0xce, 4, n),
+        _ => form(0xcf, 8, n),
     }
 }
 
 /// A marker, and so many of the lowest bytes.
-fn write<W: io::Write>(out: &mut W, marker: u8, width: usize, n: u64) -> io::Result<()> {
+#[inline]
+fn form(marker: u8, width: usize, n: u64) -> ([u8; 9], usize) {
     let mut bytes = [marker; 9];
     bytes[1..].copy_from_slice(&(n << (64 - 8 * width)).to_be_bytes());
-    out.write_all(&bytes[..=width])
+    (bytes, width + 1)
 }
 
 /// The number at the front, and what follows it.
+#[inline]
 fn read(input: &[u8]) -> Option<(i128, &[u8])> {
     fn digits<const N: usize>(input: &[u8]) -> Option<([u8; N], &[u8])> {
         let (digits, rest) = input.split_first_chunk()?;
@@ -115,7 +126,7 @@ mod tests {
                 ($($integer:ty)*) => {$(
                     if let Ok(n) = <$integer>::try_from(n) {
                         let mut bytes = Vec::new();
-                        pack(&mut bytes, &n).unwrap().unwrap();
+                        assert!(pack(&mut bytes, &n));
                         assert_eq!(bytes, rmp_serde::to_vec(&n).unwrap(), "{n}");
                         bytes.push(0xc0);
                         let mut rest = &bytes[..];

@@ -4,9 +4,10 @@
 //! a list kept outside of them, so that a value dropped undecoded still releases its handles.
 
 mod handle;
-mod integer;
+pub(crate) mod integer;
 mod literal;
 mod packed;
+mod packing;
 mod scan;
 mod take;
 mod tree;
@@ -14,7 +15,9 @@ mod tree;
 pub use handle::{Handle, Handles, deserialize_handle, serialize_handle, take_placeholder};
 pub use literal::{Dialect, literal, write_literal};
 pub(crate) use literal::{HANDLE_MARK, is_constructed, pack_literal_into, pack_written, transcode};
-pub use packed::{Packed, ValueError, pack_bytes, pack_into, unpack_from};
+pub(crate) use packed::pack_into;
+pub use packed::{Packed, ValueError, pack_bytes, unpack_from};
+pub(crate) use packing::{Pack, Packing};
 #[cfg(feature = "script")]
 pub(crate) use scan::{Content, content};
 pub use scan::{MAX_DEPTH, skip};

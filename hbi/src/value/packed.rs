@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use serde::{Serialize, Serializer, de::DeserializeOwned};
 
-use super::{Handles, MAX_DEPTH, integer, skip};
+use super::{Handles, MAX_DEPTH, Pack, integer, skip};
 
 /// The MessagePack of "nothing".
 const NIL: &[u8] = &[0xc0];
@@ -108,13 +108,14 @@ impl fmt::Debug for Packed {
 ///
 /// # Errors
 /// As [`Packed::pack`]; `out` then holds a part of the value.
-pub fn pack_into<W: io::Write, T: Serialize + 'static>(
-    out: &mut W,
+#[inline]
+pub(crate) fn pack_into<T: Serialize + 'static>(
+    out: &mut impl Pack,
     handles: &mut Handles,
     value: &T,
 ) -> Result<(), ValueError> {
-    if let Some(packed) = integer::pack(out, value) {
-        return packed.map_err(|e| ValueError::new(e.to_string()));
+    if integer::pack(out, value) {
+        return Ok(());
     }
     // serde shows a vector of bytes as a list of numbers; sending it as binary is five times faster
     if let Some(bytes) = (value as &dyn Any).downcast_ref::<Vec<u8>>() {
@@ -149,6 +150,7 @@ pub fn pack_bytes<W: io::Write>(out: &mut W, bytes: &[u8]) -> Result<(), ValueEr
 ///
 /// # Errors
 /// When the front is not a whole `T`, or a handle in it was taken before.
+#[inline]
 pub fn unpack_from<T: DeserializeOwned + 'static>(
     input: &mut &[u8],
     handles: &mut Handles,
@@ -156,6 +158,13 @@ pub fn unpack_from<T: DeserializeOwned + 'static>(
     if let Some(integer) = integer::unpack(input) {
         return Ok(integer);
     }
+    unpack_any(input, handles)
+}
+
+fn unpack_any<T: DeserializeOwned + 'static>(
+    input: &mut &[u8],
+    handles: &mut Handles,
+) -> Result<T, ValueError> {
     let value = skip(input)?;
     if TypeId::of::<T>() == TypeId::of::<Vec<u8>>()
         && let Some(bytes) = bin_body(value)

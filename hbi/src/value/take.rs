@@ -147,6 +147,7 @@ pub fn array_head(out: &mut Vec<u8>, len: usize) {
 }
 
 /// The number of elements and what follows the head, where `value` is an array.
+#[inline]
 pub fn array_parts(value: &[u8]) -> Option<(usize, &[u8])> {
     match value {
         [n @ 0x90..=0x9f, rest @ ..] => Some(((n & 0x0f) as usize, rest)),

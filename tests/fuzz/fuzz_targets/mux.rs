@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use hbi::{
     Failure, Kind, Settings,
-    wire::mux::{CoId, Connection, Event, Opening, Output, Violation},
+    wire::mux::{CoId, Connection, Event, Input, Opening, Output, Violation, begin_answer, end_answer},
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -42,7 +42,22 @@ fn output(machine: &mut Machine) -> Vec<u8> {
 fn feed(machine: &mut Machine, bytes: Vec<u8>) -> Result<Vec<u8>, Violation> {
     let input = Bytes::from(bytes);
     let mut at = 0;
-    while let Some(event) = machine.receive(Instant::now(), &input, &mut at)? {
+    let shared = Input::shared(&input);
+    loop {
+        while let Some(call) = machine.next_call(shared, &mut at)? {
+            let mut frame = Vec::new();
+            begin_answer(&mut frame, call.id);
+            frame.push(0xc0);
+            end_answer(&mut frame);
+            if machine.answers_at_once(call.id, 1) {
+                machine.write_answers(&frame);
+            } else {
+                machine.answer(call.id, &[0xc0], &[]);
+            }
+        }
+        let Some(event) = machine.receive(Instant::now(), shared, &mut at)? else {
+            break;
+        };
         match event {
             Event::Script(arrival) => machine.push_script(arrival, 0),
             Event::Open(open) => {

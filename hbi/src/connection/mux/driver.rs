@@ -13,6 +13,7 @@ use std::{
 use bytes::{Buf, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    runtime::{Handle, RuntimeFlavor},
     time::Sleep,
 };
 
@@ -29,7 +30,7 @@ use crate::{
         running::{Detached, Running},
     },
     endpoint::{Landing, Link},
-    wire::mux::Output,
+    wire::mux::{self, Output},
 };
 
 /// How long the peer may take to hang up after both said goodbye.
@@ -58,7 +59,10 @@ pub(crate) struct Driver<S> {
     /// Numbers of scripts that openings among it ask for.
     pub(super) held: HashSet<u32>,
     pub(super) detached: Detached,
-    /// Others had their turn to add to what is to be written.
+    /// A woken task runs before others that are ready already: they get a turn to add to what is to be
+    /// written.
+    gathers: bool,
+    /// They had it.
     gathered: bool,
     /// Those who wait for room have been asked, one after the other.
     asked: bool,
@@ -101,6 +105,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             waiting: VecDeque::new(),
             held: HashSet::new(),
             detached,
+            gathers: Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread,
             gathered: false,
             asked: false,
             written_all: true,
@@ -186,9 +191,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Reads, lands and writes until nothing more arrives, then looks at the time.
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        // methods of the driver want it whole while the state is locked
+        let link = Arc::clone(&self.link);
         let mut now = now();
         loop {
-            let next = match self.turn(cx, now) {
+            let next = match self.turn(&link, cx, now) {
                 Ok(next) => next,
                 Err(end) => return Poll::Ready(end),
             };
@@ -203,17 +210,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    fn turn(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Turn, End> {
-        let busy = self.poll_input(cx, now)? | self.land_waiting();
+    fn turn(&mut self, link: &MuxLink, cx: &mut Context<'_>, now: Instant) -> Result<Turn, End> {
+        let input = self.poll_input(link, cx, now)?;
+        let landed = self.land_waiting();
+        let busy = landed || input != Input::None;
         self.wake();
         if self.poll_output(cx, busy, now)?.is_ready() {
             // what callers add once they were woken goes out with what is there
             return Ok(Turn::Yield);
         }
-        if busy && self.waiting.is_empty() {
+        if (landed || input == Input::Some) && self.waiting.is_empty() {
             return Ok(Turn::Again);
         }
-        let link = Arc::clone(&self.link);
         let mut state = link.lock();
         let next = self.next_time(&state);
         if next.is_some_and(|at| at <= now) || state.mux.goodbyes().1 {
@@ -224,8 +232,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         } else if !self.arm(next, now, cx) {
             return Ok(Turn::Again);
         }
-        if busy {
-            // more waits to land
+        if busy && !self.waiting.is_empty() {
             return Ok(Turn::Yield);
         }
         if !self.written_all {
@@ -253,12 +260,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         Ok(Turn::Idle)
     }
 
-    /// Reads once, and takes apart what came; `true` when something did.
-    fn poll_input(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, End> {
+    /// Reads, and takes apart what came.
+    fn poll_input(
+        &mut self,
+        link: &MuxLink,
+        cx: &mut Context<'_>,
+        now: Instant,
+    ) -> Result<Input, End> {
+        let first = self.read(link, cx, now)?;
+        if first != Input::Last {
+            return Ok(first);
+        }
+        // there will hardly be more, but only who was told so is woken when there is
+        Ok(match self.read(link, cx, now)? {
+            Input::None => Input::Last,
+            Input::Last | Input::Some => Input::Some,
+        })
+    }
+
+    /// Reads once, and takes apart what came.
+    fn read(&mut self, link: &MuxLink, cx: &mut Context<'_>, now: Instant) -> Result<Input, End> {
         // the timer wakes this task when a pause is over
         self.paused = self.paused.filter(|until| *until > now);
         if self.hung_up || self.paused.is_some() {
-            return Ok(false);
+            return Ok(Input::None);
         }
         let before = self.scratch.input.len();
         if self.scratch.input.capacity() - before < READ / 4 {
@@ -270,7 +295,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             read_some(&mut self.stream, &mut self.scratch.input, cx)
         };
         let n = match read {
-            Poll::Pending => return Ok(false),
+            Poll::Pending => return Ok(Input::None),
             Poll::Ready(Ok(n)) => n,
             Poll::Ready(Err(error)) => return Err(self.lost(error)),
         };
@@ -278,26 +303,43 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.hung_up = true;
             return Err(self.ended());
         }
-        let mut input = std::mem::take(&mut self.scratch.input).freeze();
+        let mut input = std::mem::take(&mut self.scratch.input);
+        let came = match input.len() < input.capacity() {
+            true => Input::Last,
+            false => Input::Some,
+        };
         let mut at = 0;
-        let taken = self.take_apart(&input, &mut at, now);
+        let taken;
+        if input.len() < mux::Input::SHARED {
+            taken = self.take_apart(link, mux::Input::copied(&input), &mut at, now);
+            if at == input.len() {
+                input.clear();
+            } else {
+                input.advance(at);
+            }
+            self.scratch.input = input;
+        } else {
+            let mut input = input.freeze();
+            taken = self.take_apart(link, mux::Input::shared(&input), &mut at, now);
+            input.advance(at);
+            // usually nobody else holds a part of the buffer, and it is used again
+            self.scratch.input = match input.try_into_mut() {
+                Ok(input) => input,
+                Err(held) => self.scratch.next_input(held),
+            };
+        }
         let opened = std::mem::take(&mut self.opened);
         self.paused = match &mut self.pace {
             Some(pace) => pace.opened(opened, now),
             None => None,
         };
-        input.advance(at);
-        if at > 0 || input.is_empty() {
+        let rest = !self.scratch.input.is_empty();
+        if at > 0 || !rest {
             self.partial = None;
         }
-        if !input.is_empty() {
+        if rest {
             self.partial.get_or_insert(now);
         }
-        // usually nobody else holds a part of the buffer, and it is used again
-        self.scratch.input = match input.try_into_mut() {
-            Ok(input) => input,
-            Err(held) => self.scratch.next_input(held),
-        };
         if let Err(violation) = taken {
             // what came before it is answered, then the peer is told why nothing more is
             self.link
@@ -309,7 +351,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         match self.peer_ends.take() {
             Some(failure) => Err(End::Failed(failure)),
-            None => Ok(true),
+            None => Ok(came),
         }
     }
 
@@ -360,7 +402,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     self.gathered = false;
                     return Ok(Poll::Pending);
                 }
-                if !self.gathered && !busy {
+                if self.gathers && !self.gathered && !busy {
                     self.gathered = true;
                     return Ok(Poll::Ready(()));
                 }
@@ -580,6 +622,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
 enum End {
     Goodbye,
     Failed(Failure),
+}
+
+/// What was read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Input {
+    /// Nothing: the transport wakes the driver when there is something.
+    None,
+    /// As much as there was.
+    Last,
+    /// Something, behind which there may be more.
+    Some,
 }
 
 /// What comes after a turn.

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
     driver::Driver,
-    link::{State, number},
+    link::{MuxLink, State, number},
 };
 use crate::{
     Failure, Kind,
@@ -27,7 +27,7 @@ use crate::{
         run_conversation,
     },
     value::{Handles, Packed},
-    wire::mux::{Body, CoId, Event, Open, Violation},
+    wire::mux::{self, ANSWER_HEAD, Body, CoId, Event, Input, Open, Violation},
 };
 
 /// Landing stops while this much of answers waits to be written; reading never does.
@@ -44,9 +44,32 @@ const LANDINGS_PER_LOOK: usize = 16;
 
 /// What the driver has to do for something that arrived.
 pub(super) enum Work {
-    Land(Opened),
+    Call(Called),
+    Land(Box<Opened>),
     Released(Arc<dyn crate::endpoint::Object>),
     Cancel(CoId),
+}
+
+/// A call and nothing beside, its arguments where they lie in the input. Small: most work is this.
+pub(super) struct Called {
+    id: CoId,
+    script: u32,
+    arguments: Range<u32>,
+}
+
+impl From<Called> for Opened {
+    fn from(called: Called) -> Self {
+        Self {
+            id: called.id,
+            script: Some(called.script),
+            prepared: None,
+            value: true,
+            last: true,
+            current: Called::CURRENT,
+            arguments: Arguments::Input(called.arguments),
+            handles: Handles::new(),
+        }
+    }
 }
 
 /// An opening, with its arguments where they lie in the input or on their own.
@@ -70,17 +93,33 @@ pub(super) enum Arguments {
 /// Answers of landings, until the state is locked the next time.
 #[derive(Default)]
 pub(super) struct Answers {
+    /// Frames of values.
     bytes: Vec<u8>,
     list: Vec<Answer>,
 }
 
 pub(super) enum Answer {
+    /// Where its frame stands, and the handles in it.
     Value(CoId, Range<usize>, Handles),
     End(CoId),
     Failed(CoId, Box<Failure>),
 }
 
 impl Answers {
+    /// Begins a frame, to whose end a value will be packed; returns where.
+    fn begin(&mut self, id: CoId) -> usize {
+        let from = self.bytes.len();
+        mux::begin_answer(&mut self.bytes, id);
+        from
+    }
+
+    /// Ends a frame, whose value has been packed.
+    fn end(&mut self, id: CoId, from: usize, handles: Handles) {
+        let frame = from..self.bytes.len();
+        mux::end_answer(&mut self.bytes[frame.clone()]);
+        self.list.push(Answer::Value(id, frame, handles));
+    }
+
     /// Bytes of memory that values take in it.
     pub(super) fn capacity(&self) -> usize {
         self.bytes.capacity()
@@ -91,16 +130,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Turns input into work, and does it.
     pub(super) fn take_apart(
         &mut self,
-        input: &Bytes,
+        link: &MuxLink,
+        input: Input<'_>,
         at: &mut usize,
         now: Instant,
     ) -> Result<(), Violation> {
         let mut work = std::mem::take(&mut self.scratch.work);
-        let link = Arc::clone(&self.link);
         let mut state = link.lock();
         // who is not let in is told so together with the preface
         let up = state.mux.peer_settings().is_some();
         let end = loop {
+            match state.mux.next_call(input, at) {
+                Ok(Some(call)) => {
+                    self.opened += 1;
+                    work.push(Work::Call(Called {
+                        id: call.id,
+                        script: call.script,
+                        arguments: range_in(input.bytes(), call.arguments),
+                    }));
+                    continue;
+                }
+                Ok(None) => {}
+                Err(violation) => break Err(violation),
+            }
             match state.mux.receive(now, input, at) {
                 Ok(None) => break Ok(()),
                 Ok(Some(Event::Define {
@@ -112,7 +164,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                         // what came before means the old text
                         state.mux.take_wakers(&mut self.scratch.wakers);
                         drop(state);
-                        self.land_before(number, &mut work, input);
+                        self.land_before(number, &mut work, input.bytes());
                         state = link.lock();
                     }
                     self.landing.define(number, &parameters, source);
@@ -125,7 +177,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 Ok(Some(Event::Close { kind, reason })) => {
                     self.peer_ends = Some(refused::told(kind, reason, up));
                 }
-                Ok(Some(event)) => match self.work(&mut state, event, input) {
+                Ok(Some(event)) => match self.work(&mut state, event, input.bytes()) {
                     Ok(Some(done)) => work.push(done),
                     Ok(None) => {}
                     Err(violation) => break Err(violation),
@@ -144,7 +196,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let mut landings = 0;
         let mut rest = work.drain(..);
         while !held_back && let Some(item) = rest.next() {
-            self.perform(item, input);
+            self.perform(item, input.bytes());
             landings += 1;
             if self.scratch.answers.bytes.len() > BACKLOG
                 || landings % LANDINGS_PER_LOOK == 0 && over_time()
@@ -152,7 +204,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 break;
             }
         }
-        self.hold(rest, input);
+        if rest.len() > 0 {
+            self.hold(rest.by_ref(), input.bytes());
+        }
+        drop(rest);
         self.scratch.work = work;
         self.give_answers();
         end
@@ -160,7 +215,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Lands what waits, and `work`, before a script's text is replaced. What cannot land yet, since
     /// too much waits to be written, keeps the old text.
-    fn land_before(&mut self, number: u32, work: &mut Vec<Work>, input: &Bytes) {
+    fn land_before(&mut self, number: u32, work: &mut Vec<Work>, input: &[u8]) {
         self.hold(work.drain(..), input);
         while self.land_waiting() {}
         if self.held.remove(&number) {
@@ -174,14 +229,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Keeps openings until there is time and room for them. What the peer gives up is not kept: it may
     /// be what makes room.
-    fn hold(&mut self, work: impl Iterator<Item = Work>, input: &Bytes) {
+    fn hold(&mut self, work: impl Iterator<Item = Work>, input: &[u8]) {
         let mut cancelled = Vec::new();
         for item in work {
             match item {
-                Work::Land(opened) => {
-                    self.held.extend(opened.script);
-                    self.waiting.push_back(opened.own(input));
-                }
+                Work::Call(called) => self.wait(called.into(), input),
+                Work::Land(opened) => self.wait(*opened, input),
                 Work::Released(object) => drop(object),
                 Work::Cancel(id) => cancelled.push(id),
             }
@@ -192,17 +245,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
+    fn wait(&mut self, opened: Opened, input: &[u8]) {
+        self.held.extend(opened.script);
+        self.waiting.push_back(opened.own(input));
+    }
+
     /// What an event asks for.
     fn work(
         &mut self,
         state: &mut State,
         event: Event<'_>,
-        input: &Bytes,
+        input: &[u8],
     ) -> Result<Option<Work>, Violation> {
         Ok(Some(match event {
             Event::Open(open) => {
                 self.opened += 1;
-                Work::Land(self.opened(state, open, input))
+                Work::Land(Box::new(self.opened(state, open, input)))
             }
             Event::Script(arrival) => {
                 let prepared = self.landing.prepare(arrival.script);
@@ -227,13 +285,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }))
     }
 
-    fn opened(&self, state: &State, open: Open<'_>, input: &Bytes) -> Opened {
+    fn opened(&self, state: &State, open: Open<'_>, input: &[u8]) -> Opened {
         let arguments = match open.arguments {
-            Body::Input(bytes) => {
-                let from = bytes.as_ptr() as usize - input.as_ptr() as usize;
-                // a read is no larger
-                Arguments::Input(from as u32..(from + bytes.len()) as u32)
-            }
+            Body::Input(bytes) => Arguments::Input(range_in(input, bytes)),
             Body::Joined(bytes) => Arguments::Own(bytes),
         };
         let handles = match &open.handles[..] {
@@ -277,12 +331,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return false;
         }
         let began = Instant::now();
-        let input = Bytes::new();
         for landings in 1..=LANDINGS_PER_TURN {
             let Some(opened) = self.waiting.pop_front() else {
                 break;
             };
-            self.land(opened, &input);
+            self.land(opened, &[]);
             if self.scratch.answers.bytes.len() > BACKLOG
                 || landings % LANDINGS_PER_LOOK == 0 && began.elapsed() > TIME_PER_TURN
             {
@@ -295,9 +348,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     fn perform(&mut self, work: Work, input: &[u8]) {
         match work {
-            Work::Land(opened) => self.land(opened, input),
+            Work::Call(called) => self.land_call(called, input),
+            Work::Land(opened) => self.land(*opened, input),
             Work::Released(object) => drop(object),
             Work::Cancel(id) => self.cancel(id, given_up()),
+        }
+    }
+
+    /// Lands a call; whatever is not as usual is for [`Self::land`].
+    fn land_call(&mut self, called: Called, input: &[u8]) {
+        if self.link.info().trace || self.detached.check().is_err() {
+            return self.land(called.into(), input);
+        }
+        let Called {
+            id,
+            script,
+            arguments,
+        } = called;
+        let origin = origin(&self.this, id, &Called::CURRENT);
+        let arrived = Arrived {
+            script,
+            value: true,
+            arguments: &input[arguments.start as usize..arguments.end as usize],
+            handles: Handles::new(),
+            origin: &origin,
+        };
+        let from = self.scratch.answers.begin(id);
+        let landed = self.landing.land(arrived, &mut self.scratch.answers.bytes);
+        match landed {
+            Landed::Done(handles) => self.scratch.answers.end(id, from, handles),
+            landed => self.landed(id, landed, from, &Called::CURRENT, true, true),
         }
     }
 
@@ -322,12 +402,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             arguments,
             handles,
         } = opened;
-        let co = number(id);
-        let origin = Origin {
-            link: &self.this,
-            co,
-            current,
-        };
+        let origin = origin(&self.this, id, &current);
         if let Err(failure) = self.detached.check() {
             let failure = Answer::Failed(id, Box::new(failure));
             return self.scratch.answers.list.push(failure);
@@ -346,7 +421,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             let landing = prepared.land(arguments, Arc::clone(&hosted));
             return self.run_on(id, hosted, Some(landing), value, last, false);
         }
-        let from = self.scratch.answers.bytes.len();
+        let from = self.scratch.answers.begin(id);
         let arrived = Arrived {
             script,
             value,
@@ -355,52 +430,58 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             origin: &origin,
         };
         let landed = self.landing.land(arrived, &mut self.scratch.answers.bytes);
-        let range = from..self.scratch.answers.bytes.len();
+        self.landed(id, landed, from, &current, value, last);
+    }
+
+    /// Sees to what came of a landing; its value, if there is one, stands at the end of the answers.
+    fn landed(
+        &mut self,
+        id: CoId,
+        landed: Landed,
+        from: usize,
+        current: &Current,
+        value: bool,
+        last: bool,
+    ) {
         let ready = match landed {
             Landed::Waiting {
                 future,
                 hosted,
                 detached,
             } => {
-                let hosted = hosted.unwrap_or_else(|| origin.hosted());
+                self.scratch.answers.bytes.truncate(from);
+                let hosted = hosted.unwrap_or_else(|| origin(&self.this, id, current).hosted());
                 return self.run_on(id, hosted, Some(future), value, last, detached);
             }
             Landed::Failed(failure) => {
+                self.scratch.answers.bytes.truncate(from);
                 return self.scratch.answers.list.push(Answer::Failed(id, failure));
             }
-            Landed::Done(handles) => Some((range, handles)),
+            Landed::Done(handles) => Some(handles),
             Landed::Effect => None,
         };
-        if last {
-            let answers = &mut self.scratch.answers;
-            answers.list.push(match ready {
-                Some((range, handles)) if value => Answer::Value(id, range, handles),
-                None if value => {
-                    let from = answers.bytes.len();
-                    answers.bytes.extend_from_slice(Packed::nil().bytes());
-                    Answer::Value(id, from..from + 1, Handles::new())
-                }
-                _ => Answer::End(id),
-            });
-            return;
+        let answers = &mut self.scratch.answers;
+        if last && value {
+            if ready.is_none() {
+                answers.bytes.extend_from_slice(Packed::nil().bytes());
+            }
+            return answers.end(id, from, ready.unwrap_or_default());
         }
-        // more comes in the conversation: it goes on in a task of its own
         let packed = match ready {
-            Some((range, handles)) => {
-                let bytes = Bytes::copy_from_slice(&self.scratch.answers.bytes[range]);
+            Some(handles) => {
+                let bytes = Bytes::copy_from_slice(&answers.bytes[from + ANSWER_HEAD..]);
                 Packed::from_parts(bytes, handles)
             }
             None => Packed::nil(),
         };
-        let hosted = origin.hosted();
-        self.run_on(
-            id,
-            hosted,
-            Some(Box::pin(std::future::ready(Ok(packed)))),
-            value,
-            last,
-            false,
-        );
+        answers.bytes.truncate(from);
+        if last {
+            return answers.list.push(Answer::End(id));
+        }
+        // more comes in the conversation: it goes on in a task of its own
+        let hosted = origin(&self.this, id, current).hosted();
+        let landing = Box::pin(std::future::ready(Ok(packed)));
+        self.run_on(id, hosted, Some(landing), value, last, false);
     }
 
     /// Lets a conversation go on in a task of its own.
@@ -437,10 +518,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let mut streams: Vec<(CoNumber, Outgoing, bool)> = Vec::new();
         let mut state = self.link.lock();
         let answers = &mut self.scratch.answers;
+        // frames that stand one behind the other are written together
+        let mut run = 0..0;
         for answer in answers.list.drain(..) {
+            if let Answer::Value(id, frame, handles) = &answer
+                && handles.is_empty()
+                && state.mux.answers_at_once(*id, frame.len() - ANSWER_HEAD)
+            {
+                if run.end != frame.start {
+                    state.mux.write_answers(&answers.bytes[run]);
+                    run = frame.clone();
+                }
+                run.end = frame.end;
+                continue;
+            }
+            state.mux.write_answers(&answers.bytes[run]);
+            run = 0..0;
             match answer {
-                Answer::Value(id, range, mut handles) => {
-                    let bytes = &answers.bytes[range];
+                Answer::Value(id, frame, mut handles) => {
+                    let bytes = &answers.bytes[frame.start + ANSWER_HEAD..frame.end];
                     if handles.is_empty() {
                         let _ = state.mux.answer(id, bytes, &[]);
                         continue;
@@ -453,6 +549,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 Answer::Failed(id, failure) => state.mux.fail(id, 0, &failure),
             }
         }
+        state.mux.write_answers(&answers.bytes[run]);
         state.mux.take_wakers(&mut self.scratch.wakers);
         let dropped = state.mux.take_dropped();
         let lost = state.take_lost();
@@ -465,6 +562,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
         }
     }
+}
+
+impl Called {
+    /// What calls made while it lands inherit.
+    const CURRENT: Current = Current {
+        depth: 1,
+        ..Current::NONE
+    };
+}
+
+fn origin<'a>(link: &'a Arc<dyn Link>, id: CoId, current: &Current) -> Origin<'a> {
+    Origin {
+        link,
+        co: number(id),
+        current: *current,
+    }
+}
+
+/// Where a part of the input lies in it; a read is no larger.
+fn range_in(input: &[u8], part: &[u8]) -> Range<u32> {
+    let from = part.as_ptr() as usize - input.as_ptr() as usize;
+    from as u32..(from + part.len()) as u32
 }
 
 fn over_released(object: u32, count: u32) -> Violation {
@@ -481,7 +600,7 @@ fn given_up() -> Box<Failure> {
 
 impl Opened {
     /// The same, with nothing left in the input.
-    fn own(mut self, input: &Bytes) -> Self {
+    fn own(mut self, input: &[u8]) -> Self {
         if let Arguments::Input(range) = &self.arguments {
             let range = range.start as usize..range.end as usize;
             self.arguments = Arguments::Own(Box::new(Bytes::copy_from_slice(&input[range])));

@@ -75,6 +75,7 @@ impl Lent {
 impl Deref for Lent {
     type Target = Scratch;
 
+    #[inline]
     fn deref(&self) -> &Scratch {
         match &self.0 {
             Some(scratch) => scratch,
@@ -84,6 +85,7 @@ impl Deref for Lent {
 }
 
 impl DerefMut for Lent {
+    #[inline]
     fn deref_mut(&mut self) -> &mut Scratch {
         self.0.get_or_insert_default()
     }

@@ -166,6 +166,7 @@ impl<P, U> Connection<P, U> {
     }
 
     /// Whether there is something to write.
+    #[inline]
     pub fn has_output(&self) -> bool {
         self.out.len() > self.patient.bytes
             || self.pong.is_some()
@@ -193,6 +194,7 @@ impl<P, U> Connection<P, U> {
         self.closed.as_deref()
     }
 
+    #[inline]
     pub(super) fn get_mut(&mut self, id: CoId) -> Option<&mut Conversation<P, U>> {
         if id.is_hosted() {
             self.theirs.get_mut(id)
@@ -211,7 +213,7 @@ impl<P, U> Connection<P, U> {
     pub fn keep(&mut self, id: CoId, user: U) -> Result<(), U> {
         match self.get_mut(id) {
             Some(co) if !co.is(bit::OUT_ENDED | bit::RELEASED) => {
-                co.user = Some(user);
+                co.user = Some(Box::new(user));
                 Ok(())
             }
             _ => Err(user),
@@ -220,7 +222,7 @@ impl<P, U> Connection<P, U> {
 
     /// Takes the driver's data from a conversation.
     pub fn unkeep(&mut self, id: CoId) -> Option<U> {
-        self.get_mut(id)?.user.take()
+        self.get_mut(id)?.user.take().map(|user| *user)
     }
 
     /// Whether there is something to be woken or dropped outside of the lock.
@@ -229,6 +231,7 @@ impl<P, U> Connection<P, U> {
     }
 
     /// Wakes this task when a call that was just opened is answered.
+    #[inline]
     pub fn watch(&mut self, id: CoId, cx: &mut Context<'_>) {
         if let Some(co) = self.ours.get_mut(id) {
             co.answer = Answer::Watched(cx.waker().clone());
@@ -236,14 +239,13 @@ impl<P, U> Connection<P, U> {
     }
 
     /// The answer of a call, once it is there; the call is over then.
+    #[inline]
     pub fn poll_reply(&mut self, id: CoId, cx: &mut Context<'_>) -> Poll<Reply> {
         let Some(co) = self.ours.get_mut(id) else {
             return Poll::Ready(Reply::Failed(self.gone()));
         };
         let reply = match std::mem::replace(&mut co.answer, Answer::Taken) {
-            Answer::Short(len, bytes) => Reply::Short(len, bytes),
-            Answer::Value(payload) => Reply::Value(payload),
-            Answer::Failed(failure) => Reply::Failed(failure),
+            Answer::There(reply) => reply,
             Answer::Watched(waker) if waker.will_wake(cx.waker()) => {
                 co.answer = Answer::Watched(waker);
                 return Poll::Pending;
@@ -355,7 +357,7 @@ impl<P, U> Connection<P, U> {
         if !in_ended {
             frame::text_frame(&mut self.out, kind::STOP, id, 0, &[]);
         }
-        if let Answer::Value(payload) = answer {
+        if let Answer::There(Reply::Value(payload)) = answer {
             self.drop_streams(id, &payload.handles);
         }
         if let Some(rest) = rest {
@@ -435,6 +437,7 @@ impl<P, U> Connection<P, U> {
     }
 
     /// Ends what can be ended of a conversation, and frees its number when nothing is left.
+    #[inline]
     pub(super) fn settle(&mut self, id: CoId) {
         let Some(co) = self.get_mut(id) else { return };
         const OVER: u8 = bit::OUT_ENDED | bit::IN_ENDED;
@@ -464,7 +467,27 @@ impl<P, U> Connection<P, U> {
     }
 
     /// Frees the number of a conversation with which nobody has anything to do any more.
+    #[inline]
     pub(super) fn remove(&mut self, id: CoId) {
+        let numbers = if id.is_hosted() {
+            &mut self.theirs
+        } else {
+            &mut self.ours
+        };
+        match numbers.get_mut(id) {
+            Some(co) if co.is_bare() => {
+                numbers.free(id);
+                if !id.is_hosted() {
+                    self.line.ask(&mut self.wakers);
+                }
+            }
+            Some(_) => self.remove_whole(id),
+            None => {}
+        }
+    }
+
+    /// As [`Self::remove`], of one with which something is left to do.
+    fn remove_whole(&mut self, id: CoId) {
         let co = if id.is_hosted() {
             self.theirs.remove(id)
         } else {
@@ -477,7 +500,7 @@ impl<P, U> Connection<P, U> {
             self.return_credit();
         }
         if let Some(user) = co.user {
-            self.dropped.push(user);
+            self.dropped.push(*user);
         }
         if let Answer::Watched(waker) = co.answer {
             self.wakers.push(waker);
@@ -620,15 +643,8 @@ impl<P, U> Connection<P, U> {
         }
         let (out_ended, call) = (co.is(bit::OUT_ENDED), co.is(bit::CALL));
         let mut woken = Vec::new();
-        if call
-            && !matches!(
-                co.answer,
-                Answer::Short(..) | Answer::Value(_) | Answer::Taken
-            )
-            && let Answer::Watched(waker) =
-                std::mem::replace(&mut co.answer, Answer::Failed(failure()))
-        {
-            woken.push(waker);
+        if call {
+            woken.extend(co.answered(Reply::Failed(failure())));
         }
         if let Some(channels) = &mut co.channels {
             for receiving in &mut channels.receiving {
@@ -724,7 +740,8 @@ impl<P, U> Connection<P, U> {
             end_conversation(co, failure, &mut self.wakers);
         }
         let hosted = self.theirs.drain();
-        self.dropped.extend(hosted.filter_map(|co| co.user));
+        self.dropped
+            .extend(hosted.filter_map(|co| co.user).map(|user| *user));
         self.ready.clear();
         self.bulk.clear();
         self.line.ask_all(&mut self.wakers);
@@ -774,14 +791,7 @@ fn end_conversation<P, U>(
             drop(sending.clear());
         }
     }
-    match std::mem::take(&mut co.answer) {
-        Answer::Watched(waker) => {
-            wakers.push(waker);
-            co.answer = Answer::Failed(failure);
-        }
-        Answer::Unwatched => co.answer = Answer::Failed(failure),
-        there => co.answer = there,
-    }
+    wakers.extend(co.answered(Reply::Failed(failure)));
     co.bits |= bit::IN_ENDED | bit::OUT_ENDED | bit::OUT_DONE;
 }
 

@@ -2,6 +2,8 @@
 
 use std::task::Waker;
 
+use bytes::Bytes;
+
 use super::{
     Payload,
     channel::{Channels, ReceiveState, Receiving, Sending},
@@ -13,18 +15,14 @@ pub(super) const INLINE: usize = 38;
 
 /// The answer of a call.
 #[derive(Debug, Default)]
-pub enum Answer {
-    /// Not there yet; who waits for it.
+pub(super) enum Answer {
+    /// Not there yet, and nobody waits for it.
     #[default]
     Unwatched,
     /// Not there yet; who waits for it.
     Watched(Waker),
-    /// A short value without handles: length and MessagePack.
-    Short(u8, [u8; INLINE]),
-    /// A value.
-    Value(Payload),
-    /// The peer's failure, or why there will be no answer.
-    Failed(Box<Failure>),
+    /// There.
+    There(Reply),
     /// Given to the caller.
     Taken,
 }
@@ -32,10 +30,12 @@ pub enum Answer {
 /// What a call is answered with.
 #[derive(Debug)]
 pub enum Reply {
-    /// A short value without handles.
+    /// A short value without handles: length and MessagePack.
     Short(u8, [u8; INLINE]),
-    /// A value.
-    Value(Payload),
+    /// A value without handles: MessagePack.
+    Bytes(Bytes),
+    /// A value with handles.
+    Value(Box<Payload>),
     /// The peer's failure, or why there is no answer.
     Failed(Box<Failure>),
 }
@@ -70,10 +70,12 @@ pub(super) struct Conversation<P, U> {
     /// Bytes of its answer, where that did not leave at once.
     pub(super) answering: u32,
     pub(super) channels: Option<Box<Channels<P>>>,
-    pub(super) user: Option<U>,
+    /// Few have it.
+    pub(super) user: Option<Box<U>>,
 }
 
 impl<P, U> Conversation<P, U> {
+    #[inline]
     pub(super) fn new(bits: u8, ordinal: u64) -> Self {
         Self {
             bits,
@@ -86,8 +88,26 @@ impl<P, U> Conversation<P, U> {
         }
     }
 
+    #[inline]
     pub(super) fn is(&self, bit: u8) -> bool {
         self.bits & bit != 0
+    }
+
+    #[inline]
+    pub(super) fn is_unanswered(&self) -> bool {
+        matches!(self.answer, Answer::Watched(_) | Answer::Unwatched)
+    }
+
+    /// Answers it, unless it is answered; returns who waits for that.
+    #[inline]
+    pub(super) fn answered(&mut self, reply: Reply) -> Option<Waker> {
+        if !self.is_unanswered() {
+            return None;
+        }
+        match std::mem::replace(&mut self.answer, Answer::There(reply)) {
+            Answer::Watched(waker) => Some(waker),
+            _ => None,
+        }
     }
 
     /// The channels, made when they are first needed.
@@ -96,7 +116,18 @@ impl<P, U> Conversation<P, U> {
             .get_or_insert_with(|| Box::new(Channels::new(peer, own)))
     }
 
+    /// Whether nothing is kept with it that its end has to do with.
+    #[inline]
+    pub(super) fn is_bare(&self) -> bool {
+        self.held == 0
+            && self.answering == 0
+            && self.channels.is_none()
+            && self.user.is_none()
+            && matches!(self.answer, Answer::Taken | Answer::Unwatched)
+    }
+
     /// Whether it was one message each way, and both have come: the usual end of a call.
+    #[inline]
     pub(super) fn is_over(&self) -> bool {
         const OVER: u8 = bit::OUT_ENDED | bit::IN_ENDED;
         self.bits & OVER == OVER && self.channels.is_none()

@@ -45,6 +45,18 @@ pub enum Event<'a> {
     },
 }
 
+/// A conversation that the peer opened for one call: its value is asked for, without a deadline, and
+/// the peer's side is complete.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'a> {
+    /// Its number.
+    pub id: CoId,
+    /// The script's number.
+    pub script: u32,
+    /// Arguments, a MessagePack array.
+    pub arguments: &'a [u8],
+}
+
 /// A conversation that the peer opened.
 #[derive(Debug)]
 pub struct Open<'a> {

@@ -55,6 +55,9 @@ pub(in crate::wire) mod flag {
     pub(in crate::wire) const TRACE: u8 = 0x40;
 }
 
+/// Flags of an opening that is one call and nothing beside.
+pub(super) const CALL: u8 = flag::VALUE | flag::LAST;
+
 /// What a handle in a payload stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HandleKind {
@@ -79,6 +82,7 @@ pub struct WireHandle {
 const MAX_HANDLES: usize = 1024;
 
 /// Appends a frame with what `body` writes.
+#[inline]
 pub(super) fn write(out: &mut Vec<u8>, kind: u8, co: u32, body: impl FnOnce(&mut Vec<u8>)) {
     let at = out.len();
     out.extend_from_slice(&head(0, kind, co));
@@ -88,11 +92,30 @@ pub(super) fn write(out: &mut Vec<u8>, kind: u8, co: u32, body: impl FnOnce(&mut
 }
 
 /// The head of a frame.
+#[inline]
 pub(super) fn head(len: usize, kind: u8, co: u32) -> [u8; HEAD] {
     (len as u64 | (kind as u64) << 24 | (co as u64) << 32).to_le_bytes()
 }
 
+/// What stands before the value that answers a call: a head, flags and channel.
+pub const ANSWER_HEAD: usize = HEAD + 3;
+
+/// Appends what stands before the value that answers a call; the value is appended next.
+pub fn begin_answer(out: &mut Vec<u8>, id: CoId) {
+    let mut bytes = [0; ANSWER_HEAD];
+    bytes[..HEAD].copy_from_slice(&head(0, kind::ITEM, id.to_wire()));
+    bytes[HEAD] = flag::LAST;
+    out.extend_from_slice(&bytes);
+}
+
+/// Completes the frame of [`begin_answer`], which the value made as long as it is.
+pub fn end_answer(frame: &mut [u8]) {
+    let len = (frame.len() - HEAD) as u32;
+    frame[..3].copy_from_slice(&len.to_le_bytes()[..3]);
+}
+
 /// Reads a head: length of the body, kind, conversation.
+#[inline]
 pub(super) fn read_head(input: &[u8]) -> Option<(usize, u8, u32)> {
     let head = u64::from_le_bytes(*input.first_chunk::<HEAD>()?);
     Some((
@@ -137,6 +160,7 @@ pub(in crate::wire) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
+    #[inline]
     pub(in crate::wire) fn bytes<const N: usize>(&mut self) -> Result<[u8; N], Violation> {
         match self.rest.split_first_chunk::<N>() {
             Some((bytes, rest)) => {
@@ -163,14 +187,17 @@ impl<'a> Fields<'a> {
         }
     }
 
+    #[inline]
     pub(in crate::wire) fn u8(&mut self) -> Result<u8, Violation> {
         Ok(self.bytes::<1>()?[0])
     }
 
+    #[inline]
     pub(in crate::wire) fn u16(&mut self) -> Result<u16, Violation> {
         Ok(u16::from_le_bytes(self.bytes()?))
     }
 
+    #[inline]
     pub(in crate::wire) fn u32(&mut self) -> Result<u32, Violation> {
         Ok(u32::from_le_bytes(self.bytes()?))
     }
@@ -180,6 +207,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The flags, of which only those in `known` may be set.
+    #[inline]
     pub(in crate::wire) fn flags(&mut self, known: u8) -> Result<u8, Violation> {
         let flags = self.u8()?;
         if flags & !known != 0 {

@@ -25,6 +25,7 @@ impl Line {
     }
 
     /// There is room for one more.
+    #[inline]
     pub fn ask(&mut self, wakers: &mut Vec<Waker>) {
         if let Some(waker) = self.waiting.pop_front() {
             wakers.push(waker);

@@ -9,6 +9,7 @@ mod conversation;
 mod deadlines;
 mod event;
 pub(in crate::wire) mod frame;
+mod input;
 mod line;
 mod numbers;
 mod output;
@@ -19,9 +20,12 @@ mod settings;
 
 pub use channel::{Arrival, Payload};
 pub use connection::Connection;
-pub use conversation::{Answer, Reply};
-pub use event::{Body, Event, Open, ScriptArrival};
-pub use frame::{ALLOWANCE, HandleKind, MAX_CONVERSATIONS, WireHandle};
+pub use conversation::Reply;
+pub use event::{Body, Call, Event, Open, ScriptArrival};
+pub use frame::{
+    ALLOWANCE, ANSWER_HEAD, HandleKind, MAX_CONVERSATIONS, WireHandle, begin_answer, end_answer,
+};
+pub use input::Input;
 pub use line::Line;
 pub use numbers::CoId;
 pub use output::Output;

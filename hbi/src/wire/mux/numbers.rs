@@ -15,29 +15,35 @@ const THEIRS: u32 = 1 << 31;
 pub struct CoId(u32);
 
 impl CoId {
+    #[inline]
     pub(super) fn ours(index: usize, generation: u8) -> Self {
         Self(index as u32 | (generation as u32) << GENERATION_SHIFT)
     }
 
     /// The number as it stands in a frame that this side sends.
+    #[inline]
     pub(super) fn to_wire(self) -> u32 {
         self.0
     }
 
     /// The number that stands in a frame that arrived.
+    #[inline]
     pub(super) fn from_wire(number: u32) -> Self {
         Self(number ^ THEIRS)
     }
 
     /// Whether the peer opened it.
+    #[inline]
     pub fn is_hosted(self) -> bool {
         self.0 & THEIRS != 0
     }
 
+    #[inline]
     pub(super) fn index(self) -> usize {
         (self.0 & INDEX) as usize
     }
 
+    #[inline]
     pub(super) fn generation(self) -> u8 {
         (self.0 >> GENERATION_SHIFT) as u8
     }
@@ -86,6 +92,7 @@ impl<T> Numbers<T> {
         self.live
     }
 
+    #[inline]
     pub(super) fn get_mut(&mut self, id: CoId) -> Option<&mut T> {
         let entry = self.entries.get_mut(id.index())?;
         if entry.generation == id.generation() {
@@ -96,6 +103,7 @@ impl<T> Numbers<T> {
     }
 
     /// Takes a free number.
+    #[inline]
     pub(super) fn insert(&mut self, value: T) -> CoId {
         self.live += 1;
         match self.free.pop() {
@@ -116,6 +124,7 @@ impl<T> Numbers<T> {
     }
 
     /// Opens the number that the peer chose.
+    #[inline]
     pub(super) fn open(&mut self, id: CoId, limit: u32, value: T) -> Result<&mut T, Violation> {
         let index = id.index();
         if index >= limit as usize {
@@ -147,12 +156,23 @@ impl<T> Numbers<T> {
 
     /// Whether the number was ever open: frames that come late for it are dropped, others are a
     /// violation.
+    #[inline]
     pub(super) fn was_open(&self, id: CoId) -> bool {
         let age = |entry: &Entry<T>| entry.generation.wrapping_sub(id.generation());
         // half of the generations count as past, the other half as not yet used
         self.entries
             .get(id.index())
             .is_some_and(|entry| age(entry) < 128)
+    }
+
+    /// Frees the number of one that is open, and has nothing to be dropped.
+    #[inline]
+    pub(super) fn free(&mut self, id: CoId) {
+        std::mem::forget(self.entries[id.index()].value.take());
+        self.live -= 1;
+        if !id.is_hosted() {
+            self.free.push(id.index() as u32);
+        }
     }
 
     pub(super) fn remove(&mut self, id: CoId) -> Option<T> {

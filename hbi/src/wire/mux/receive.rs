@@ -8,11 +8,11 @@ use std::{
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    ALLOWANCE, Arrival, CoId, Connection, HandleKind, Payload, Violation, WireHandle,
+    ALLOWANCE, Arrival, CoId, Connection, HandleKind, Input, Payload, Violation, WireHandle,
     channel::{Cost, Partial, ReceiveState, Receiving, SendState},
     connection::{Patient, unpack_failure},
-    conversation::{Answer, Conversation, INLINE, bit},
-    event::{Body, Event, Open, ScriptArrival},
+    conversation::{Conversation, INLINE, Reply, bit},
+    event::{Body, Call, Event, Open, ScriptArrival},
     frame::{self, Fields, HEAD, MESSAGE_COST, flag, kind},
     preface,
 };
@@ -38,6 +38,41 @@ pub(super) struct DataLeft {
 }
 
 impl<P, U> Connection<P, U> {
+    /// Reads a call that is nothing beside, the common case, from `input` at `at`, which moves on.
+    /// `None` where something else is next: [`Self::receive`] reads it.
+    ///
+    /// # Errors
+    /// A violation of the protocol: nothing more can be read.
+    #[inline]
+    pub fn next_call<'b>(
+        &mut self,
+        input: Input<'b>,
+        at: &mut usize,
+    ) -> Result<Option<Call<'b>>, Violation> {
+        let rest = &input.bytes()[*at..];
+        let (len, co) = match frame::read_head(rest) {
+            Some((len, kind::OPEN, co)) if len <= ALLOWANCE => (len, co),
+            _ => return Ok(None),
+        };
+        let Some([frame::CALL, a, b, c, d, arguments @ ..]) = rest.get(HEAD..HEAD + len) else {
+            return Ok(None);
+        };
+        let (id, script) = (CoId::from_wire(co), u32::from_le_bytes([*a, *b, *c, *d]));
+        let reads = self.data_left.is_none() && self.peer.is_some();
+        if !reads || !id.is_hosted() || script >= self.own.scripts {
+            return Ok(None);
+        }
+        let opened = Conversation::new(bit::IN_STARTED | bit::IN_ENDED, 0);
+        self.theirs.open(id, self.own.conversations, opened)?;
+        self.seen += 1;
+        *at += HEAD + len;
+        Ok(Some(Call {
+            id,
+            script,
+            arguments,
+        }))
+    }
+
     /// Reads from `input` at `at`, which moves on; returns at the first thing the driver has to act
     /// upon, or `None` when more input is needed.
     ///
@@ -46,13 +81,13 @@ impl<P, U> Connection<P, U> {
     pub fn receive<'b>(
         &mut self,
         now: Instant,
-        input: &'b Bytes,
+        input: Input<'b>,
         at: &mut usize,
     ) -> Result<Option<Event<'b>>, Violation> {
         self.heard = now;
         self.pinged = false;
         if self.peer.is_none() {
-            let Some(read) = preface::read_preface(&input[*at..])? else {
+            let Some(read) = preface::read_preface(&input.bytes()[*at..])? else {
                 return Ok(None);
             };
             *at += read.length;
@@ -64,10 +99,10 @@ impl<P, U> Connection<P, U> {
         }
         loop {
             if let Some(left) = self.data_left.take() {
-                let n = left.left.min(input.len() - *at);
+                let n = left.left.min(input.bytes().len() - *at);
                 // a frame without bytes is passed on, too: it ends a run of data
                 if n > 0 || (left.fresh && left.left == 0) {
-                    let data = slice(input, &input[*at..*at + n]);
+                    let data = input.part(&input.bytes()[*at..*at + n]);
                     *at += n;
                     let cost = n as u32 + if left.fresh { MESSAGE_COST } else { 0 };
                     self.data(left.id, left.channel, data, cost)?;
@@ -85,7 +120,7 @@ impl<P, U> Connection<P, U> {
                     self.channel_ended(left.id, left.channel)?;
                 }
             }
-            let rest = &input[*at..];
+            let rest = &input.bytes()[*at..];
             let Some((len, kind, co)) = frame::read_head(rest) else {
                 return Ok(None);
             };
@@ -136,7 +171,7 @@ impl<P, U> Connection<P, U> {
         kind: u8,
         id: CoId,
         mut fields: Fields<'b>,
-        input: &Bytes,
+        input: Input<'_>,
     ) -> Result<Option<Event<'b>>, Violation> {
         match kind {
             kind::ITEM => return self.item(id, fields, input),
@@ -376,7 +411,7 @@ impl<P, U> Connection<P, U> {
         &mut self,
         id: CoId,
         mut fields: Fields<'b>,
-        input: &Bytes,
+        input: Input<'_>,
     ) -> Result<Option<Event<'b>>, Violation> {
         let flags = fields.flags(flag::VALUE | flag::MORE | flag::HANDLES)?;
         let Some(script) = self.script_number(fields.u32()?)? else {
@@ -389,7 +424,7 @@ impl<P, U> Connection<P, U> {
         &mut self,
         id: CoId,
         mut fields: Fields<'b>,
-        input: &Bytes,
+        input: Input<'_>,
     ) -> Result<Option<Event<'b>>, Violation> {
         let flags = fields.flags(flag::LAST | flag::MORE | flag::HANDLES)?;
         let channel = fields.u16()?;
@@ -404,7 +439,7 @@ impl<P, U> Connection<P, U> {
                 co.bits |= bit::IN_STARTED | bit::IN_ENDED;
                 // its number is free once the caller has the answer
                 let over = co.is_over();
-                let waker = set_answer(co, fields.rest, input);
+                let waker = co.answered(Reply::new(fields.rest, input));
                 self.wake(waker);
                 if !over {
                     self.settle(id);
@@ -428,7 +463,7 @@ impl<P, U> Connection<P, U> {
         script: u32,
         flags: u8,
         mut fields: Fields<'b>,
-        input: &Bytes,
+        input: Input<'_>,
     ) -> Result<Option<Event<'b>>, Violation> {
         self.known(id)?;
         let handles = if flags & flag::HANDLES != 0 {
@@ -528,7 +563,7 @@ impl<P, U> Connection<P, U> {
             return self.joined(id, channel, *partial, last);
         }
         let payload = Payload {
-            bytes: slice(input, fields.rest),
+            bytes: input.part(fields.rest),
             unread: self.unread(&handles),
             handles,
         };
@@ -608,12 +643,12 @@ impl<P, U> Connection<P, U> {
         if channel == 0 && co.is(bit::CALL) {
             self.uncharge(id, channel, cost.window);
             let co = self.get_mut(id)?;
-            if matches!(co.answer, Answer::Unwatched | Answer::Watched(_))
-                && let Answer::Watched(waker) =
-                    std::mem::replace(&mut co.answer, Answer::Value(payload))
-            {
-                self.wake(Some(waker));
-            }
+            let reply = match payload.handles.is_empty() {
+                true => Reply::Bytes(payload.bytes),
+                false => Reply::Value(Box::new(payload)),
+            };
+            let waker = co.answered(reply);
+            self.wake(waker);
             return None;
         }
         self.push(id, channel, Arrival::Item(payload), cost);
@@ -812,18 +847,14 @@ impl<P, U> Connection<P, U> {
         let Some(co) = self.get_mut(id) else { return };
         co.bits |= bit::IN_ENDED;
         let (mut woken, mut partials) = (Vec::new(), Vec::new());
-        if co.is(bit::CALL) && matches!(co.answer, Answer::Unwatched | Answer::Watched(_)) {
+        if co.is(bit::CALL) && co.is_unanswered() {
             let failure = failure.clone().unwrap_or_else(|| {
                 Box::new(Failure::new(
                     Kind::Protocol,
                     "the peer ended the call without an answer",
                 ))
             });
-            if let Answer::Watched(waker) =
-                std::mem::replace(&mut co.answer, Answer::Failed(failure))
-            {
-                woken.push(waker);
-            }
+            woken.extend(co.answered(Reply::Failed(failure)));
         }
         if let Some(channels) = &mut co.channels {
             for (channel, receiving) in channels.receiving.iter_mut().enumerate() {
@@ -942,53 +973,16 @@ impl<P, U> Connection<P, U> {
     }
 }
 
-/// Puts a call's answer where its caller finds it.
-fn set_answer<P, U>(
-    co: &mut Conversation<P, U>,
-    body: &[u8],
-    input: &Bytes,
-) -> Option<std::task::Waker> {
-    let answer = Answer::new(body, input);
-    // what was given up before stays
-    match &co.answer {
-        Answer::Watched(_) => {}
-        Answer::Unwatched => {
-            co.answer = answer;
-            return None;
-        }
-        _ => return None,
-    }
-    match std::mem::replace(&mut co.answer, answer) {
-        Answer::Watched(waker) => Some(waker),
-        _ => None,
-    }
-}
-
-/// From this size on a part of the input is shared, not copied. The buffer that it keeps alive is a
-/// driver's, which is not much larger.
-const SHARED: usize = 16 << 10;
-
-/// A part of the input as bytes of its own.
-fn slice(input: &Bytes, part: &[u8]) -> Bytes {
-    if part.len() >= SHARED {
-        input.slice_ref(part)
-    } else {
-        Bytes::copy_from_slice(part)
-    }
-}
-
-impl Answer {
-    fn new(body: &[u8], input: &Bytes) -> Self {
+impl Reply {
+    #[inline]
+    fn new(body: &[u8], input: Input<'_>) -> Self {
         let mut short = [0; INLINE];
         match short.get_mut(..body.len()) {
             Some(room) => {
                 room.copy_from_slice(body);
-                Answer::Short(body.len() as u8, short)
+                Reply::Short(body.len() as u8, short)
             }
-            None => Answer::Value(Payload {
-                bytes: slice(input, body),
-                ..Payload::default()
-            }),
+            None => Reply::Bytes(input.part(body)),
         }
     }
 }

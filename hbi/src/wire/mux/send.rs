@@ -12,7 +12,7 @@ use super::{
     ALLOWANCE, CoId, Connection, HandleKind, Output, WireHandle,
     channel::{Chunk, ReceiveState, SendState, Sending},
     connection::{Patient, over},
-    conversation::{Conversation, bit},
+    conversation::{Answer, Conversation, bit},
     frame::{self, HEAD, MESSAGE_COST, flag, kind},
 };
 use crate::{Failure, Kind};
@@ -72,6 +72,32 @@ pub enum SendRefused {
 }
 
 impl<P, U> Connection<P, U> {
+    /// Opens a conversation that is one call and nothing beside, the common case, and wakes this task
+    /// when it is answered. `None` where something is in the way, which [`Self::open`] tells.
+    #[inline]
+    pub fn call(&mut self, script: u32, arguments: &[u8], cx: &mut Context<'_>) -> Option<CoId> {
+        let room = self.peer.as_ref()?.conversations as usize;
+        let begins = self.closed.is_none() && !self.leaving && self.peer_leaving.is_none();
+        // short ones fit a frame and need no credit
+        if !begins || self.ours.len() >= room || arguments.len() > ALLOWANCE {
+            return None;
+        }
+        self.opened += 1;
+        const BITS: u8 = bit::OUT_STARTED | bit::OUT_ENDED | bit::OUT_DONE | bit::CALL;
+        let mut co = Conversation::new(BITS, self.opened);
+        co.answer = Answer::Watched(cx.waker().clone());
+        let id = self.ours.insert(co);
+        let mut head = [0; HEAD + 5];
+        let len = arguments.len() + 5;
+        head[..HEAD].copy_from_slice(&frame::head(len, kind::OPEN, id.to_wire()));
+        head[HEAD] = frame::CALL;
+        head[HEAD + 1..].copy_from_slice(&script.to_le_bytes());
+        self.out.reserve(head.len() + arguments.len());
+        self.out.extend_from_slice(&head);
+        self.out.extend_from_slice(arguments);
+        Some(id)
+    }
+
     /// Opens a conversation.
     pub fn open(&mut self, opening: Opening<'_>, now: Instant) -> Result<CoId, OpenRefused> {
         if let Some(closed) = &self.closed {
@@ -232,29 +258,16 @@ impl<P, U> Connection<P, U> {
     /// where nobody gets it: the caller gave up, or it cannot be sent.
     #[must_use = "what is not sent holds no objects at the peer"]
     pub fn answer(&mut self, id: CoId, body: &[u8], handles: &[WireHandle]) -> bool {
-        let Some(co) = self.theirs.get_mut(id) else {
-            return false;
-        };
-        if handles.is_empty()
-            && co.bits & (bit::OUT_STARTED | bit::OUT_DONE) == 0
-            && body.len() <= SMALL
-            && first_cost(body.len()) <= self.credit
-            && co.channels.is_none()
-        {
-            self.credit -= first_cost(body.len());
-            co.bits |= bit::OUT_STARTED | bit::OUT_DONE | bit::OUT_ENDED;
-            let over = co.is_over();
+        if handles.is_empty() && self.answers_at_once(id, body.len()) {
             frame::write(&mut self.out, kind::ITEM, id.to_wire(), |out| {
                 out.extend_from_slice(&[flag::LAST, 0, 0]);
                 out.extend_from_slice(body);
             });
-            if over {
-                self.remove(id);
-            } else {
-                self.settle(id);
-            }
             return true;
         }
+        let Some(co) = self.theirs.get_mut(id) else {
+            return false;
+        };
         // it is below 4 GiB, as a message is
         co.answering = body.len() as u32;
         self.answering += u64::from(co.answering);
@@ -264,6 +277,39 @@ impl<P, U> Connection<P, U> {
         }
         self.end(id, 0);
         sent.is_ok()
+    }
+
+    /// Whether a hosted conversation's answer, a value of so many bytes without handles, is written now
+    /// as one frame. Where it is the conversation is over, and the frame ([`begin_answer`]) is to be
+    /// [written](Self::write_answers); where not, [`Self::answer`] does what there is to do.
+    ///
+    /// [`begin_answer`]: super::begin_answer
+    #[inline]
+    pub fn answers_at_once(&mut self, id: CoId, len: usize) -> bool {
+        let Some(co) = self.theirs.get_mut(id) else {
+            return false;
+        };
+        let cost = first_cost(len);
+        if co.is(bit::OUT_STARTED | bit::OUT_DONE)
+            || len > SMALL
+            || cost > self.credit
+            || co.channels.is_some()
+        {
+            return false;
+        }
+        self.credit -= cost;
+        co.bits |= bit::OUT_STARTED | bit::OUT_DONE | bit::OUT_ENDED;
+        if co.is_over() {
+            self.remove(id);
+        } else {
+            self.settle(id);
+        }
+        true
+    }
+
+    /// Writes frames of answers.
+    pub fn write_answers(&mut self, frames: &[u8]) {
+        self.out.extend_from_slice(frames);
     }
 
     /// Sends a value on a channel. `forced` takes it even where the channel has no room.

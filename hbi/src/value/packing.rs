@@ -1,0 +1,165 @@
+//! Bytes of a value that is being packed. Most are few: those stand in place.
+
+use std::{
+    io,
+    ops::{Deref, DerefMut},
+};
+
+/// So many bytes need no allocation.
+const SHORT: usize = 62;
+
+/// What values are packed into.
+#[derive(Debug, Clone)]
+pub(crate) struct Packing(Place);
+
+#[derive(Debug, Clone)]
+enum Place {
+    Short(u8, [u8; SHORT]),
+    Long(Vec<u8>),
+}
+
+/// Where packed values go: the end of other bytes.
+pub(crate) trait Pack: io::Write {
+    /// Appends the first `len` of these bytes.
+    fn pack_short(&mut self, bytes: [u8; 9], len: usize);
+}
+
+impl Packing {
+    /// Nothing yet.
+    #[inline]
+    pub(crate) const fn new() -> Self {
+        Self(Place::Short(0, [0; SHORT]))
+    }
+
+    /// Appends bytes.
+    #[inline]
+    pub(crate) fn extend_from_slice(&mut self, more: &[u8]) {
+        if let Place::Short(len, bytes) = &mut self.0
+            && let Some(room) = bytes[*len as usize..].get_mut(..more.len())
+        {
+            room.copy_from_slice(more);
+            *len += more.len() as u8;
+            return;
+        }
+        self.long(more.len()).extend_from_slice(more);
+    }
+
+    /// Its bytes where there is no bound, with room for more.
+    #[cold]
+    fn long(&mut self, more: usize) -> &mut Vec<u8> {
+        if let Place::Short(len, bytes) = &self.0 {
+            let bytes = &bytes[..*len as usize];
+            let mut long = Vec::with_capacity((bytes.len() + more).next_power_of_two());
+            long.extend_from_slice(bytes);
+            self.0 = Place::Long(long);
+        }
+        match &mut self.0 {
+            Place::Long(long) => long,
+            Place::Short(..) => unreachable!("it was made long just now"),
+        }
+    }
+}
+
+impl Default for Packing {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl From<&[u8]> for Packing {
+    fn from(bytes: &[u8]) -> Self {
+        let mut packing = Self::new();
+        packing.extend_from_slice(bytes);
+        packing
+    }
+}
+
+impl Deref for Packing {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Place::Short(len, bytes) => &bytes[..*len as usize],
+            Place::Long(bytes) => bytes,
+        }
+    }
+}
+
+impl DerefMut for Packing {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match &mut self.0 {
+            Place::Short(len, bytes) => &mut bytes[..*len as usize],
+            Place::Long(bytes) => bytes,
+        }
+    }
+}
+
+impl io::Write for Packing {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    #[inline]
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+// all nine bytes are copied, which is cheaper than as many as there are
+impl Pack for Packing {
+    #[inline]
+    fn pack_short(&mut self, short: [u8; 9], len: usize) {
+        if let Place::Short(at, bytes) = &mut self.0
+            && let Some(room) = bytes[*at as usize..].first_chunk_mut()
+        {
+            *room = short;
+            *at += len as u8;
+            return;
+        }
+        self.extend_from_slice(&short[..len]);
+    }
+}
+
+impl Pack for Vec<u8> {
+    #[inline]
+    fn pack_short(&mut self, bytes: [u8; 9], len: usize) {
+        let end = self.len() + len;
+        self.extend_from_slice(&bytes);
+        self.truncate(end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn bytes_stand_in_order_wherever_they_fit() {
+        for first in 0..140 {
+            for len in 1..=9 {
+                let mut packing = Packing::from(&vec![7; first][..]);
+                let mut expected = vec![7; first];
+                for n in 0..4 {
+                    packing.pack_short([n; 9], len);
+                    expected.extend_from_slice(&[n; 9][..len]);
+                    packing.write_all(&[9, n]).unwrap();
+                    expected.extend_from_slice(&[9, n]);
+                    assert_eq!(&packing[..], expected, "{first} bytes, then {len}");
+                }
+                let mut vec = vec![7; first];
+                vec.pack_short([1; 9], len);
+                assert_eq!(vec[first..], [1; 9][..len]);
+            }
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! What arrived, and how parts of it are kept.
+
+use bytes::Bytes;
+
+/// Bytes that arrived. They are read where they lie; large parts that are kept share the buffer.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'b> {
+    bytes: &'b [u8],
+    shared: Option<&'b Bytes>,
+}
+
+impl<'b> Input<'b> {
+    /// From this size on a part is shared, not copied. The buffer that it keeps alive is a driver's,
+    /// which is not much larger.
+    pub const SHARED: usize = 16 << 10;
+
+    /// Input of which every part that is kept is copied.
+    pub fn copied(bytes: &'b [u8]) -> Self {
+        Self {
+            bytes,
+            shared: None,
+        }
+    }
+
+    /// Input of which large parts are shared.
+    pub fn shared(bytes: &'b Bytes) -> Self {
+        Self {
+            bytes,
+            shared: Some(bytes),
+        }
+    }
+
+    /// All of it.
+    #[inline]
+    pub fn bytes(&self) -> &'b [u8] {
+        self.bytes
+    }
+
+    /// A part of it as bytes of its own.
+    pub(super) fn part(&self, part: &[u8]) -> Bytes {
+        match self.shared {
+            Some(whole) if part.len() >= Self::SHARED => whole.slice_ref(part),
+            _ => Bytes::copy_from_slice(part),
+        }
+    }
+}
