@@ -254,6 +254,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         self.asked = false;
         let late = state.take_late();
+        if let Some(buffer) = state.mux.give_buffer() {
+            self.scratch.answers.keep_buffer(buffer);
+        }
         state.sleep(cx.waker());
         drop(state);
         drop(late);

@@ -476,7 +476,12 @@ impl<P, U> Connection<P, U> {
         };
         match numbers.get_mut(id) {
             Some(co) if co.is_bare() => {
+                let held = co.held;
                 numbers.free(id);
+                if held > 0 {
+                    self.held -= u64::from(held);
+                    self.return_credit();
+                }
                 if !id.is_hosted() {
                     self.line.ask(&mut self.wakers);
                 }
@@ -708,11 +713,8 @@ impl<P, U> Connection<P, U> {
         });
     }
 
-    /// Gives buffers back that are large and empty.
+    /// Frees what many wakers took.
     pub fn shrink(&mut self) {
-        if self.out.is_empty() && self.out.capacity() > 4 << 10 {
-            self.out = Vec::new();
-        }
         if self.wakers.is_empty() && self.wakers.capacity() > 64 {
             self.wakers = Vec::new();
         }
