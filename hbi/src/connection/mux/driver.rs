@@ -183,6 +183,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.landing.disconnected(&Error::from(reason));
     }
 
+    #[inline]
     fn wake(&mut self) {
         if !self.scratch.wakers.is_empty() {
             self.scratch.wakers.drain(..).for_each(Waker::wake);
@@ -478,11 +479,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// Since when something that was begun stands still.
+    #[inline]
     fn stalled(&self) -> Option<Instant> {
         sooner(self.partial, self.blocked)
     }
 
     /// When there is something to do for the time alone.
+    #[inline]
     fn next_time(&self, state: &State) -> Option<Instant> {
         let patience = state.mux.settings().idle_timeout;
         let give_up = self.stalled().and_then(|at| at.checked_add(patience));
@@ -648,6 +651,7 @@ enum Turn {
     Idle,
 }
 
+#[inline]
 fn sooner(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),

@@ -202,6 +202,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let held_back = !self.waiting.is_empty() || state.mux.is_backed_up();
         drop(state);
         drop(lost);
+        if work.is_empty() {
+            // answers only
+            self.scratch.work = work;
+            self.give_answers();
+            return end;
+        }
         // a few are over before there is a reason to look at the clock
         let began = (work.len() >= LANDINGS_PER_LOOK).then(Instant::now);
         let over_time = || began.is_some_and(|began| began.elapsed() > TIME_PER_TURN);
@@ -522,6 +528,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// Hands the answers of landings to the wire, under one lock.
+    #[inline]
     pub(super) fn give_answers(&mut self) {
         if self.scratch.answers.list.is_empty() {
             self.scratch.answers.bytes.clear();

@@ -646,6 +646,7 @@ impl State {
     }
 
     /// Objects that were kept for messages that have been looked at; to be dropped without the lock.
+    #[inline]
     pub(super) fn take_late(&mut self) -> Vec<Arc<dyn Object>> {
         match self.objects.has_late() && !self.mux.has_unread_objects() {
             true => self.objects.take_late(),
@@ -655,6 +656,7 @@ impl State {
 
     /// Objects in messages that never left, which the peer holds no more; to be dropped without the
     /// lock.
+    #[inline]
     pub(super) fn take_lost(&mut self) -> Vec<Arc<dyn Object>> {
         let lost = self.mux.take_lost();
         if lost.is_empty() {

@@ -151,6 +151,7 @@ impl<P, U> Connection<P, U> {
     }
 
     /// Whether the answers that the peer has yet to take are more than this side holds for it.
+    #[inline]
     pub fn is_backed_up(&self) -> bool {
         self.answering > self.own.held
     }
@@ -175,16 +176,21 @@ impl<P, U> Connection<P, U> {
     }
 
     /// Takes the wakers of those whose wait is over.
+    #[inline]
     pub fn take_wakers(&mut self, into: &mut Vec<Waker>) {
-        into.append(&mut self.wakers);
+        if !self.wakers.is_empty() {
+            into.append(&mut self.wakers);
+        }
     }
 
     /// Takes what belonged to conversations that ended.
+    #[inline]
     pub fn take_dropped(&mut self) -> Vec<U> {
         std::mem::take(&mut self.dropped)
     }
 
     /// Takes the objects in messages that were dropped before they left, one by one.
+    #[inline]
     pub fn take_lost(&mut self) -> Vec<u32> {
         std::mem::take(&mut self.lost)
     }
@@ -564,6 +570,7 @@ impl<P, U> Connection<P, U> {
     }
 
     /// When [`Self::handle_timeout`] wants to be called next.
+    #[inline]
     pub fn timeout(&self) -> Option<Instant> {
         let wait = if self.pinged {
             self.own.idle_timeout
