@@ -16,7 +16,7 @@ use super::{Hosted, Origin};
 use crate::{
     Error, Failure,
     script::Text,
-    value::{Dialect, Handles, Packed},
+    value::{Dialect, Handles, Packed, Source},
 };
 
 /// A boxed future that may move between threads.
@@ -181,7 +181,7 @@ pub trait Link: Send + Sync + fmt::Debug {
         this: &Arc<dyn Link>,
         co: CoNumber,
         cx: &mut Context<'_>,
-        read: &mut dyn FnMut(&[u8], &mut Handles),
+        read: &mut dyn FnMut(Source<'_>, &mut Handles),
     ) -> Poll<Result<(), Error>>;
 
     /// Hands over a message once the channel has room for it.

@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 use super::{
@@ -22,7 +21,7 @@ use super::{
 use crate::{
     Data, Error, Kind, PostingEnd,
     endpoint::CoNumber,
-    value::{Handles, Packed, ValueError, unpack_from},
+    value::{Handles, Packed, Source, ValueError, unpack_whole},
 };
 
 /// A call of a peer's method, which answers a `T` or fails with an `E`.
@@ -328,14 +327,11 @@ impl<T: DeserializeOwned + 'static, E: Outcome, B> Call<T, E, B> {
         let mut answer: Option<Result<T, ValueError>> = None;
         let mut other = None;
         let mut carries = false;
-        let mut read = |bytes: &[u8], handles: &mut Handles| {
+        let mut read = |source: Source<'_>, handles: &mut Handles| {
             carries = !handles.is_empty();
-            let unpacked = unpack(bytes, handles);
-            if unpacked.is_err() && text_wire {
-                other = Some(Packed::from_parts(
-                    Bytes::copy_from_slice(bytes),
-                    Handles::new(),
-                ));
+            let unpacked = unpack_whole(source, handles);
+            if let (Err(_), true, Source::Shared(bytes)) = (&unpacked, text_wire, source) {
+                other = Some(Packed::from_parts(bytes.clone(), Handles::new()));
             }
             answer = Some(unpacked);
         };
@@ -399,21 +395,6 @@ fn unfit<T>(error: ValueError, root: &str) -> Error {
         format!("the answer{of}{root} is no `{wanted}`: {error}"),
     )
     .sent()
-}
-
-/// Unpacks an answer, which is one whole value.
-fn unpack<T: DeserializeOwned + 'static>(
-    mut bytes: &[u8],
-    handles: &mut Handles,
-) -> Result<T, ValueError> {
-    let value = unpack_from(&mut bytes, handles)?;
-    if bytes.is_empty() {
-        return Ok(value);
-    }
-    Err(ValueError::new(format!(
-        "{} bytes left over after the value",
-        bytes.len()
-    )))
 }
 
 impl<T, E, B> Drop for Call<T, E, B> {

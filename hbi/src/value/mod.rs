@@ -15,8 +15,8 @@ mod tree;
 pub use handle::{Handle, Handles, deserialize_handle, serialize_handle, take_placeholder};
 pub use literal::{Dialect, literal, write_literal};
 pub(crate) use literal::{HANDLE_MARK, is_constructed, pack_literal_into, pack_written, transcode};
-pub(crate) use packed::pack_into;
-pub use packed::{Packed, ValueError, pack_bytes, unpack_from};
+pub use packed::{Packed, Source, ValueError, pack_bytes, unpack_from};
+pub(crate) use packed::{pack_into, unpack_whole};
 pub(crate) use packing::{Pack, Packing};
 #[cfg(feature = "script")]
 pub(crate) use scan::{Content, content};

@@ -81,15 +81,7 @@ impl Packed {
     /// # Errors
     /// When the bytes are not one whole `T`, or a handle in it was taken before.
     pub fn unpack<T: DeserializeOwned + 'static>(mut self) -> Result<T, ValueError> {
-        let mut rest = &self.bytes[..];
-        let value = unpack_from(&mut rest, &mut self.handles)?;
-        if !rest.is_empty() {
-            return Err(ValueError::new(format!(
-                "{} bytes left over after the value",
-                rest.len()
-            )));
-        }
-        Ok(value)
+        unpack_whole(Source::Shared(&self.bytes), &mut self.handles)
     }
 }
 
@@ -161,6 +153,60 @@ pub fn unpack_from<T: DeserializeOwned + 'static>(
     unpack_any(input, handles)
 }
 
+/// Where the MessagePack of a value lies.
+#[derive(Debug, Clone, Copy)]
+pub enum Source<'a> {
+    /// Here and now only.
+    Slice(&'a [u8]),
+    /// Where a part of it may be kept.
+    Shared(&'a Bytes),
+}
+
+/// Unpacks one whole value. [`Bytes`] share what they lie in, if it can be kept.
+///
+/// # Errors
+/// When the bytes are not one whole `T`, or a handle in it was taken before.
+#[inline]
+pub(crate) fn unpack_whole<T: DeserializeOwned + 'static>(
+    source: Source<'_>,
+    handles: &mut Handles,
+) -> Result<T, ValueError> {
+    let mut rest = match source {
+        Source::Slice(bytes) => bytes,
+        Source::Shared(bytes) => {
+            if TypeId::of::<T>() == TypeId::of::<Bytes>()
+                && let Some(part) = shared_bytes(bytes)
+            {
+                return same(part);
+            }
+            bytes
+        }
+    };
+    let value = unpack_from(&mut rest, handles)?;
+    if rest.is_empty() {
+        return Ok(value);
+    }
+    Err(ValueError::new(format!(
+        "{} bytes left over after the value",
+        rest.len()
+    )))
+}
+
+/// The bytes that a whole value is, without a copy.
+fn shared_bytes(value: &Bytes) -> Option<Bytes> {
+    let mut rest = &value[..];
+    let body = bin_body(skip(&mut rest).ok()?)?;
+    rest.is_empty().then(|| value.slice_ref(body))
+}
+
+/// A value as its own type, where that is known by other means.
+fn same<T: 'static, U: 'static>(value: U) -> Result<T, ValueError> {
+    let mut value = Some(value);
+    let any: &mut dyn Any = &mut value;
+    let same = any.downcast_mut::<Option<T>>().and_then(Option::take);
+    same.ok_or_else(|| ValueError::new("expected bytes".into()))
+}
+
 fn unpack_any<T: DeserializeOwned + 'static>(
     input: &mut &[u8],
     handles: &mut Handles,
@@ -169,11 +215,7 @@ fn unpack_any<T: DeserializeOwned + 'static>(
     if TypeId::of::<T>() == TypeId::of::<Vec<u8>>()
         && let Some(bytes) = bin_body(value)
     {
-        // the types are one and the same, so this moves the vector
-        let mut bytes = Some(bytes.to_vec());
-        let any: &mut dyn Any = &mut bytes;
-        let same = any.downcast_mut::<Option<T>>().and_then(Option::take);
-        return same.ok_or_else(|| ValueError::new("expected bytes".into()));
+        return same(bytes.to_vec());
     }
     if handles.is_empty() || is_plain::<T>() {
         decode(value)

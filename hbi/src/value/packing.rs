@@ -49,7 +49,7 @@ impl Packing {
     fn long(&mut self, more: usize) -> &mut Vec<u8> {
         if let Place::Short(len, bytes) = &self.0 {
             let bytes = &bytes[..*len as usize];
-            let mut long = Vec::with_capacity((bytes.len() + more).next_power_of_two());
+            let mut long = Vec::with_capacity((bytes.len() + more).max(2 * SHORT));
             long.extend_from_slice(bytes);
             self.0 = Place::Long(long);
         }

@@ -21,6 +21,7 @@ use super::{
     landing::Opened,
     link::{MuxLink, State},
     scratch::{Lent, READ},
+    spin::Spin,
 };
 use crate::{
     Error, Failure, Kind,
@@ -67,6 +68,9 @@ pub(crate) struct Driver<S> {
     /// Those who wait for room have been asked, one after the other.
     asked: bool,
     written_all: bool,
+    /// Something was written since the driver had nothing to do.
+    wrote: bool,
+    spin: Spin,
     timer: Pin<Box<Sleep>>,
     timer_at: Instant,
     /// Whom the timer wakes, while it runs.
@@ -109,6 +113,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             gathered: false,
             asked: false,
             written_all: true,
+            wrote: false,
+            spin: Spin::new(),
             timer,
             timer_at,
             timer_wakes: None,
@@ -183,6 +189,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.landing.disconnected(&Error::from(reason));
     }
 
+    #[inline]
     fn wake(&mut self) {
         if !self.scratch.wakers.is_empty() {
             self.scratch.wakers.drain(..).for_each(Waker::wake);
@@ -253,7 +260,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return Ok(Turn::Yield);
         }
         self.asked = false;
+        if self.spin.again(busy, std::mem::take(&mut self.wrote), now) {
+            return Ok(Turn::Yield);
+        }
         let late = state.take_late();
+        if let Some(buffer) = state.mux.give_buffer() {
+            self.scratch.answers.keep_buffer(buffer);
+        }
         state.sleep(cx.waker());
         drop(state);
         drop(late);
@@ -411,6 +424,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 drop(state);
                 self.wake();
                 self.gathered = false;
+                self.wrote = true;
             }
             if !self.write_some(cx, now)? {
                 return Ok(Poll::Pending);
@@ -475,11 +489,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// Since when something that was begun stands still.
+    #[inline]
     fn stalled(&self) -> Option<Instant> {
         sooner(self.partial, self.blocked)
     }
 
     /// When there is something to do for the time alone.
+    #[inline]
     fn next_time(&self, state: &State) -> Option<Instant> {
         let patience = state.mux.settings().idle_timeout;
         let give_up = self.stalled().and_then(|at| at.checked_add(patience));
@@ -645,6 +661,7 @@ enum Turn {
     Idle,
 }
 
+#[inline]
 fn sooner(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),

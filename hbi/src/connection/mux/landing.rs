@@ -120,6 +120,18 @@ impl Answers {
         self.list.push(Answer::Value(id, frame, handles));
     }
 
+    /// Takes the buffer that values are packed into, which is empty between reads.
+    pub(super) fn take_buffer(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
+    }
+
+    /// Takes over a buffer, if it is larger than the one that is there.
+    pub(super) fn keep_buffer(&mut self, buffer: Vec<u8>) {
+        if buffer.capacity() > self.bytes.capacity() && self.bytes.is_empty() {
+            self.bytes = buffer;
+        }
+    }
+
     /// Bytes of memory that values take in it.
     pub(super) fn capacity(&self) -> usize {
         self.bytes.capacity()
@@ -190,6 +202,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let held_back = !self.waiting.is_empty() || state.mux.is_backed_up();
         drop(state);
         drop(lost);
+        if work.is_empty() {
+            // answers only
+            self.scratch.work = work;
+            self.give_answers();
+            return end;
+        }
         // a few are over before there is a reason to look at the clock
         let began = (work.len() >= LANDINGS_PER_LOOK).then(Instant::now);
         let over_time = || began.is_some_and(|began| began.elapsed() > TIME_PER_TURN);
@@ -510,6 +528,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// Hands the answers of landings to the wire, under one lock.
+    #[inline]
     pub(super) fn give_answers(&mut self) {
         if self.scratch.answers.list.is_empty() {
             self.scratch.answers.bytes.clear();
@@ -526,13 +545,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 && state.mux.answers_at_once(*id, frame.len() - ANSWER_HEAD)
             {
                 if run.end != frame.start {
-                    state.mux.write_answers(&answers.bytes[run]);
+                    state.mux.write_answers(&mut answers.bytes, run);
                     run = frame.clone();
                 }
                 run.end = frame.end;
                 continue;
             }
-            state.mux.write_answers(&answers.bytes[run]);
+            state.mux.write_answers(&mut answers.bytes, run);
             run = 0..0;
             match answer {
                 Answer::Value(id, frame, mut handles) => {
@@ -549,7 +568,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 Answer::Failed(id, failure) => state.mux.fail(id, 0, &failure),
             }
         }
-        state.mux.write_answers(&answers.bytes[run]);
+        state.mux.write_answers(&mut answers.bytes, run);
         state.mux.take_wakers(&mut self.scratch.wakers);
         let dropped = state.mux.take_dropped();
         let lost = state.take_lost();

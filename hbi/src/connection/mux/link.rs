@@ -10,6 +10,7 @@ use std::{
 
 use tracing::Span;
 
+use super::scratch;
 use crate::connection::{
     handles::{self, Outgoing},
     now,
@@ -23,7 +24,7 @@ use crate::{
         CoNumber, Current, Link, LinkInfo, Message, Object, Posted, Prepared, Received, Request,
     },
     script::{Interner, Text},
-    value::{Handles, Packed},
+    value::{Handles, Packed, Source},
     wire::mux::{self, Arrival, CoId, OpenRefused, Opening, Payload, Reply, SendRefused, Settings},
 };
 
@@ -175,6 +176,7 @@ impl MuxLink {
             return None;
         }
         let script = state.interner.as_ref()?.known(text)?;
+        state.make_room(request.arguments.len());
         let id = state.mux.call(script, request.arguments, cx)?;
         request.watched = true;
         Self::done(state);
@@ -227,6 +229,14 @@ impl State {
         }
         self.awake = true;
         self.driver.take()
+    }
+
+    /// Sees to it that so many bytes find room in a buffer that was used before.
+    #[inline]
+    fn make_room(&mut self, bytes: usize) {
+        if self.mux.wants_buffer(bytes) {
+            self.mux.take_buffer(scratch::buffer());
+        }
     }
 
     /// The driver goes to sleep.
@@ -335,6 +345,7 @@ impl Link for MuxLink {
             arguments: request.arguments,
             handles: outgoing.as_ref().map_or(&[], |outgoing| &outgoing.wire),
         };
+        state.make_room(request.arguments.len());
         // without a deadline the time is not looked at
         let at = now.unwrap_or_else(|| state.mux.heard());
         let opened = state.mux.open(opening, at);
@@ -374,7 +385,7 @@ impl Link for MuxLink {
         this: &Arc<dyn Link>,
         co: CoNumber,
         cx: &mut Context<'_>,
-        read: &mut dyn FnMut(&[u8], &mut Handles),
+        read: &mut dyn FnMut(Source<'_>, &mut Handles),
     ) -> Poll<Result<(), Error>> {
         let mut state = self.lock();
         let reply = match state.mux.poll_reply(id(co), cx) {
@@ -385,16 +396,21 @@ impl Link for MuxLink {
         Self::done_waking(state);
         Poll::Ready(match reply {
             Reply::Short(len, bytes) => {
-                read(&bytes[..len as usize], &mut Handles::new());
+                read(Source::Slice(&bytes[..len as usize]), &mut Handles::new());
                 Ok(())
             }
             Reply::Bytes(bytes) => {
-                read(&bytes, &mut Handles::new());
+                // of a smaller one the application is not to keep the buffer that it came in
+                let source = match bytes.len() >= mux::Input::SHARED {
+                    true => Source::Shared(&bytes),
+                    false => Source::Slice(&bytes),
+                };
+                read(source, &mut Handles::new());
                 Ok(())
             }
             Reply::Value(payload) => {
                 let (bytes, mut handles) = self.packed(this, co, *payload).into_parts();
-                read(&bytes, &mut handles);
+                read(Source::Shared(&bytes), &mut handles);
                 Ok(())
             }
             Reply::Failed(failure) => Err(error(*failure)),
@@ -630,6 +646,7 @@ impl State {
     }
 
     /// Objects that were kept for messages that have been looked at; to be dropped without the lock.
+    #[inline]
     pub(super) fn take_late(&mut self) -> Vec<Arc<dyn Object>> {
         match self.objects.has_late() && !self.mux.has_unread_objects() {
             true => self.objects.take_late(),
@@ -639,6 +656,7 @@ impl State {
 
     /// Objects in messages that never left, which the peer holds no more; to be dropped without the
     /// lock.
+    #[inline]
     pub(super) fn take_lost(&mut self) -> Vec<Arc<dyn Object>> {
         let lost = self.mux.take_lost();
         if lost.is_empty() {

@@ -5,6 +5,7 @@ mod driver;
 mod landing;
 mod link;
 mod scratch;
+mod spin;
 
 pub(crate) use driver::Driver;
 pub(crate) use link::MuxLink;

@@ -42,6 +42,19 @@ thread_local! {
     static SHARED: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
 }
 
+/// An empty buffer of the thread's for a connection that has much to write; where there is none it is
+/// a new one. A driver brings it back.
+pub(super) fn buffer() -> Vec<u8> {
+    // there is none either while the thread ends
+    let shared = SHARED.try_with(Cell::take).ok().flatten();
+    let Some(mut shared) = shared else {
+        return Vec::new();
+    };
+    let buffer = shared.answers.take_buffer();
+    SHARED.set(Some(shared));
+    buffer
+}
+
 /// The buffers of a driver, which it has while it is awake. While it sleeps it keeps what is left to
 /// read and to write: connections are many, and each may be made to wait.
 #[derive(Default)]

@@ -23,7 +23,7 @@ use crate::{
     },
     endpoint::{CoNumber, Current, Link, LinkInfo, Message, Posted, Received, Request},
     script::Text,
-    value::{Handles, Packed},
+    value::{Handles, Packed, Source},
     wire::{
         mux::Settings,
         quic::{Control, Opening, Reader, write_opening},
@@ -264,7 +264,7 @@ impl Link for QuicLink {
         this: &Arc<dyn Link>,
         co: CoNumber,
         cx: &mut Context<'_>,
-        read: &mut dyn FnMut(&[u8], &mut Handles),
+        read: &mut dyn FnMut(Source<'_>, &mut Handles),
     ) -> Poll<Result<(), Error>> {
         let key = Key::from(co);
         let reply = self.with(|state| {
@@ -290,7 +290,7 @@ impl Link for QuicLink {
         Poll::Ready(match reply {
             Ok(Some(packed)) => {
                 let (bytes, mut handles) = packed.into_parts();
-                read(&bytes, &mut handles);
+                read(Source::Shared(&bytes), &mut handles);
                 Ok(())
             }
             Ok(None) => Err(error(Failure::new(

@@ -22,7 +22,7 @@ use crate::{
         Messages, Outlet, Received, Request,
     },
     script::{Text, python::write_script},
-    value::{Dialect, HANDLE_MARK, Handles, Packed},
+    value::{Dialect, HANDLE_MARK, Handles, Packed, Source},
     wire::text::{write_code, write_object},
 };
 
@@ -434,7 +434,7 @@ impl Link for TextLink {
         this: &Arc<dyn Link>,
         co: CoNumber,
         cx: &mut Context<'_>,
-        read: &mut dyn FnMut(&[u8], &mut Handles),
+        read: &mut dyn FnMut(Source<'_>, &mut Handles),
     ) -> Poll<Result<(), Error>> {
         let mut state = self.lock();
         let conversation = match state.conversation(co) {
@@ -457,7 +457,7 @@ impl Link for TextLink {
             conversation.answered = true;
             drop(state);
             let (bytes, mut handles) = self.with_data(this, co, answer).into_parts();
-            read(&bytes, &mut handles);
+            read(Source::Shared(&bytes), &mut handles);
             // where nobody took the data it is let go of
             drop(handles);
             return Poll::Ready(Ok(()));
@@ -468,7 +468,7 @@ impl Link for TextLink {
         self.done(state);
         self.reading.notify_one();
         let (bytes, mut handles) = answer.into_parts();
-        read(&bytes, &mut handles);
+        read(Source::Shared(&bytes), &mut handles);
         Poll::Ready(Ok(()))
     }
 

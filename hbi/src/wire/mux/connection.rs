@@ -151,6 +151,7 @@ impl<P, U> Connection<P, U> {
     }
 
     /// Whether the answers that the peer has yet to take are more than this side holds for it.
+    #[inline]
     pub fn is_backed_up(&self) -> bool {
         self.answering > self.own.held
     }
@@ -175,16 +176,21 @@ impl<P, U> Connection<P, U> {
     }
 
     /// Takes the wakers of those whose wait is over.
+    #[inline]
     pub fn take_wakers(&mut self, into: &mut Vec<Waker>) {
-        into.append(&mut self.wakers);
+        if !self.wakers.is_empty() {
+            into.append(&mut self.wakers);
+        }
     }
 
     /// Takes what belonged to conversations that ended.
+    #[inline]
     pub fn take_dropped(&mut self) -> Vec<U> {
         std::mem::take(&mut self.dropped)
     }
 
     /// Takes the objects in messages that were dropped before they left, one by one.
+    #[inline]
     pub fn take_lost(&mut self) -> Vec<u32> {
         std::mem::take(&mut self.lost)
     }
@@ -476,7 +482,12 @@ impl<P, U> Connection<P, U> {
         };
         match numbers.get_mut(id) {
             Some(co) if co.is_bare() => {
+                let held = co.held;
                 numbers.free(id);
+                if held > 0 {
+                    self.held -= u64::from(held);
+                    self.return_credit();
+                }
                 if !id.is_hosted() {
                     self.line.ask(&mut self.wakers);
                 }
@@ -559,6 +570,7 @@ impl<P, U> Connection<P, U> {
     }
 
     /// When [`Self::handle_timeout`] wants to be called next.
+    #[inline]
     pub fn timeout(&self) -> Option<Instant> {
         let wait = if self.pinged {
             self.own.idle_timeout
@@ -708,11 +720,8 @@ impl<P, U> Connection<P, U> {
         });
     }
 
-    /// Gives buffers back that are large and empty.
+    /// Frees what many wakers took.
     pub fn shrink(&mut self) {
-        if self.out.is_empty() && self.out.capacity() > 4 << 10 {
-            self.out = Vec::new();
-        }
         if self.wakers.is_empty() && self.wakers.capacity() > 64 {
             self.wakers = Vec::new();
         }

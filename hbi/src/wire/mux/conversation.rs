@@ -116,11 +116,10 @@ impl<P, U> Conversation<P, U> {
             .get_or_insert_with(|| Box::new(Channels::new(peer, own)))
     }
 
-    /// Whether nothing is kept with it that its end has to do with.
+    /// Whether nothing is kept with it but what it holds.
     #[inline]
     pub(super) fn is_bare(&self) -> bool {
-        self.held == 0
-            && self.answering == 0
+        self.answering == 0
             && self.channels.is_none()
             && self.user.is_none()
             && matches!(self.answer, Answer::Taken | Answer::Unwatched)

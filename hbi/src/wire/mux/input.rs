@@ -38,8 +38,18 @@ impl<'b> Input<'b> {
 
     /// A part of it as bytes of its own.
     pub(super) fn part(&self, part: &[u8]) -> Bytes {
+        self.shared_from(Self::SHARED, part)
+    }
+
+    /// The same for an answer, whose caller is there to take it: it is kept for a moment only, so that
+    /// smaller ones are shared, too.
+    pub(super) fn answer(&self, part: &[u8]) -> Bytes {
+        self.shared_from(Self::SHARED / 8, part)
+    }
+
+    fn shared_from(&self, len: usize, part: &[u8]) -> Bytes {
         match self.shared {
-            Some(whole) if part.len() >= Self::SHARED => whole.slice_ref(part),
+            Some(whole) if part.len() >= len => whole.slice_ref(part),
             _ => Bytes::copy_from_slice(part),
         }
     }

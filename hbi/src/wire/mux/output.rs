@@ -4,8 +4,8 @@ use std::io::IoSlice;
 
 use bytes::{Buf, Bytes};
 
-/// Bytes of frames that are copied into the output.
-const FEW: usize = 1 << 10;
+/// Bytes of frames that are copied from one buffer to the next: of more the buffers change places.
+pub(super) const FEW: usize = 1 << 10;
 
 /// Bytes to be written next, in order. Large payloads stand in it by reference.
 #[derive(Debug, Default)]

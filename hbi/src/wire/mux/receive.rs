@@ -51,7 +51,7 @@ impl<P, U> Connection<P, U> {
     ) -> Result<Option<Call<'b>>, Violation> {
         let rest = &input.bytes()[*at..];
         let (len, co) = match frame::read_head(rest) {
-            Some((len, kind::OPEN, co)) if len <= ALLOWANCE => (len, co),
+            Some((len, kind::OPEN, co)) if len <= self.own.frame as usize => (len, co),
             _ => return Ok(None),
         };
         let Some([frame::CALL, a, b, c, d, arguments @ ..]) = rest.get(HEAD..HEAD + len) else {
@@ -64,6 +64,9 @@ impl<P, U> Connection<P, U> {
         }
         let opened = Conversation::new(bit::IN_STARTED | bit::IN_ENDED, 0);
         self.theirs.open(id, self.own.conversations, opened)?;
+        if arguments.len() > ALLOWANCE {
+            self.charge_connection(id, arguments.len() as u32 + MESSAGE_COST)?;
+        }
         self.seen += 1;
         *at += HEAD + len;
         Ok(Some(Call {
@@ -982,7 +985,7 @@ impl Reply {
                 room.copy_from_slice(body);
                 Reply::Short(body.len() as u8, short)
             }
-            None => Reply::Bytes(input.part(body)),
+            None => Reply::Bytes(input.answer(body)),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    ops::Range,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -14,6 +15,7 @@ use super::{
     connection::{Patient, over},
     conversation::{Answer, Conversation, bit},
     frame::{self, HEAD, MESSAGE_COST, flag, kind},
+    output::FEW,
 };
 use crate::{Failure, Kind};
 
@@ -29,6 +31,9 @@ const SMALL: usize = 16 << 10;
 /// Bytes of openings that wait for the connection's credit before more openings have to wait
 /// themselves; one is always taken.
 const UNSENT: usize = 8 << 20;
+
+/// The largest buffer that a connection with nothing to do keeps for itself. Connections are many.
+const OWN_BUFFER: usize = 4 << 10;
 
 /// What a conversation is opened with.
 #[derive(Debug, Clone, Copy)]
@@ -78,10 +83,16 @@ impl<P, U> Connection<P, U> {
     pub fn call(&mut self, script: u32, arguments: &[u8], cx: &mut Context<'_>) -> Option<CoId> {
         let room = self.peer.as_ref()?.conversations as usize;
         let begins = self.closed.is_none() && !self.leaving && self.peer_leaving.is_none();
-        // short ones fit a frame and need no credit
-        if !begins || self.ours.len() >= room || arguments.len() > ALLOWANCE {
+        // small ones fit a frame; those that cost credit do not overtake larger ones
+        let cost = first_cost(arguments.len());
+        let passes = cost == 0 || (self.bulk.is_empty() && self.ready.is_empty());
+        if !begins || self.ours.len() >= room || !passes {
             return None;
         }
+        if arguments.len() > SMALL - frame::MAX_OPENING || cost > self.credit {
+            return None;
+        }
+        self.credit -= cost;
         self.opened += 1;
         const BITS: u8 = bit::OUT_STARTED | bit::OUT_ENDED | bit::OUT_DONE | bit::CALL;
         let mut co = Conversation::new(BITS, self.opened);
@@ -307,9 +318,34 @@ impl<P, U> Connection<P, U> {
         true
     }
 
-    /// Writes frames of answers.
-    pub fn write_answers(&mut self, frames: &[u8]) {
-        self.out.extend_from_slice(frames);
+    /// Writes a part of the frames of answers. All of many are not copied: the buffers change places.
+    pub fn write_answers(&mut self, frames: &mut Vec<u8>, part: Range<usize>) {
+        if self.out.is_empty() && part.len() == frames.len() && part.len() > FEW {
+            std::mem::swap(&mut self.out, frames);
+        } else {
+            self.out.extend_from_slice(&frames[part]);
+        }
+    }
+
+    /// Whether so many bytes more would need a larger buffer than a connection keeps for itself.
+    #[inline]
+    pub fn wants_buffer(&self, more: usize) -> bool {
+        let len = self.out.len() + more + frame::MAX_OPENING;
+        len > self.out.capacity() && len > OWN_BUFFER
+    }
+
+    /// Takes over an empty buffer that is larger than its own.
+    pub fn take_buffer(&mut self, mut buffer: Vec<u8>) {
+        if buffer.capacity() > self.out.capacity() {
+            buffer.append(&mut self.out);
+            self.out = buffer;
+        }
+    }
+
+    /// Gives up a buffer that is empty and larger than a connection keeps for itself.
+    pub fn give_buffer(&mut self) -> Option<Vec<u8>> {
+        let gives = self.out.is_empty() && self.out.capacity() > OWN_BUFFER;
+        gives.then(|| std::mem::take(&mut self.out))
     }
 
     /// Sends a value on a channel. `forced` takes it even where the channel has no room.

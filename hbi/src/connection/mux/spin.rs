@@ -1,0 +1,224 @@
+//! Looking for input again before going to sleep. Where a peer on another core answers within
+//! microseconds, to be woken takes several times as long as that, and more of both processors; where it
+//! is on the same core or far away, looking only delays it. So both are tried, and what waits less is
+//! done.
+
+use std::{
+    sync::{
+        LazyLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+/// How often a driver looks again. The runtime looks at its sockets each 61 times (tokio's
+/// `event_interval`), so this is a matter of some ten microseconds.
+const LOOKS: u32 = 5 * 61;
+
+/// Waits of each way that are compared.
+const TRIAL: usize = 8;
+
+/// Waits until they are compared anew, at first and at last.
+const FIRST: u32 = 64;
+const LAST: u32 = 4096;
+
+/// How many drivers of this process look at once, at most: half as many as it has cores.
+static MOST: LazyLock<usize> =
+    LazyLock::new(|| thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)));
+
+/// How many do.
+static LOOKING: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether a driver that has nothing to do looks again.
+#[derive(Debug)]
+pub(super) struct Spin {
+    /// Not on a runtime of several threads, which wakes another of them whenever a task yields.
+    allowed: bool,
+    /// How many drivers look now.
+    all: &'static AtomicUsize,
+    /// Looks left.
+    left: u32,
+    looking: Option<Looking>,
+    /// Since when it waits for input.
+    since: Option<Instant>,
+    way: Way,
+    better: Way,
+    /// Whether the ways are being compared, and what each waited in nanoseconds.
+    trial: bool,
+    waits: [u32; TRIAL],
+    slept: u32,
+    /// Waits so far of this trial, or in the way that was better, and how many that is to be.
+    count: u32,
+    interval: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Sleep,
+    Look,
+}
+
+impl Spin {
+    pub(super) fn new() -> Self {
+        Self::among(&LOOKING)
+    }
+
+    fn among(all: &'static AtomicUsize) -> Self {
+        Self {
+            all,
+            allowed: Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread,
+            left: 0,
+            looking: None,
+            since: None,
+            way: Way::Sleep,
+            better: Way::Sleep,
+            trial: true,
+            waits: [0; TRIAL],
+            slept: 0,
+            count: 0,
+            interval: FIRST,
+        }
+    }
+
+    /// Whether to look again; `came` and `left` say what happened since it was asked last.
+    pub(super) fn again(&mut self, came: bool, left: bool, now: Instant) -> bool {
+        if !self.allowed {
+            return false;
+        }
+        if came && let Some(since) = self.since.take() {
+            self.waited(now.saturating_duration_since(since));
+        }
+        if came || left {
+            self.since = Some(now);
+            self.left = match self.way {
+                Way::Look if self.looking.is_some() => LOOKS,
+                Way::Look => {
+                    self.looking = Looking::begin(self.all);
+                    if self.looking.is_some() { LOOKS } else { 0 }
+                }
+                Way::Sleep => 0,
+            };
+        } else {
+            self.left = self.left.saturating_sub(1);
+        }
+        if self.left == 0 {
+            self.looking = None;
+        }
+        self.left > 0
+    }
+
+    /// A wait is over; what the next is to be.
+    fn waited(&mut self, time: Duration) {
+        if self.trial {
+            self.waits[self.count as usize] = time.as_nanos().min(u32::MAX.into()) as u32;
+        }
+        self.count += 1;
+        if self.trial && self.count == TRIAL as u32 {
+            self.waits.sort_unstable();
+            self.tried(self.waits[TRIAL / 2]);
+        } else if !self.trial && self.count == self.interval {
+            (self.trial, self.count, self.way) = (true, 0, Way::Sleep);
+        }
+    }
+
+    /// One way was tried, and so is the other, or the better is gone from now on.
+    fn tried(&mut self, median: u32) {
+        self.count = 0;
+        if self.way == Way::Sleep {
+            self.slept = median;
+            self.way = Way::Look;
+            return;
+        }
+        // looking takes a processor, so it has to be clearly better
+        let better = match median < self.slept / 4 * 3 {
+            true => Way::Look,
+            false => Way::Sleep,
+        };
+        self.interval = match self.better == better {
+            true => (self.interval * 2).min(LAST),
+            false => FIRST,
+        };
+        (self.trial, self.better, self.way) = (false, better, better);
+    }
+}
+
+/// One that looks.
+#[derive(Debug)]
+struct Looking(&'static AtomicUsize);
+
+impl Looking {
+    fn begin(all: &'static AtomicUsize) -> Option<Self> {
+        let one_more = |looking| (looking < *MOST).then_some(looking + 1);
+        let begun = all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        begun.ok().map(|_| Self(all))
+    }
+}
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Waits so often, each way so long; how many of the last hundred were looked through.
+    fn looked(spin: &mut Spin, waits: u32, sleep: Duration, look: Duration) -> u32 {
+        let mut now = Instant::now();
+        let mut looked = 0;
+        for wait in 0..waits {
+            let looks = spin.again(true, true, now);
+            now += if looks { look } else { sleep };
+            looked += u32::from(looks && wait + 100 >= waits);
+        }
+        looked
+    }
+
+    #[test]
+    fn a_driver_does_what_waits_less() {
+        const NEAR: Duration = Duration::from_micros(5);
+        const WOKEN: Duration = Duration::from_micros(40);
+        const FAR: Duration = Duration::from_micros(300);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .expect("a runtime");
+        let _entered = runtime.enter();
+        static ALL: AtomicUsize = AtomicUsize::new(0);
+        let mut spin = Spin::among(&ALL);
+        // on another core
+        assert_eq!(looked(&mut spin, 8 + 8 + 60, WOKEN, NEAR), 8 + 60);
+        // then on the same one, where it is the looking that takes time
+        assert_eq!(looked(&mut spin, 2 * LAST, NEAR, WOKEN), 0);
+        // and far away, where there is no difference
+        assert_eq!(looked(&mut spin, 2 * LAST, FAR, FAR), 0);
+        // and near again: whatever was, it is tried within the longest time
+        assert!(looked(&mut spin, 2 * LAST, WOKEN, NEAR) > 80);
+        // of a process there are so many that look, and no more
+        let mut others = Vec::new();
+        for _ in 0..*MOST {
+            let mut other = Spin::among(&ALL);
+            looked(&mut other, 8 + 8 + 60, WOKEN, NEAR);
+            others.push(other);
+        }
+        assert_eq!(ALL.load(Ordering::Relaxed), *MOST);
+        drop(others);
+        drop(spin);
+        assert_eq!(ALL.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn on_a_runtime_of_several_threads_it_sleeps() {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .build()
+            .expect("a runtime");
+        let _entered = runtime.enter();
+        let (near, woken) = (Duration::from_micros(5), Duration::from_micros(40));
+        assert_eq!(looked(&mut Spin::new(), 500, woken, near), 0);
+    }
+}
