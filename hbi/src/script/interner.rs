@@ -11,8 +11,9 @@ use super::{StubText, Text};
 /// The number that texts share which are used for the first time: it is given a new text each time.
 const SCRATCH: u32 = 0;
 
-/// Texts remembered as used once.
-const REMEMBERED: usize = 4096;
+/// Texts remembered as used once, by some ten bytes each: as many as there are numbers, within these.
+const FEWEST: usize = 4 << 10;
+const MOST: usize = 64 << 10;
 
 /// A text's number, and whether the peer has to be told the text first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,7 +147,7 @@ impl Interner {
     /// Whether the text was used before; it is remembered from now on.
     fn seen(&mut self, key: &str) -> bool {
         let hash = self.hasher.hash_one(key);
-        if self.once.len() >= REMEMBERED {
+        if self.once.len() >= (self.limit as usize).clamp(FEWEST, MOST) {
             self.once.clear();
         }
         !self.once.insert(hash)

@@ -86,7 +86,7 @@ pub(super) enum PostText {
     Free(Box<FreeText>),
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct FreeText {
     pub(super) source: Cow<'static, str>,
     pub(super) parameters: Vec<Cow<'static, str>>,
@@ -110,9 +110,13 @@ impl PostText {
     /// Takes the text, where it is not a stub's.
     #[inline]
     pub(super) fn take_free(&mut self) -> Option<Box<FreeText>> {
+        static NONE: StubMethod = StubMethod::new("", "", "", 0);
         match self {
-            PostText::Free(text) => Some(std::mem::take(text)),
             PostText::Path(_) | PostText::Method(_) => None,
+            PostText::Free(_) => match std::mem::replace(self, PostText::Path(&NONE)) {
+                PostText::Free(text) => Some(text),
+                PostText::Path(_) | PostText::Method(_) => None,
+            },
         }
     }
 

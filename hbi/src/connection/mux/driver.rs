@@ -70,6 +70,8 @@ pub(crate) struct Driver<S> {
     written_all: bool,
     /// Something was written since the driver had nothing to do.
     wrote: bool,
+    /// The transport took more, having taken nothing before.
+    unblocked: bool,
     spin: Spin,
     timer: Pin<Box<Sleep>>,
     timer_at: Instant,
@@ -114,6 +116,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             asked: false,
             written_all: true,
             wrote: false,
+            unblocked: false,
             spin: Spin::new(),
             timer,
             timer_at,
@@ -244,7 +247,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         if !self.written_all {
             // the transport wakes this task; until then nobody else has to
-            return Ok(Turn::Idle);
+            return Ok(match self.looks_again(busy, now) {
+                true => Turn::Yield,
+                false => Turn::Idle,
+            });
         }
         if state.mux.has_output() {
             return Ok(Turn::Again);
@@ -260,7 +266,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return Ok(Turn::Yield);
         }
         self.asked = false;
-        if self.spin.again(busy, std::mem::take(&mut self.wrote), now) {
+        if self.looks_again(busy, now) {
             return Ok(Turn::Yield);
         }
         let late = state.take_late();
@@ -271,6 +277,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         drop(state);
         drop(late);
         Ok(Turn::Idle)
+    }
+
+    /// Whether to have another turn in place of sleep. What is waited for is input, or room for output.
+    fn looks_again(&mut self, busy: bool, now: Instant) -> bool {
+        let came = busy || std::mem::take(&mut self.unblocked);
+        let left = std::mem::take(&mut self.wrote);
+        self.spin.again(came, left, now)
     }
 
     /// Reads, and takes apart what came.
@@ -312,6 +325,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             Poll::Ready(Ok(n)) => n,
             Poll::Ready(Err(error)) => return Err(self.lost(error)),
         };
+        self.spin.moved(n);
         if n == 0 {
             self.hung_up = true;
             return Err(self.ended());
@@ -464,7 +478,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.scratch.output.advance(n);
-            self.blocked = None;
+            self.spin.moved(n);
+            self.unblocked |= self.blocked.take().is_some();
         }
         Pin::new(&mut self.stream).poll_flush(cx)
     }

@@ -1,7 +1,7 @@
-//! Looking for input again before going to sleep. Where a peer on another core answers within
-//! microseconds, to be woken takes several times as long as that, and more of both processors; where it
-//! is on the same core or far away, looking only delays it. So both are tried, and what waits less is
-//! done.
+//! Looking again before going to sleep, for input, or for room for output. Where a peer on another core
+//! answers within microseconds, to be woken takes several times as long as that, and more of both
+//! processors; where it is on the same core or far away, looking only delays it. So both are tried, and
+//! what moves more is done.
 
 use std::{
     sync::{
@@ -42,13 +42,15 @@ pub(super) struct Spin {
     /// Looks left.
     left: u32,
     looking: Option<Looking>,
-    /// Since when it waits for input.
+    /// When the last wait was over, and what was read and written since.
     since: Option<Instant>,
+    moved: usize,
     way: Way,
     better: Way,
-    /// Whether the ways are being compared, and what each waited in nanoseconds.
+    /// Whether the ways are being compared, and what was moved with each: bytes in a millisecond. What
+    /// was waited says less: who looks may get the same in smaller pieces.
     trial: bool,
-    waits: [u32; TRIAL],
+    rates: [u32; TRIAL],
     slept: u32,
     /// Waits so far of this trial, or in the way that was better, and how many that is to be.
     count: u32,
@@ -73,26 +75,35 @@ impl Spin {
             left: 0,
             looking: None,
             since: None,
+            moved: 0,
             way: Way::Sleep,
             better: Way::Sleep,
             trial: true,
-            waits: [0; TRIAL],
+            rates: [0; TRIAL],
             slept: 0,
             count: 0,
             interval: FIRST,
         }
     }
 
-    /// Whether to look again; `came` and `left` say what happened since it was asked last.
+    /// So many bytes were read or written.
+    pub(super) fn moved(&mut self, bytes: usize) {
+        self.moved = self.moved.saturating_add(bytes);
+    }
+
+    /// Whether to look again; `came` and `left` say whether what it waits for came, and whether
+    /// something was written, since it was asked last.
     pub(super) fn again(&mut self, came: bool, left: bool, now: Instant) -> bool {
         if !self.allowed {
             return false;
         }
-        if came && let Some(since) = self.since.take() {
-            self.waited(now.saturating_duration_since(since));
+        if came {
+            let moved = std::mem::take(&mut self.moved);
+            if let Some(since) = self.since.replace(now) {
+                self.waited(moved, now.saturating_duration_since(since));
+            }
         }
         if came || left {
-            self.since = Some(now);
             self.left = match self.way {
                 Way::Look if self.looking.is_some() => LOOKS,
                 Way::Look => {
@@ -110,15 +121,16 @@ impl Spin {
         self.left > 0
     }
 
-    /// A wait is over; what the next is to be.
-    fn waited(&mut self, time: Duration) {
+    /// A wait is over, and so much was moved since the one before.
+    fn waited(&mut self, moved: usize, time: Duration) {
         if self.trial {
-            self.waits[self.count as usize] = time.as_nanos().min(u32::MAX.into()) as u32;
+            let rate = moved as u128 * 1_000_000 / time.as_nanos().max(1);
+            self.rates[self.count as usize] = rate.min(u32::MAX.into()) as u32;
         }
         self.count += 1;
         if self.trial && self.count == TRIAL as u32 {
-            self.waits.sort_unstable();
-            self.tried(self.waits[TRIAL / 2]);
+            self.rates.sort_unstable();
+            self.tried(self.rates[TRIAL / 2]);
         } else if !self.trial && self.count == self.interval {
             (self.trial, self.count, self.way) = (true, 0, Way::Sleep);
         }
@@ -133,7 +145,7 @@ impl Spin {
             return;
         }
         // looking takes a processor, so it has to be clearly better
-        let better = match median < self.slept / 4 * 3 {
+        let better = match median / 4 > self.slept / 3 {
             true => Way::Look,
             false => Way::Sleep,
         };
@@ -172,6 +184,7 @@ mod tests {
         let mut now = Instant::now();
         let mut looked = 0;
         for wait in 0..waits {
+            spin.moved(30_000);
             let looks = spin.again(true, true, now);
             now += if looks { look } else { sleep };
             looked += u32::from(looks && wait + 100 >= waits);
@@ -180,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_driver_does_what_waits_less() {
+    fn a_driver_does_what_moves_more() {
         const NEAR: Duration = Duration::from_micros(5);
         const WOKEN: Duration = Duration::from_micros(40);
         const FAR: Duration = Duration::from_micros(300);
