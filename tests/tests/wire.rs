@@ -51,6 +51,16 @@ fn feed(machine: &mut Machine, bytes: &[u8]) -> Result<Vec<String>, String> {
     let input = Bytes::copy_from_slice(bytes);
     let (mut at, mut events) = (0, Vec::new());
     loop {
+        // as the driver does: calls the short way, the rest by events
+        let call = machine.next_call(Input::shared(&input), &mut at);
+        if let Some(call) = call.map_err(|violation| violation.to_string())? {
+            events.push(format!(
+                "open {:?} value true last true arguments {}",
+                Some(call.script),
+                hex(call.arguments)
+            ));
+            continue;
+        }
         let event = machine.receive(Instant::now(), Input::shared(&input), &mut at);
         let event = event.map_err(|violation| violation.to_string())?;
         match event {
@@ -168,6 +178,10 @@ fn the_page_shows_what_is_written_and_read() {
         .unwrap();
     let bytes = output(&mut a);
     assert_eq!(hex(&bytes), hex(&vector("call")));
+    let (mut short, _) = joined();
+    short.define(1, &["a0", "a1"], "calc::add(a0, a1)");
+    short.call(1, &[0x92, 1, 2], &mut cx()).unwrap();
+    assert_eq!(hex(&output(&mut short)), hex(&vector("call")));
     assert_eq!(
         feed(&mut b, &bytes).unwrap(),
         [
@@ -252,11 +266,18 @@ fn any_cut_of_the_bytes_gives_the_same_events() {
             from = to;
             let input = Bytes::copy_from_slice(&rest);
             let mut at = 0;
-            while let Some(event) = machine
-                .receive(Instant::now(), Input::shared(&input), &mut at)
-                .expect("no violation")
-            {
-                events.push(format!("{event:?}"));
+            let input = Input::shared(&input);
+            loop {
+                let call = machine.next_call(input, &mut at).expect("no violation");
+                if let Some(call) = call {
+                    events.push(format!("{call:?}"));
+                    continue;
+                }
+                let event = machine.receive(Instant::now(), input, &mut at);
+                match event.expect("no violation") {
+                    Some(event) => events.push(format!("{event:?}")),
+                    None => break,
+                }
             }
             rest.drain(..at);
         }
@@ -559,6 +580,45 @@ async fn until(from: &mut DuplexStream, kind: u8, co: u32) {
             return;
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_goodbye_ends_in_its_time_though_nothing_can_be_written() {
+    let env = HostingEnv::new().function("blob", || vec![7_u8; 100_000]);
+    let (mut ours, theirs) = duplex(1 << 10);
+    ours.write_all(&vector("preface")).await.unwrap();
+    let peer = Options::new().take(theirs, env).await.unwrap();
+    let define = [&1_u32.to_le_bytes()[..], &[0, 0], b"blob()"].concat();
+    let open = frame(0x02, 0, &[3, 1, 0, 0, 0, 0x90]);
+    ours.write_all(&frame(0x01, 0, &define)).await.unwrap();
+    ours.write_all(&open).await.unwrap();
+    // the clock goes on once its answer waits for a peer that reads nothing
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let began = tokio::time::Instant::now();
+    let _ = peer.close(Duration::from_secs(1)).await;
+    assert!(
+        began.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn calls_are_answered_though_the_peer_says_nothing_more_behind_them() {
+    let env = HostingEnv::new().function("double", |n: i64| n * 2);
+    let (mut ours, theirs) = duplex(1 << 16);
+    let define = [&1_u32.to_le_bytes()[..], &[1, 0, 1, b'n'], b"double(n)"].concat();
+    let open = frame(0x02, 0, &[3, 1, 0, 0, 0, 0x91, 21]);
+    let all = [vector("preface"), frame(0x01, 0, &define), open].concat();
+    ours.write_all(&all).await.unwrap();
+    ours.shutdown().await.unwrap();
+    // by the time that it is joined it is over
+    let _joined = Options::new().take(theirs, env).await;
+    let mut answer = Vec::new();
+    ours.read_to_end(&mut answer).await.unwrap();
+    let expected = frame(0x04, 1 << 31, &[2, 0, 0, 42]);
+    let found = answer.windows(expected.len()).any(|part| part == expected);
+    assert!(found, "{answer:x?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     Data, Error, Kind, PostingEnd,
     endpoint::CoNumber,
-    value::{Handles, Packed, Source, ValueError, unpack_whole},
+    value::{Handles, Packed, Packing, Source, ValueError, unpack_whole},
 };
 
 /// A call of a peer's method, which answers a `T` or fails with an `E`.
@@ -119,7 +119,7 @@ impl<T, E, B> Call<T, E, B> {
     /// A call that fails when it is awaited.
     pub(super) fn failed(po: PostingEnd, error: Error) -> Self {
         let text = PostText::free("".into(), Vec::new(), false);
-        let (arguments, handles) = Default::default();
+        let (arguments, handles) = (Packing::new(), Handles::new());
         let post = Post {
             text,
             arguments,

@@ -1,9 +1,6 @@
 //! Bytes of a value that is being packed. Most are few: those stand in place.
 
-use std::{
-    io,
-    ops::{Deref, DerefMut},
-};
+use std::{io, ops::Deref};
 
 /// So many bytes need no allocation.
 const SHORT: usize = 62;
@@ -41,29 +38,21 @@ impl Packing {
             *len += more.len() as u8;
             return;
         }
-        self.long(more.len()).extend_from_slice(more);
-    }
-
-    /// Its bytes where there is no bound, with room for more.
-    #[cold]
-    fn long(&mut self, more: usize) -> &mut Vec<u8> {
         if let Place::Short(len, bytes) = &self.0 {
-            let bytes = &bytes[..*len as usize];
-            let mut long = Vec::with_capacity((bytes.len() + more).max(2 * SHORT));
-            long.extend_from_slice(bytes);
-            self.0 = Place::Long(long);
+            self.0 = Place::Long(long(&bytes[..*len as usize], more.len()));
         }
-        match &mut self.0 {
-            Place::Long(long) => long,
-            Place::Short(..) => unreachable!("it was made long just now"),
+        if let Place::Long(bytes) = &mut self.0 {
+            bytes.extend_from_slice(more);
         }
     }
 }
 
-impl Default for Packing {
-    fn default() -> Self {
-        Self::new()
-    }
+/// What stood in place, with room for more.
+#[cold]
+fn long(short: &[u8], more: usize) -> Vec<u8> {
+    let mut long = Vec::with_capacity((short.len() + more).max(2 * SHORT));
+    long.extend_from_slice(short);
+    long
 }
 
 impl From<&[u8]> for Packing {
@@ -81,16 +70,6 @@ impl Deref for Packing {
     fn deref(&self) -> &[u8] {
         match &self.0 {
             Place::Short(len, bytes) => &bytes[..*len as usize],
-            Place::Long(bytes) => bytes,
-        }
-    }
-}
-
-impl DerefMut for Packing {
-    #[inline]
-    fn deref_mut(&mut self) -> &mut [u8] {
-        match &mut self.0 {
-            Place::Short(len, bytes) => &mut bytes[..*len as usize],
             Place::Long(bytes) => bytes,
         }
     }

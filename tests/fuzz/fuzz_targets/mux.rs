@@ -49,10 +49,11 @@ fn feed(machine: &mut Machine, bytes: Vec<u8>) -> Result<Vec<u8>, Violation> {
             begin_answer(&mut frame, call.id);
             frame.push(0xc0);
             end_answer(&mut frame);
-            if machine.answers_at_once(call.id, 1) {
-                machine.write_answers(&frame);
+            if machine.takes_answer(call.id, 1) {
+                let len = frame.len();
+                machine.write_answers(&mut frame, 0..len);
             } else {
-                machine.answer(call.id, &[0xc0], &[]);
+                let _ = machine.answer(call.id, &[0xc0], &[]);
             }
         }
         let Some(event) = machine.receive(Instant::now(), shared, &mut at)? else {
@@ -63,7 +64,7 @@ fn feed(machine: &mut Machine, bytes: Vec<u8>) -> Result<Vec<u8>, Violation> {
             Event::Open(open) => {
                 let (co, value, last) = (open.id, open.value, open.last);
                 if value && last {
-                    machine.answer(co, &[0xc0], &[]);
+                    let _ = machine.answer(co, &[0xc0], &[]);
                 } else {
                     let mut cx = Context::from_waker(Waker::noop());
                     let _ = machine.poll_receive(co, 0, &mut cx);

@@ -55,7 +55,7 @@ pub(crate) struct Driver<S> {
     pace: Option<Pace>,
     pub(super) opened: u32,
     paused: Option<Instant>,
-    /// What arrived and did not land yet.
+    /// Openings that arrived and did not land yet.
     pub(super) waiting: VecDeque<Opened>,
     /// Numbers of scripts that openings among it ask for.
     pub(super) held: HashSet<u32>,
@@ -68,7 +68,7 @@ pub(crate) struct Driver<S> {
     /// Those who wait for room have been asked, one after the other.
     asked: bool,
     written_all: bool,
-    /// Something was written since the driver had nothing to do.
+    /// Something was to be written since the driver had nothing to do.
     wrote: bool,
     /// The transport took more, having taken nothing before.
     unblocked: bool,
@@ -223,13 +223,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn turn(&mut self, link: &MuxLink, cx: &mut Context<'_>, now: Instant) -> Result<Turn, End> {
         let input = self.poll_input(link, cx, now)?;
         let landed = self.land_waiting();
-        let busy = landed || input != Input::None;
+        let busy = landed || input != Came::Nothing;
         self.wake();
         if self.poll_output(cx, busy, now)?.is_ready() {
             // what callers add once they were woken goes out with what is there
             return Ok(Turn::Yield);
         }
-        if (landed || input == Input::Some) && self.waiting.is_empty() {
+        if (landed || input == Came::Some) && self.waiting.is_empty() {
             return Ok(Turn::Again);
         }
         let mut state = link.lock();
@@ -246,7 +246,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return Ok(Turn::Yield);
         }
         if !self.written_all {
-            // the transport wakes this task; until then nobody else has to
+            // the transport wakes this task; until then nobody has to who only adds to the output
+            state.wait_for_transport(cx.waker());
             return Ok(match self.looks_again(busy, now) {
                 true => Turn::Yield,
                 false => Turn::Idle,
@@ -292,24 +293,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         link: &MuxLink,
         cx: &mut Context<'_>,
         now: Instant,
-    ) -> Result<Input, End> {
+    ) -> Result<Came, End> {
         let first = self.read(link, cx, now)?;
-        if first != Input::Last {
+        if first != Came::All {
             return Ok(first);
         }
         // there will hardly be more, but only who was told so is woken when there is
-        Ok(match self.read(link, cx, now)? {
-            Input::None => Input::Last,
-            Input::Last | Input::Some => Input::Some,
-        })
+        match self.read(link, cx, now) {
+            Ok(Came::Nothing) => Ok(Came::All),
+            Ok(Came::All | Came::Some) => Ok(Came::Some),
+            Err(end) => {
+                // what came before is answered, if the peer still listens
+                self.write_now(cx);
+                Err(end)
+            }
+        }
     }
 
     /// Reads once, and takes apart what came.
-    fn read(&mut self, link: &MuxLink, cx: &mut Context<'_>, now: Instant) -> Result<Input, End> {
+    fn read(&mut self, link: &MuxLink, cx: &mut Context<'_>, now: Instant) -> Result<Came, End> {
         // the timer wakes this task when a pause is over
         self.paused = self.paused.filter(|until| *until > now);
         if self.hung_up || self.paused.is_some() {
-            return Ok(Input::None);
+            return Ok(Came::Nothing);
         }
         let before = self.scratch.input.len();
         if self.scratch.input.capacity() - before < READ / 4 {
@@ -321,7 +327,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             read_some(&mut self.stream, &mut self.scratch.input, cx)
         };
         let n = match read {
-            Poll::Pending => return Ok(Input::None),
+            Poll::Pending => return Ok(Came::Nothing),
             Poll::Ready(Ok(n)) => n,
             Poll::Ready(Err(error)) => return Err(self.lost(error)),
         };
@@ -332,8 +338,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         let mut input = std::mem::take(&mut self.scratch.input);
         let came = match input.len() < input.capacity() {
-            true => Input::Last,
-            false => Input::Some,
+            true => Came::All,
+            false => Came::Some,
         };
         let mut at = 0;
         let taken;
@@ -657,11 +663,11 @@ enum End {
 
 /// What was read.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Input {
-    /// Nothing: the transport wakes the driver when there is something.
-    None,
-    /// As much as there was.
-    Last,
+enum Came {
+    /// Nothing: the transport wakes the driver when there is something, or the timer where it pauses.
+    Nothing,
+    /// All that there was.
+    All,
     /// Something, behind which there may be more.
     Some,
 }

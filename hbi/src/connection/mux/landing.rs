@@ -542,7 +542,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         for answer in answers.list.drain(..) {
             if let Answer::Value(id, frame, handles) = &answer
                 && handles.is_empty()
-                && state.mux.answers_at_once(*id, frame.len() - ANSWER_HEAD)
+                && state.mux.takes_answer(*id, frame.len() - ANSWER_HEAD)
             {
                 if run.end != frame.start {
                     state.mux.write_answers(&mut answers.bytes, run);

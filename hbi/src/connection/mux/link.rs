@@ -239,6 +239,18 @@ impl State {
         }
     }
 
+    /// The driver waits for the transport to take more; only who changes what it is to be woken for
+    /// [nudges](Self::nudge) it.
+    pub(super) fn wait_for_transport(&mut self, waker: &Waker) {
+        self.driver = Some(waker.clone());
+    }
+
+    /// Whom to wake so that the driver looks at the time again.
+    fn nudge(&mut self) -> Option<Waker> {
+        self.awake = true;
+        self.driver.take()
+    }
+
     /// The driver goes to sleep.
     pub(super) fn sleep(&mut self, waker: &Waker) {
         self.awake = false;
@@ -368,7 +380,14 @@ impl Link for MuxLink {
         {
             outgoing.give_back(&mut state.objects);
         }
-        Self::done(state);
+        let waker = match request.deadline {
+            Some(_) => state.nudge(),
+            None => state.wake_driver(),
+        };
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
         if let Ok(co) = &opened {
             if let Some(outgoing) = outgoing {
                 outgoing.start(this, *co);
@@ -584,7 +603,11 @@ impl Link for MuxLink {
         let by = now().checked_add(if met { deadline } else { Duration::ZERO });
         state.leave_by = by.or(state.leave_by);
         state.mux.goodbye();
-        Self::done(state);
+        let waker = state.nudge();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 
     fn closed(&self) -> Option<Error> {

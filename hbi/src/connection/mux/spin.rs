@@ -4,18 +4,14 @@
 //! what moves more is done.
 
 use std::{
-    sync::{
-        LazyLock,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
+    cell::Cell,
     time::{Duration, Instant},
 };
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-/// How often a driver looks again. The runtime looks at its sockets each 61 times (tokio's
-/// `event_interval`), so this is a matter of some ten microseconds.
+/// How often a driver looks again. The runtime looks at its sockets after 61 polls of tasks (tokio's
+/// `event_interval`), so where no other task is ready this is a matter of some ten microseconds.
 const LOOKS: u32 = 5 * 61;
 
 /// Waits of each way that are compared.
@@ -25,23 +21,19 @@ const TRIAL: usize = 8;
 const FIRST: u32 = 64;
 const LAST: u32 = 4096;
 
-/// How many drivers of this process look at once, at most: half as many as it has cores.
-static MOST: LazyLock<usize> =
-    LazyLock::new(|| thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)));
-
-/// How many do.
-static LOOKING: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    /// Which driver of the thread looks: the last that began to. The others sleep.
+    static LOOKS_NOW: Cell<u64> = const { Cell::new(0) };
+}
 
 /// Whether a driver that has nothing to do looks again.
 #[derive(Debug)]
 pub(super) struct Spin {
     /// Not on a runtime of several threads, which wakes another of them whenever a task yields.
     allowed: bool,
-    /// How many drivers look now.
-    all: &'static AtomicUsize,
-    /// Looks left.
+    /// Looks left, and what it is among those of its thread that look.
     left: u32,
-    looking: Option<Looking>,
+    number: u64,
     /// When the last wait was over, and what was read and written since.
     since: Option<Instant>,
     moved: usize,
@@ -65,15 +57,10 @@ enum Way {
 
 impl Spin {
     pub(super) fn new() -> Self {
-        Self::among(&LOOKING)
-    }
-
-    fn among(all: &'static AtomicUsize) -> Self {
         Self {
-            all,
             allowed: Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread,
             left: 0,
-            looking: None,
+            number: 0,
             since: None,
             moved: 0,
             way: Way::Sleep,
@@ -105,18 +92,17 @@ impl Spin {
         }
         if came || left {
             self.left = match self.way {
-                Way::Look if self.looking.is_some() => LOOKS,
-                Way::Look => {
-                    self.looking = Looking::begin(self.all);
-                    if self.looking.is_some() { LOOKS } else { 0 }
-                }
+                Way::Look => LOOKS,
                 Way::Sleep => 0,
             };
-        } else {
+            if self.left > 0 {
+                self.number = LOOKS_NOW.get() + 1;
+                LOOKS_NOW.set(self.number);
+            }
+        } else if LOOKS_NOW.get() == self.number {
             self.left = self.left.saturating_sub(1);
-        }
-        if self.left == 0 {
-            self.looking = None;
+        } else {
+            self.left = 0;
         }
         self.left > 0
     }
@@ -157,24 +143,6 @@ impl Spin {
     }
 }
 
-/// One that looks.
-#[derive(Debug)]
-struct Looking(&'static AtomicUsize);
-
-impl Looking {
-    fn begin(all: &'static AtomicUsize) -> Option<Self> {
-        let one_more = |looking| (looking < *MOST).then_some(looking + 1);
-        let begun = all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
-        begun.ok().map(|_| Self(all))
-    }
-}
-
-impl Drop for Looking {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,8 +169,7 @@ mod tests {
             .build()
             .expect("a runtime");
         let _entered = runtime.enter();
-        static ALL: AtomicUsize = AtomicUsize::new(0);
-        let mut spin = Spin::among(&ALL);
+        let mut spin = Spin::new();
         // on another core
         assert_eq!(looked(&mut spin, 8 + 8 + 60, WOKEN, NEAR), 8 + 60);
         // then on the same one, where it is the looking that takes time
@@ -211,17 +178,15 @@ mod tests {
         assert_eq!(looked(&mut spin, 2 * LAST, FAR, FAR), 0);
         // and near again: whatever was, it is tried within the longest time
         assert!(looked(&mut spin, 2 * LAST, WOKEN, NEAR) > 80);
-        // of a process there are so many that look, and no more
-        let mut others = Vec::new();
-        for _ in 0..*MOST {
-            let mut other = Spin::among(&ALL);
-            looked(&mut other, 8 + 8 + 60, WOKEN, NEAR);
-            others.push(other);
+        // of a thread the last that began to look does
+        let (mut first, mut last) = (Spin::new(), Spin::new());
+        for spin in [&mut first, &mut last] {
+            assert_eq!(looked(spin, 8 + 8 + 60, WOKEN, NEAR), 8 + 60);
         }
-        assert_eq!(ALL.load(Ordering::Relaxed), *MOST);
-        drop(others);
-        drop(spin);
-        assert_eq!(ALL.load(Ordering::Relaxed), 0);
+        let now = Instant::now();
+        assert!(first.again(true, true, now) && first.again(false, false, now));
+        assert!(last.again(true, true, now) && !first.again(false, false, now));
+        assert!(last.again(false, false, now));
     }
 
     #[test]

@@ -10,9 +10,11 @@ pub struct Input<'b> {
 }
 
 impl<'b> Input<'b> {
-    /// From this size on a part is shared, not copied. The buffer that it keeps alive is a driver's,
-    /// which is not much larger.
+    /// From this size on a part is shared, not copied, unless the buffer that it keeps alive is more
+    /// than [`Self::LARGEST`] times as large.
     pub const SHARED: usize = 16 << 10;
+
+    const LARGEST: usize = 16;
 
     /// Input of which every part that is kept is copied.
     pub fn copied(bytes: &'b [u8]) -> Self {
@@ -41,15 +43,16 @@ impl<'b> Input<'b> {
         self.shared_from(Self::SHARED, part)
     }
 
-    /// The same for an answer, whose caller is there to take it: it is kept for a moment only, so that
-    /// smaller ones are shared, too.
+    /// The same for an answer, whose caller usually waits for it: smaller ones are shared, too.
     pub(super) fn answer(&self, part: &[u8]) -> Bytes {
         self.shared_from(Self::SHARED / 8, part)
     }
 
     fn shared_from(&self, len: usize, part: &[u8]) -> Bytes {
         match self.shared {
-            Some(whole) if part.len() >= len => whole.slice_ref(part),
+            Some(whole) if part.len() >= len.max(whole.len() / Self::LARGEST) => {
+                whole.slice_ref(part)
+            }
             _ => Bytes::copy_from_slice(part),
         }
     }

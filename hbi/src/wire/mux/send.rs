@@ -83,12 +83,11 @@ impl<P, U> Connection<P, U> {
     pub fn call(&mut self, script: u32, arguments: &[u8], cx: &mut Context<'_>) -> Option<CoId> {
         let room = self.peer.as_ref()?.conversations as usize;
         let begins = self.closed.is_none() && !self.leaving && self.peer_leaving.is_none();
-        // small ones fit a frame; those that cost credit do not overtake larger ones
-        let cost = first_cost(arguments.len());
-        let passes = cost == 0 || (self.bulk.is_empty() && self.ready.is_empty());
-        if !begins || self.ours.len() >= room || !passes {
+        if !begins || self.ours.len() >= room || !self.takes_opening(arguments.len()) {
             return None;
         }
+        // small ones fit a frame
+        let cost = first_cost(arguments.len());
         if arguments.len() > SMALL - frame::MAX_OPENING || cost > self.credit {
             return None;
         }
@@ -269,7 +268,7 @@ impl<P, U> Connection<P, U> {
     /// where nobody gets it: the caller gave up, or it cannot be sent.
     #[must_use = "what is not sent holds no objects at the peer"]
     pub fn answer(&mut self, id: CoId, body: &[u8], handles: &[WireHandle]) -> bool {
-        if handles.is_empty() && self.answers_at_once(id, body.len()) {
+        if handles.is_empty() && self.takes_answer(id, body.len()) {
             frame::write(&mut self.out, kind::ITEM, id.to_wire(), |out| {
                 out.extend_from_slice(&[flag::LAST, 0, 0]);
                 out.extend_from_slice(body);
@@ -290,13 +289,15 @@ impl<P, U> Connection<P, U> {
         sent.is_ok()
     }
 
-    /// Whether a hosted conversation's answer, a value of so many bytes without handles, is written now
-    /// as one frame. Where it is the conversation is over, and the frame ([`begin_answer`]) is to be
-    /// [written](Self::write_answers); where not, [`Self::answer`] does what there is to do.
+    /// Whether a hosted conversation takes its answer, a value of so many bytes without handles, as one
+    /// frame now. Where it does the conversation is over, and the caller owes that frame
+    /// ([`begin_answer`]) to [`Self::write_answers`]; where not, [`Self::answer`] does what there is to
+    /// do.
     ///
     /// [`begin_answer`]: super::begin_answer
     #[inline]
-    pub fn answers_at_once(&mut self, id: CoId, len: usize) -> bool {
+    #[must_use = "where it is taken, its frame is to be written"]
+    pub fn takes_answer(&mut self, id: CoId, len: usize) -> bool {
         let Some(co) = self.theirs.get_mut(id) else {
             return false;
         };
@@ -334,8 +335,9 @@ impl<P, U> Connection<P, U> {
         len > self.out.capacity() && len > OWN_BUFFER
     }
 
-    /// Takes over an empty buffer that is larger than its own.
+    /// Takes over an empty buffer, if it is larger than its own.
     pub fn take_buffer(&mut self, mut buffer: Vec<u8>) {
+        debug_assert!(buffer.is_empty(), "its bytes would be taken for frames");
         if buffer.capacity() > self.out.capacity() {
             buffer.append(&mut self.out);
             self.out = buffer;
