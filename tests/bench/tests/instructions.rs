@@ -1,7 +1,8 @@
 //! Instructions per call, counted by callgrind: times are noisy, counts are not.
 //!
 //! Both peers are in one process, joined in memory, so a count is that of both sides and of the
-//! runtime. The bounds are two fifths above what was counted, since compilers differ. With `cargo test --release` the bounds are those of optimised code.
+//! runtime. The bounds are two fifths above what was counted, since compilers differ. With
+//! `cargo test --release` they are those of optimised code.
 //!
 //! Without valgrind nothing is counted, which is said.
 
@@ -16,8 +17,8 @@ const MANY: u64 = 1920;
 
 /// The works, with the most instructions for each, unoptimised and optimised.
 const BOUNDS: [(&str, u64, u64); 4] = [
-    ("seq", 125_000, 20_000),
-    ("pipe_64", 47_000, 7_500),
+    ("seq", 125_000, 14_000),
+    ("pipe_64", 47_000, 5_000),
     ("script_3", 155_000, 30_000),
     ("loop_3", 460_000, 82_000),
 ];

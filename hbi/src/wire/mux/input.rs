@@ -11,7 +11,7 @@ pub struct Input<'b> {
 
 impl<'b> Input<'b> {
     /// From this size on a part is shared, not copied, unless the buffer that it keeps alive is more
-    /// than [`Self::LARGEST`] times as large.
+    /// than 16 times as large.
     pub const SHARED: usize = 16 << 10;
 
     const LARGEST: usize = 16;
