@@ -584,15 +584,19 @@ async fn until(from: &mut DuplexStream, kind: u8, co: u32) {
 
 #[tokio::test(start_paused = true)]
 async fn a_goodbye_ends_in_its_time_though_nothing_can_be_written() {
-    let env = HostingEnv::new().function("blob", || vec![7_u8; 100_000]);
     let (mut ours, theirs) = duplex(1 << 10);
     ours.write_all(&vector("preface")).await.unwrap();
-    let peer = Options::new().take(theirs, env).await.unwrap();
-    let define = [&1_u32.to_le_bytes()[..], &[0, 0], b"blob()"].concat();
-    let open = frame(0x02, 0, &[3, 1, 0, 0, 0, 0x90]);
-    ours.write_all(&frame(0x01, 0, &define)).await.unwrap();
-    ours.write_all(&open).await.unwrap();
-    // the clock goes on once its answer waits for a peer that reads nothing
+    let peer = Options::new()
+        .take(theirs, HostingEnv::new())
+        .await
+        .unwrap();
+    // to a peer that reads nothing
+    let call = peer
+        .po()
+        .script::<i64>("f(x)")
+        .bind("x", "y".repeat(100_000));
+    let call = tokio::spawn(call.into_future());
+    // the clock goes on once nobody has anything to do
     tokio::time::sleep(Duration::from_millis(1)).await;
     let began = tokio::time::Instant::now();
     let _ = peer.close(Duration::from_secs(1)).await;
@@ -601,6 +605,7 @@ async fn a_goodbye_ends_in_its_time_though_nothing_can_be_written() {
         "{:?}",
         began.elapsed()
     );
+    assert!(call.await.unwrap().is_err());
 }
 
 #[tokio::test]

@@ -162,7 +162,11 @@ pub enum Source<'a> {
     Shared(&'a Bytes),
 }
 
-/// Unpacks one whole value. [`Bytes`] share what they lie in, if it can be kept.
+/// From this many bytes on a value shares the buffer that it lies in. A smaller one may lie in one that is
+/// much larger, which it would keep alive.
+pub(crate) const SHARED: usize = 16 << 10;
+
+/// Unpacks one whole value. Large [`Bytes`] share what they lie in, if it can be kept.
 ///
 /// # Errors
 /// When the bytes are not one whole `T`, or a handle in it was taken before.
@@ -174,7 +178,8 @@ pub(crate) fn unpack_whole<T: DeserializeOwned + 'static>(
     let mut rest = match source {
         Source::Slice(bytes) => bytes,
         Source::Shared(bytes) => {
-            if TypeId::of::<T>() == TypeId::of::<Bytes>()
+            if bytes.len() >= SHARED
+                && TypeId::of::<T>() == TypeId::of::<Bytes>()
                 && let Some(part) = shared_bytes(bytes)
             {
                 return same(part);

@@ -485,6 +485,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             return answers.end(id, from, ready.unwrap_or_default());
         }
+        if last {
+            answers.bytes.truncate(from);
+            return answers.list.push(Answer::End(id));
+        }
         let packed = match ready {
             Some(handles) => {
                 let bytes = Bytes::copy_from_slice(&answers.bytes[from + ANSWER_HEAD..]);
@@ -493,9 +497,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             None => Packed::nil(),
         };
         answers.bytes.truncate(from);
-        if last {
-            return answers.list.push(Answer::End(id));
-        }
         // more comes in the conversation: it goes on in a task of its own
         let hosted = origin(&self.this, id, current).hosted();
         let landing = Box::pin(std::future::ready(Ok(packed)));

@@ -138,9 +138,15 @@ impl MuxLink {
     fn done(state: MutexGuard<'_, State>) {
         let mut state = state;
         let waker = state.wake_driver();
+        Self::unlock(state, waker);
+    }
+
+    /// Lets go of the state, then wakes the driver.
+    #[inline]
+    fn unlock(state: MutexGuard<'_, State>, driver: Option<Waker>) {
         drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
+        if let Some(driver) = driver {
+            driver.wake();
         }
     }
 
@@ -380,14 +386,11 @@ impl Link for MuxLink {
         {
             outgoing.give_back(&mut state.objects);
         }
-        let waker = match request.deadline {
+        let driver = match request.deadline {
             Some(_) => state.nudge(),
             None => state.wake_driver(),
         };
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        Self::unlock(state, driver);
         if let Ok(co) = &opened {
             if let Some(outgoing) = outgoing {
                 outgoing.start(this, *co);
@@ -419,12 +422,7 @@ impl Link for MuxLink {
                 Ok(())
             }
             Reply::Bytes(bytes) => {
-                // of a smaller one the application is not to keep the buffer that it came in
-                let source = match bytes.len() >= mux::Input::SHARED {
-                    true => Source::Shared(&bytes),
-                    false => Source::Slice(&bytes),
-                };
-                read(source, &mut Handles::new());
+                read(Source::Shared(&bytes), &mut Handles::new());
                 Ok(())
             }
             Reply::Value(payload) => {
@@ -603,11 +601,8 @@ impl Link for MuxLink {
         let by = now().checked_add(if met { deadline } else { Duration::ZERO });
         state.leave_by = by.or(state.leave_by);
         state.mux.goodbye();
-        let waker = state.nudge();
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        let driver = state.nudge();
+        Self::unlock(state, driver);
     }
 
     fn closed(&self) -> Option<Error> {

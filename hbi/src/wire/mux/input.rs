@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+use crate::value;
+
 /// Bytes that arrived. They are read where they lie; large parts that are kept share the buffer.
 #[derive(Debug, Clone, Copy)]
 pub struct Input<'b> {
@@ -12,7 +14,7 @@ pub struct Input<'b> {
 impl<'b> Input<'b> {
     /// From this size on a part is shared, not copied, unless the buffer that it keeps alive is more
     /// than 16 times as large.
-    pub const SHARED: usize = 16 << 10;
+    pub const SHARED: usize = value::SHARED;
 
     const LARGEST: usize = 16;
 

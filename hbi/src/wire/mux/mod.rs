@@ -12,6 +12,7 @@ pub(in crate::wire) mod frame;
 mod input;
 mod line;
 mod numbers;
+mod open;
 mod output;
 pub(in crate::wire) mod preface;
 mod receive;
@@ -28,9 +29,10 @@ pub use frame::{
 pub use input::Input;
 pub use line::Line;
 pub use numbers::CoId;
+pub use open::{OpenRefused, Opening};
 pub use output::Output;
 pub use preface::{MAGIC, MAX_TOKEN, Preface, read_preface};
-pub use send::{OpenRefused, Opening, SendRefused};
+pub use send::SendRefused;
 #[cfg(feature = "quic")]
 pub(crate) use send::{stopped, too_large, too_many_streams};
 pub use settings::Settings;
