@@ -14,6 +14,7 @@ use std::{
 use bytes::Bytes;
 use hbi::{
     Failure, HostingEnv, Options, Settings,
+    value::Packing,
     wire::mux::{Arrival, CoId, Connection, Event, Input, Opening, Output, Reply},
 };
 use hbi_tests::raw::{frame, vector};
@@ -180,7 +181,9 @@ fn the_page_shows_what_is_written_and_read() {
     assert_eq!(hex(&bytes), hex(&vector("call")));
     let (mut short, _) = joined();
     short.define(1, &["a0", "a1"], "calc::add(a0, a1)");
-    short.call(1, &[0x92, 1, 2], &mut cx()).unwrap();
+    short
+        .call(1, &Packing::from(&[0x92, 1, 2][..]), &mut cx())
+        .unwrap();
     assert_eq!(hex(&output(&mut short)), hex(&vector("call")));
     assert_eq!(
         feed(&mut b, &bytes).unwrap(),
@@ -194,7 +197,7 @@ fn the_page_shows_what_is_written_and_read() {
     assert_eq!(hex(&bytes), hex(&vector("answer")));
     assert!(feed(&mut a, &bytes).unwrap().is_empty());
     match a.poll_reply(id, &mut cx()) {
-        Poll::Ready(Reply::Short(1, bytes)) => assert_eq!(bytes[0], 3),
+        Poll::Ready(Reply::Short(value)) => assert_eq!(*value, [3]),
         other => panic!("{other:?}"),
     }
     assert_eq!((a.conversations(), b.conversations()), ((0, 0), (0, 0)));

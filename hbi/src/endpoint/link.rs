@@ -15,8 +15,8 @@ use bytes::Bytes;
 use super::{Hosted, Origin};
 use crate::{
     Error, Failure,
-    script::Text,
-    value::{Dialect, Handles, Packed, Source},
+    script::{StubText, Text},
+    value::{Dialect, Handles, Packed, Packing, Short},
 };
 
 /// A boxed future that may move between threads.
@@ -87,9 +87,15 @@ pub struct Request<'a> {
     /// Whether all that it calls may safely run twice. Only looked at where something could be sent
     /// before the peer has shown that it is there (0-RTT).
     pub idempotent: bool,
-    /// Set by the link when a call's answer wakes who opened it already, without a
-    /// [`Link::poll_reply`] first.
-    pub watched: bool,
+}
+
+/// What a call was answered with.
+#[derive(Debug)]
+pub enum Reply {
+    /// A short value without handles.
+    Short(Short),
+    /// Any value.
+    Value(Packed),
 }
 
 /// A message to be sent in an open conversation.
@@ -166,6 +172,18 @@ pub trait Link: Send + Sync + fmt::Debug {
     /// Facts about the connection.
     fn info(&self) -> &LinkInfo;
 
+    /// Opens a conversation that is one call of a stub's method and nothing beside, without handles
+    /// in its arguments or a time limit of its own, and wakes this task once it is answered. `None`
+    /// where the wire has no short way for that, or something is in it: [`Link::poll_open`] tells.
+    fn call(
+        &self,
+        _text: &StubText,
+        _arguments: &Packing,
+        _cx: &mut Context<'_>,
+    ) -> Option<CoNumber> {
+        None
+    }
+
     /// Opens a conversation; waits while the peer takes no more of them. Nested in a landing it
     /// fails instead of waiting, since it could wait for itself.
     fn poll_open(
@@ -175,14 +193,13 @@ pub trait Link: Send + Sync + fmt::Debug {
         cx: &mut Context<'_>,
     ) -> Poll<Result<CoNumber, Error>>;
 
-    /// The answer of a call, passed to `read` where it lies; the call is over then.
+    /// The answer of a call; the call is over then.
     fn poll_reply(
         &self,
         this: &Arc<dyn Link>,
         co: CoNumber,
         cx: &mut Context<'_>,
-        read: &mut dyn FnMut(Source<'_>, &mut Handles),
-    ) -> Poll<Result<(), Error>>;
+    ) -> Poll<Result<Reply, Error>>;
 
     /// Hands over a message once the channel has room for it.
     fn poll_send(

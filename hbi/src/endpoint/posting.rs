@@ -14,10 +14,14 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::AsyncWrite;
 
 use super::{
-    Augmented, CoNumber, Current, Data, Link, LinkInfo, Message, Receiving, Request, Script,
-    Sending, conversation::Main,
+    Augmented, CoNumber, Current, Data, Encoding, Link, LinkInfo, Message, Receiving, Request,
+    Script, Sending, conversation::Main,
 };
-use crate::{Error, Kind, Result, script::Text, value::Packed};
+use crate::{
+    Error, Kind, Result,
+    script::Text,
+    value::{Dialect, Packed},
+};
 
 /// The posting endpoint of a connection: where conversations with the peer begin.
 ///
@@ -27,6 +31,8 @@ use crate::{Error, Kind, Result, script::Text, value::Packed};
 pub struct PostingEnd {
     link: Arc<dyn Link>,
     ordered: bool,
+    /// Known without the link being asked, for each value of a call.
+    literal: Option<Dialect>,
 }
 
 impl fmt::Debug for PostingEnd {
@@ -43,12 +49,24 @@ impl AsRef<PostingEnd> for PostingEnd {
 
 impl PostingEnd {
     pub(crate) fn new(link: Arc<dyn Link>) -> Self {
+        let literal = match link.info().encoding {
+            Encoding::Literal(dialect) => Some(dialect),
+            Encoding::Bound => None,
+        };
         Self {
             link,
             ordered: true,
+            literal,
         }
     }
 
+    /// How values are written, where the connection takes literals: on a text wire.
+    #[inline]
+    pub(crate) fn literal(&self) -> Option<Dialect> {
+        self.literal
+    }
+
+    #[inline]
     pub(crate) fn link(&self) -> &Arc<dyn Link> {
         &self.link
     }
@@ -72,8 +90,8 @@ impl PostingEnd {
     #[must_use = "this changes nothing of the posting endpoint that it is made of"]
     pub fn unordered(&self) -> Self {
         Self {
-            link: Arc::clone(&self.link),
             ordered: false,
+            ..self.clone()
         }
     }
 
@@ -292,7 +310,6 @@ impl PoCo<Sending> {
             ordered: self.ordered,
             deadline: self.deadline.or_else(|| default_deadline(&*self.link)),
             idempotent: false,
-            watched: false,
         };
         let co = PostingEnd::new(Arc::clone(&self.link))
             .open(request)

@@ -8,20 +8,27 @@ use serde::Serialize;
 use super::{Call, Opened, Reactor, Stub, compose::Node, scope::Scope};
 use crate::{
     Data, Error, Items, PostingEnd,
-    endpoint::Encoding,
     value::{Dialect, Handles, Packed, Packing, integer, pack_bytes, pack_into, pack_literal_into},
 };
 
 /// The arguments of a call, as its stub collects them.
 #[derive(Debug)]
 pub struct Arguments {
+    /// A MessagePack array.
     pub(super) bytes: Packing,
-    pub(super) handles: Handles,
-    /// Once one of them is pending: all of them, apart.
-    pub(super) parts: Option<Vec<Arg>>,
-    pub(super) error: Option<Error>,
+    rest: Option<Box<Rest>>,
     /// How values are written, where the connection takes literals.
     literal: Option<Dialect>,
+}
+
+/// What few arguments have. Those that have not take a word for it, since calls are handed on.
+#[derive(Debug, Default)]
+struct Rest {
+    handles: Handles,
+    /// Once one of them is pending: all of them, apart.
+    parts: Option<Vec<Arg>>,
+    /// Why they cannot be sent.
+    error: Option<Error>,
 }
 
 /// One argument.
@@ -46,14 +53,71 @@ impl Arguments {
         }
         Self {
             bytes,
-            handles: Handles::new(),
-            parts: None,
-            error: None,
-            literal: match po.info().encoding {
-                Encoding::Literal(dialect) => Some(dialect),
-                Encoding::Bound => None,
-            },
+            rest: None,
+            literal: po.literal(),
         }
+    }
+
+    /// Those of a list that is packed already.
+    pub(super) fn whole(list: Packed) -> Self {
+        let (bytes, handles) = list.into_parts();
+        let mut whole = Self {
+            bytes: Packing::from(&bytes[..]),
+            rest: None,
+            literal: None,
+        };
+        if !handles.is_empty() {
+            whole.rest().handles = handles;
+        }
+        whole
+    }
+
+    /// Such as cannot be sent.
+    pub(super) fn failed(error: Error) -> Self {
+        let mut failed = Self::whole(Packed::array([]));
+        failed.fail(error);
+        failed
+    }
+
+    fn rest(&mut self) -> &mut Rest {
+        self.rest.get_or_insert_default()
+    }
+
+    /// Whether they are values and nothing beside, and can be sent.
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        self.rest.is_none()
+    }
+
+    /// They cannot be sent, for this reason if none was found before.
+    pub(super) fn fail(&mut self, error: Error) {
+        self.rest().error.get_or_insert(error);
+    }
+
+    /// Takes the reason why they cannot be sent.
+    pub(super) fn take_error(&mut self) -> Option<Error> {
+        self.rest.as_mut()?.error.take()
+    }
+
+    /// Whether a stream or an object is among them.
+    #[cfg(feature = "balance")]
+    pub(super) fn carries(&self) -> bool {
+        let rest = self.rest.as_ref();
+        rest.is_some_and(|rest| !rest.handles.is_empty())
+    }
+
+    /// The array, and the handles in it or, where there were never any, those `none`.
+    pub(super) fn to_send<'a>(&'a mut self, none: &'a mut Handles) -> (&'a [u8], &'a mut Handles) {
+        match &mut self.rest {
+            Some(rest) => (&self.bytes, &mut rest.handles),
+            None => (&self.bytes, none),
+        }
+    }
+
+    /// The handles in them, taken.
+    pub(super) fn take_handles(&mut self) -> Handles {
+        let rest = self.rest.as_mut();
+        rest.map_or_else(Handles::new, |rest| std::mem::take(&mut rest.handles))
     }
 
     /// Adds the next argument.
@@ -65,7 +129,7 @@ impl Arguments {
     /// Adds a value.
     #[inline]
     pub(super) fn value<T: Serialize + 'static>(&mut self, value: &T) {
-        if let (None, None) = (self.literal, &self.parts)
+        if let (None, None) = (self.literal, &self.rest)
             && integer::pack(&mut self.bytes, value)
         {
             return;
@@ -82,8 +146,15 @@ impl Arguments {
         &mut self,
         pack: impl Fn(&mut Packing, &mut Handles) -> Result<(), crate::value::ValueError>,
     ) {
-        let packed = match &mut self.parts {
-            None => pack(&mut self.bytes, &mut self.handles),
+        let packed = match self.parts() {
+            None => {
+                let mut handles = self.take_handles();
+                let packed = pack(&mut self.bytes, &mut handles);
+                if !handles.is_empty() {
+                    self.rest().handles = handles;
+                }
+                packed
+            }
             Some(parts) => {
                 let (mut bytes, mut handles) = (Packing::new(), Handles::new());
                 pack(&mut bytes, &mut handles).map(|()| {
@@ -93,21 +164,23 @@ impl Arguments {
             }
         };
         if let Err(error) = packed {
-            self.error.get_or_insert(error.into());
+            self.fail(error.into());
         }
     }
 
     /// Adds what travels by reference.
     pub(super) fn handle(&mut self, handle: Box<dyn crate::value::Handle>) {
         let packed = Packed::of_handle(handle);
-        match &mut self.parts {
-            None => {
-                let mut bytes = Vec::with_capacity(6);
-                packed.append(&mut bytes, &mut self.handles);
-                self.bytes.extend_from_slice(&bytes);
-            }
-            Some(parts) => parts.push(Arg::value(packed)),
+        if let Some(parts) = self.parts() {
+            return parts.push(Arg::value(packed));
         }
+        let mut bytes = Vec::with_capacity(6);
+        packed.append(&mut bytes, &mut self.rest().handles);
+        self.bytes.extend_from_slice(&bytes);
+    }
+
+    fn parts(&mut self) -> Option<&mut Vec<Arg>> {
+        self.rest.as_mut()?.parts.as_mut()
     }
 
     /// Adds a pending call.
@@ -116,10 +189,18 @@ impl Arguments {
         parts.push(arg);
     }
 
+    /// Whether one of them is pending, so that they are apart.
+    #[inline]
+    pub(super) fn is_apart(&self) -> bool {
+        let rest = self.rest.as_ref();
+        rest.is_some_and(|rest| rest.parts.is_some())
+    }
+
     /// The arguments apart, as a composition needs them.
     pub(super) fn apart(&mut self) -> &mut Vec<Arg> {
-        let (bytes, handles) = (&mut self.bytes, &mut self.handles);
-        self.parts.get_or_insert_with(|| {
+        let bytes = &self.bytes;
+        let Rest { handles, parts, .. } = &mut **self.rest.get_or_insert_default();
+        parts.get_or_insert_with(|| {
             // the count at the front is of all that shall come: here are those so far
             let mut rest = &bytes[if bytes[0] == 0xdc { 3 } else { 1 }..];
             let mut body = Vec::with_capacity(bytes.len() + 8);
@@ -282,9 +363,7 @@ impl<S: Stub> IntoArg<Reactor<S>> for &S {
     fn put(self, arguments: &mut Arguments) {
         match self.target().as_arg() {
             Ok(arg) => arguments.pending(arg),
-            Err(error) => {
-                arguments.error.get_or_insert(error);
-            }
+            Err(error) => arguments.fail(error),
         }
     }
 }

@@ -14,14 +14,14 @@ use serde::de::DeserializeOwned;
 
 use super::{
     Alone, Arg, Arguments, Outcome,
-    compose::{self, Callee, Node, Op},
-    post::{FreeText, Manner, Post, PostText, StubMethod, is_text},
+    compose::{self, Node, Op},
+    post::{FreeText, Manner, Post, PostText, StubMethod},
     scope::Scope,
 };
 use crate::{
     Data, Error, Kind, PostingEnd,
-    endpoint::CoNumber,
-    value::{Handles, Packed, Packing, Source, ValueError, unpack_whole},
+    endpoint::{CoNumber, Reply},
+    value::{Handles, Packed, ValueError, unpack_whole},
 };
 
 /// A call of a peer's method, which answers a `T` or fails with an `E`.
@@ -36,14 +36,30 @@ use crate::{
 pub struct Call<T, E = Error, B = Alone> {
     po: PostingEnd,
     state: Mutex<State>,
+    /// Whose error an `E` is.
+    method: Option<&'static StubMethod>,
+    extra: Option<Box<Extra>>,
+    answer: Answers<T, E, B>,
+}
+
+/// What few calls have.
+#[derive(Debug, Clone, Copy, Default)]
+struct Extra {
     within: Option<Duration>,
     /// Whether an answer that carries a stream or an object is an error.
     plain: bool,
     /// The closure of a `map` that it was made in.
     scope: u64,
-    /// The method whose error is an `E`.
-    root: &'static str,
-    answer: Answers<T, E, B>,
+}
+
+impl Extra {
+    #[cold]
+    fn of(scope: u64) -> Box<Self> {
+        Box::new(Self {
+            scope,
+            ..Self::default()
+        })
+    }
 }
 
 type Answers<T, E, B> = PhantomData<fn() -> (T, E, B)>;
@@ -66,81 +82,77 @@ impl<T, E, B> fmt::Debug for Call<T, E, B> {
             State::Sent(..) => "sent",
             State::Over => "over",
         };
-        write!(f, "Call({}, {state})", self.root)
+        write!(f, "Call({}, {state})", self.root())
     }
 }
 
 impl<T, E, B> Call<T, E, B> {
-    /// A call of a method with its arguments.
-    pub(super) fn new(
-        po: &PostingEnd,
-        method: &'static StubMethod,
-        callee: Callee,
-        arguments: Arguments,
-    ) -> Self {
-        let Arguments {
-            bytes,
-            handles,
-            parts,
-            error,
-            ..
-        } = arguments;
-        if let (Some(arguments), None) = (parts, &error) {
-            let node = Node::call(po, callee, arguments);
-            return Self::composed(po.clone(), node, method.path);
-        }
-        let text = match callee {
-            Callee::Path(method) => PostText::Path(method),
-            Callee::Method(method) => PostText::Method(method),
-        };
-        let post = Post {
-            text,
-            arguments: bytes,
-            handles,
-            idempotent: method.idempotent,
-            within: None,
-            error,
-        };
-        Self::with(po.clone(), State::Ready(post), method.path)
+    pub(super) fn composed(po: PostingEnd, node: Node) -> Self {
+        Self::of(po, Arg::new(Arc::new(node)))
     }
 
-    pub(super) fn composed(po: PostingEnd, node: Node, root: &'static str) -> Self {
-        Self::of(po, Arg::new(Arc::new(node)), root)
-    }
-
-    pub(super) fn of(po: PostingEnd, arg: Arg, root: &'static str) -> Self {
-        Self::with(po, State::Shared(arg), root)
+    pub(super) fn of(po: PostingEnd, arg: Arg) -> Self {
+        Self::with(po, State::Shared(arg), None)
     }
 
     pub(super) fn posting(po: PostingEnd, post: Post) -> Self {
-        Self::with(po, State::Ready(post), "")
+        Self::with(po, State::Ready(post), None)
+    }
+
+    /// A call of a method, whose arguments are to be [added](Self::fill).
+    #[inline]
+    pub(super) fn method(po: PostingEnd, post: Post, method: &'static StubMethod) -> Self {
+        Self::with(po, State::Ready(post), Some(method))
+    }
+
+    /// Adds arguments to a call that is new.
+    #[inline]
+    pub(super) fn fill(&mut self, add: impl FnOnce(&mut Arguments)) {
+        let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
+        if let State::Ready(post) = state {
+            add(&mut post.arguments);
+            if post.arguments.is_apart() {
+                self.share();
+            }
+        }
     }
 
     /// A call that fails when it is awaited.
     pub(super) fn failed(po: PostingEnd, error: Error) -> Self {
-        let text = PostText::free("".into(), Vec::new(), false);
-        let (arguments, handles) = (Packing::new(), Handles::new());
-        let post = Post {
-            text,
-            arguments,
-            handles,
-            idempotent: false,
-            within: None,
-            error: Some(error),
-        };
-        Self::posting(po, post)
+        let text = PostText::free("".into(), Vec::new());
+        let arguments = Arguments::failed(error);
+        Self::posting(po, Post { text, arguments })
     }
 
-    fn with(po: PostingEnd, state: State, root: &'static str) -> Self {
+    #[inline]
+    fn with(po: PostingEnd, state: State, method: Option<&'static StubMethod>) -> Self {
         Self {
             po,
             state: Mutex::new(state),
-            within: None,
-            plain: false,
-            scope: Scope::current(),
-            root,
+            method,
+            extra: match Scope::current() {
+                0 => None,
+                scope => Some(Extra::of(scope)),
+            },
             answer: PhantomData,
         }
+    }
+
+    /// Whose error an `E` is, by its name in scripts.
+    fn root(&self) -> &'static str {
+        self.method.map_or("", |method| method.path)
+    }
+
+    fn extra(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
+    }
+
+    fn is_plain(&self) -> bool {
+        self.extra.as_ref().is_some_and(|extra| extra.plain)
+    }
+
+    fn within_time(&self) -> Option<Duration> {
+        self.extra.as_ref().and_then(|extra| extra.within)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -163,9 +175,9 @@ impl<T, E, B> Call<T, E, B> {
     /// carries a stream or an object, which belong to one connection.
     #[cfg(feature = "balance")]
     pub(crate) fn check_plain(&mut self) -> Result<(), Error> {
-        self.plain = true;
+        self.extra().plain = true;
         let plain = match &*self.lock() {
-            State::Ready(post) => post.handles.is_empty(),
+            State::Ready(post) => !post.arguments.carries(),
             State::Shared(arg) => compose::nodes(arg).iter().all(|node| node.is_plain()),
             State::Sent(..) | State::Over => true,
         };
@@ -190,7 +202,7 @@ impl<T, E, B> Call<T, E, B> {
     where
         E: Outcome,
     {
-        E::outcome(error, self.root)
+        E::outcome(error, self.root())
     }
 
     pub(super) fn po(&self) -> &PostingEnd {
@@ -206,7 +218,7 @@ impl<T, E, B> Call<T, E, B> {
             // told when the composition is sent
             State::Sent(..) | State::Over => return self.arg(Node::new(Op::Sent, Vec::new())),
         };
-        let arg = match self.within {
+        let arg = match self.within_time() {
             Some(time) => self.timed(arg, time),
             None => arg,
         };
@@ -217,7 +229,7 @@ impl<T, E, B> Call<T, E, B> {
     fn arg(&self, node: Node) -> Arg {
         Arg {
             node: Arc::new(node),
-            scope: self.scope,
+            scope: self.extra.as_ref().map_or(0, |extra| extra.scope),
         }
     }
 
@@ -242,7 +254,8 @@ impl<T, E, B> Call<T, E, B> {
             let text = "`within` comes too late for a call that was sent: set it before `send`";
             return Self::failed(self.po.clone(), Error::new(Kind::Misuse, text));
         }
-        self.within = Some(self.within.map_or(time, |other| other.min(time)));
+        let within = &mut self.extra().within;
+        *within = Some(within.map_or(time, |other| other.min(time)));
         self
     }
 
@@ -273,33 +286,47 @@ impl<T, E, B> Call<T, E, B> {
     /// sent, and a script, answers `false`.
     pub fn is_idempotent(&self) -> bool {
         match &*self.lock() {
-            State::Ready(post) => post.idempotent,
+            State::Ready(post) => post.text.is_idempotent(),
             State::Shared(arg) => compose::nodes(arg).iter().all(|node| node.is_idempotent()),
             State::Sent(..) | State::Over => false,
         }
     }
 
-    /// Sends the call if it was not sent; `true` when that was now, and its answer will wake who
-    /// polls.
-    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Error>> {
+    /// Sends the call the short way, if it is one of a stub's method and nothing beside and was not
+    /// sent; its answer will wake this task.
+    #[inline]
+    fn call_now(&mut self, cx: &mut Context<'_>) -> bool {
+        let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
+        if let (State::Ready(post), None) = (&mut *state, &self.extra)
+            && let Some(co) = post.call(&self.po, cx)
+        {
+            *state = State::Sent(co, None);
+            return true;
+        }
+        false
+    }
+
+    /// Sends the call if it was not sent.
+    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
         if let State::Shared(arg) = state {
             *state = State::Ready(compose::compile(&self.po, arg));
         }
         let State::Ready(post) = state else {
-            return Poll::Ready(Ok(false));
+            return Poll::Ready(Ok(()));
         };
         let manner = Manner {
             value: true,
             call: true,
             last: true,
-            data: is_text(&self.po) && ends_in_data::<T>(),
+            data: self.po.literal().is_some() && ends_in_data::<T>(),
         };
-        match ready!(post.poll_watched(&self.po, manner, self.within, cx)) {
-            Ok((co, watched)) => {
+        let within = self.extra.as_ref().and_then(|extra| extra.within);
+        match ready!(post.poll_open(&self.po, manner, within, cx)) {
+            Ok(co) => {
                 let text = post.text.take_free();
                 *state = State::Sent(co, text);
-                Poll::Ready(Ok(watched))
+                Poll::Ready(Ok(()))
             }
             Err(error) => {
                 *state = State::Over;
@@ -312,46 +339,86 @@ impl<T, E, B> Call<T, E, B> {
 impl<T: DeserializeOwned + 'static, E: Outcome, B> Call<T, E, B> {
     /// The answer, or the method's own error where the wire tells it apart; or hbi's error, before the
     /// method's own is told from it.
+    #[inline]
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Result<T, E::Error>, Error>> {
-        let (root, plain) = (self.root, self.plain);
-        if ready!(self.poll_sent(cx))? {
+        if self.call_now(cx) {
             return Poll::Pending;
         }
+        let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
+        let State::Sent(co, None) = state else {
+            return self.poll_whole(cx);
+        };
+        let link = self.po.link();
+        match ready!(link.poll_reply(link, *co, cx)) {
+            Ok(Reply::Short(short)) => {
+                *state = State::Over;
+                let unpacked = unpack_whole(&short, &mut Handles::new());
+                Poll::Ready(unpacked.map(Ok).map_err(|error| self.unfit(error)))
+            }
+            reply => {
+                *state = State::Over;
+                self.answered(reply, None)
+            }
+        }
+    }
+
+    /// The same, whatever is to be done before.
+    fn poll_whole(&mut self, cx: &mut Context<'_>) -> Poll<Result<Result<T, E::Error>, Error>> {
+        ready!(self.poll_sent(cx))?;
         let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
         let State::Sent(co, text) = state else {
             let error = Error::new(Kind::Misuse, "this call was awaited to its end before");
             return Poll::Ready(Err(error));
         };
         let link = self.po.link();
-        let text_wire = is_text(&self.po);
-        let mut answer: Option<Result<T, ValueError>> = None;
-        let mut other = None;
-        let mut carries = false;
-        let mut read = |source: Source<'_>, handles: &mut Handles| {
-            carries = !handles.is_empty();
-            let unpacked = unpack_whole(source, handles);
-            if let (Err(_), true, Source::Shared(bytes)) = (&unpacked, text_wire, source) {
-                other = Some(Packed::from_parts(bytes.clone(), Handles::new()));
-            }
-            answer = Some(unpacked);
-        };
-        let polled = ready!(link.poll_reply(link, *co, cx, &mut read));
-        if let Some(own) = other.and_then(E::own) {
-            *state = State::Over;
-            return Poll::Ready(Ok(Err(own)));
-        }
-        let result = match (polled, answer) {
-            (Ok(()), Some(_)) if plain && carries => Err(not_plain("the answer").sent()),
-            (Ok(()), Some(Ok(value))) => Ok(value),
-            (Ok(()), Some(Err(error))) => Err(unfit::<T>(error, root)),
-            (Ok(()), None) => Err(Error::new(Kind::Protocol, "an answer without a value")),
-            (Err(error), _) => Err(match text {
-                Some(text) => text.show(error),
-                None => error,
-            }),
-        };
+        let reply = ready!(link.poll_reply(link, *co, cx));
+        let text = text.take();
         *state = State::Over;
-        Poll::Ready(result.map(Ok))
+        self.answered(reply, text)
+    }
+
+    /// What a reply to a text means.
+    fn answered(
+        &self,
+        reply: Result<Reply, Error>,
+        text: Option<Box<FreeText>>,
+    ) -> Poll<Result<Result<T, E::Error>, Error>> {
+        let unpacked = match reply {
+            Ok(Reply::Short(short)) => unpack_whole(&short, &mut Handles::new()),
+            Ok(Reply::Value(packed)) if self.is_plain() && !packed.handles().is_empty() => {
+                return Poll::Ready(Err(not_plain("the answer").sent()));
+            }
+            Ok(Reply::Value(packed)) if self.po.literal().is_some() => {
+                let (bytes, handles) = packed.into_parts();
+                let unpacked = Packed::from_parts(bytes.clone(), handles).unpack();
+                if unpacked.is_err()
+                    && let Some(own) = E::own(Packed::from_parts(bytes, Handles::new()))
+                {
+                    return Poll::Ready(Ok(Err(own)));
+                }
+                unpacked
+            }
+            Ok(Reply::Value(packed)) => packed.unpack(),
+            Err(error) => {
+                return Poll::Ready(Err(match text {
+                    Some(text) => text.show(error),
+                    None => error,
+                }));
+            }
+        };
+        Poll::Ready(unpacked.map(Ok).map_err(|error| self.unfit(error)))
+    }
+
+    #[cold]
+    fn unfit(&self, error: ValueError) -> Error {
+        let root = self.root();
+        let of = if root.is_empty() { "" } else { " of " };
+        let wanted = std::any::type_name::<T>();
+        Error::new(
+            Kind::Value,
+            format!("the answer{of}{root} is no `{wanted}`: {error}"),
+        )
+        .sent()
     }
 }
 
@@ -363,9 +430,8 @@ where
     type Output = Result<T, E::Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let root = self.root;
         let answer = ready!(self.poll_answer(cx));
-        Poll::Ready(answer.unwrap_or_else(|error| Err(E::outcome(error, root))))
+        Poll::Ready(answer.unwrap_or_else(|error| Err(self.failed_with(error))))
     }
 }
 
@@ -384,17 +450,6 @@ fn not_plain(what: &str) -> Error {
 fn ends_in_data<T>() -> bool {
     let name = std::any::type_name::<T>().trim_end_matches([')', ',']);
     name.ends_with(std::any::type_name::<Data>())
-}
-
-#[cold]
-fn unfit<T>(error: ValueError, root: &str) -> Error {
-    let of = if root.is_empty() { "" } else { " of " };
-    let wanted = std::any::type_name::<T>();
-    Error::new(
-        Kind::Value,
-        format!("the answer{of}{root} is no `{wanted}`: {error}"),
-    )
-    .sent()
 }
 
 impl<T, E, B> Drop for Call<T, E, B> {

@@ -16,14 +16,14 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Arg, Call,
-    post::{Post, PostText, StubMethod},
+    Arg, Arguments, Call,
+    post::{FreeText, Post, PostText, StubMethod},
     scope::Scope,
 };
 use crate::{
     Error, Kind, PostingEnd, Result,
     script::{parameter, refuse_count},
-    value::{Packed, Packing},
+    value::Packed,
 };
 
 /// One place of the graph that calls and their arguments make.
@@ -164,7 +164,8 @@ pub(super) fn nodes(root: &Arg) -> Vec<&Node> {
 impl Post {
     /// The request as a part of a composition.
     pub(super) fn as_node(&mut self, po: &PostingEnd) -> Node {
-        if let Some(error) = self.error.take() {
+        let arguments = &mut self.arguments;
+        if let Some(error) = arguments.take_error() {
             return Node::new(Op::Alone(Some(error)), Vec::new());
         }
         let callee = match self.text {
@@ -172,9 +173,12 @@ impl Post {
             PostText::Method(method) => Callee::Method(method),
             PostText::Free(_) => return Node::new(Op::Alone(None), Vec::new()),
         };
-        let bytes = Bytes::copy_from_slice(&self.arguments);
-        let arguments = Packed::from_parts(bytes, std::mem::take(&mut self.handles));
-        match arguments.elements() {
+        if arguments.is_apart() {
+            return Node::call(po, callee, std::mem::take(arguments.apart()));
+        }
+        let bytes = Bytes::copy_from_slice(&arguments.bytes);
+        let packed = Packed::from_parts(bytes, arguments.take_handles());
+        match packed.elements() {
             Ok(values) => {
                 let args = values.into_iter().map(Arg::value).collect();
                 Node::call(po, callee, args)
@@ -205,24 +209,18 @@ pub(super) fn compile(po: &PostingEnd, root: &Arg) -> Post {
         source.push_str(&last);
         compiler.take()
     });
-    let mut post = Post {
-        text: PostText::free(Cow::Borrowed(""), Vec::new(), true),
-        arguments: Packing::new(),
-        handles: Default::default(),
+    let text = PostText::Free(Box::new(FreeText {
+        source: source.into(),
+        parameters: compiler.parameters,
+        again: true,
         idempotent: compiler.idempotent,
         within: compiler.within,
-        error: None,
+    }));
+    let arguments = match taken {
+        Ok(values) => Arguments::whole(Packed::array(values)),
+        Err(error) => Arguments::failed(error),
     };
-    match taken {
-        Ok(values) => {
-            let (bytes, handles) = Packed::array(values).into_parts();
-            post.text = PostText::free(source.into(), compiler.parameters, true);
-            post.arguments = Packing::from(&bytes[..]);
-            post.handles = handles;
-        }
-        Err(error) => post.error = Some(error),
-    }
-    post
+    Post { text, arguments }
 }
 
 /// How deep a composition may nest.
@@ -519,7 +517,7 @@ macro_rules! bundle {
             fn into_call(self) -> Call<Self::Output> {
                 let ($($v,)*) = self;
                 let po = [$($v.po()),*][0].clone();
-                Call::composed(po, Node::new(Op::List, vec![$($v.share()),*]), "")
+                Call::composed(po, Node::new(Op::List, vec![$($v.share()),*]))
             }
         }
     };
@@ -558,10 +556,10 @@ macro_rules! arithmetic {
                 let mut arguments = super::Arguments::new(1, &po);
                 arguments.add(right);
                 let right = arguments.apart().pop();
-                let error = arguments.error.take();
+                let error = arguments.take_error();
                 match right {
                     Some(right) if error.is_none() => {
-                        Call::composed(po, Node::new(Op::Binary($op), vec![self.share(), right]), "")
+                        Call::composed(po, Node::new(Op::Binary($op), vec![self.share(), right]))
                     }
                     _ => Call::failed(po, error.unwrap_or_else(|| misuse("no argument".into()))),
                 }
@@ -586,10 +584,10 @@ impl<T, E, B> Call<Vec<T>, E, B> {
         let element = Arc::new(Node::new(Op::Element, Vec::new()));
         let scope = Scope::enter();
         let standing = Arg::new(Arc::clone(&element));
-        let body = f(Call::of(po.clone(), standing, "")).share();
+        let body = f(Call::of(po.clone(), standing)).share();
         let scopes = scope.leave();
         let map = Op::Map { element, scopes };
-        Call::composed(po, Node::new(map, vec![over, body]), "")
+        Call::composed(po, Node::new(map, vec![over, body]))
     }
 }
 
@@ -598,7 +596,7 @@ impl<T, E, B> Call<T, E, B> {
     /// methods of it.
     pub fn field<U>(&self, name: &'static str) -> Call<U> {
         let field = Op::Field(Cow::Borrowed(name));
-        Call::composed(self.po().clone(), Node::new(field, vec![self.share()]), "")
+        Call::composed(self.po().clone(), Node::new(field, vec![self.share()]))
     }
 }
 
@@ -615,6 +613,6 @@ impl<T, E, B> FromIterator<Call<T, E, B>> for Call<Vec<T>, Error, B> {
             items.push(call.share());
         }
         let list = Node::new(Op::List, items);
-        Call::composed(po.expect("at least one call"), list, "")
+        Call::composed(po.expect("at least one call"), list)
     }
 }

@@ -7,12 +7,8 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    Arguments, Call,
-    compose::{self, Callee},
-    post::{Manner, StubMethod},
-};
-use crate::{PoCo, PostingEnd, Receiving, Result, Sending};
+use super::{Call, compose, post::Manner};
+use crate::{PoCo, Receiving, Result, Sending};
 
 /// A call of a method that takes the conversation (`#[hbi(converse)]`).
 ///
@@ -31,16 +27,8 @@ impl fmt::Debug for Exchange {
 }
 
 impl Exchange {
-    pub(super) fn new(
-        po: &PostingEnd,
-        method: &'static StubMethod,
-        callee: Callee,
-        arguments: Arguments,
-    ) -> Self {
-        Self {
-            call: Call::new(po, method, callee, arguments),
-            within: None,
-        }
+    pub(super) fn new(call: Call<()>) -> Self {
+        Self { call, within: None }
     }
 
     /// Gives the conversation this long, from when it is opened.

@@ -8,9 +8,8 @@ use std::{
 };
 
 use super::{
-    Arguments, Call,
-    compose::{self, Callee},
-    post::{Manner, Post, StubMethod},
+    Call, compose,
+    post::{Manner, Post},
 };
 use crate::{Error, Kind, PostingEnd, Result};
 
@@ -25,13 +24,8 @@ impl fmt::Debug for Notify {
 }
 
 impl Notify {
-    pub(super) fn new(
-        po: &PostingEnd,
-        method: &'static StubMethod,
-        callee: Callee,
-        arguments: Arguments,
-    ) -> Self {
-        Self(Call::new(po, method, callee, arguments))
+    pub(super) fn new(call: Call<()>) -> Self {
+        Self(call)
     }
 
     /// As a call: its answer says that the method has run.

@@ -6,11 +6,12 @@ use std::{
     time::Duration,
 };
 
+use super::Arguments;
 use crate::{
     Error, PostingEnd,
-    endpoint::{CoNumber, Encoding, Request, default_deadline, now},
+    endpoint::{CoNumber, Request, default_deadline, now},
     script::{StubText, Text, excerpt},
-    value::{Handles, Packing},
+    value::Handles,
 };
 
 /// A method as its stub calls it; generated code has one static for each.
@@ -66,14 +67,7 @@ const fn last_segment(path: &'static str) -> &'static str {
 #[derive(Debug)]
 pub(super) struct Post {
     pub(super) text: PostText,
-    pub(super) arguments: Packing,
-    pub(super) handles: Handles,
-    /// Whether all methods that it calls may safely run twice.
-    pub(super) idempotent: bool,
-    /// The time that its parts are given, from when it is sent.
-    pub(super) within: Option<Duration>,
-    /// Why it cannot be sent.
-    pub(super) error: Option<Error>,
+    pub(super) arguments: Arguments,
 }
 
 #[derive(Debug)]
@@ -92,19 +86,37 @@ pub(super) struct FreeText {
     pub(super) parameters: Vec<Cow<'static, str>>,
     /// Whether the same text is likely to be sent again.
     pub(super) again: bool,
+    /// Whether all methods that it calls may safely run twice.
+    pub(super) idempotent: bool,
+    /// The time that its parts are given, from when it is sent.
+    pub(super) within: Option<Duration>,
 }
 
 impl PostText {
-    pub(super) fn free(
-        source: Cow<'static, str>,
-        parameters: Vec<Cow<'static, str>>,
-        again: bool,
-    ) -> Self {
+    /// A text that is sent once, for all that is known.
+    pub(super) fn free(source: Cow<'static, str>, parameters: Vec<Cow<'static, str>>) -> Self {
         PostText::Free(Box::new(FreeText {
             source,
             parameters,
-            again,
+            again: false,
+            idempotent: false,
+            within: None,
         }))
+    }
+
+    /// Whether all methods that it calls may safely run twice.
+    pub(super) fn is_idempotent(&self) -> bool {
+        match self {
+            PostText::Path(method) | PostText::Method(method) => method.idempotent,
+            PostText::Free(text) => text.idempotent,
+        }
+    }
+
+    fn within(&self) -> Option<Duration> {
+        match self {
+            PostText::Path(_) | PostText::Method(_) => None,
+            PostText::Free(text) => text.within,
+        }
     }
 
     /// Takes the text, where it is not a stub's.
@@ -151,13 +163,21 @@ pub(super) struct Manner {
     pub(super) last: bool,
 }
 
-/// Whether a connection is one of a text wire.
-#[inline]
-pub(super) fn is_text(po: &PostingEnd) -> bool {
-    matches!(po.info().encoding, Encoding::Literal(_))
-}
-
 impl Post {
+    /// Sends a call, if it is one of a stub's method and nothing beside, and the connection has a
+    /// short way for it now; this task is woken once it is answered.
+    #[inline]
+    pub(super) fn call(&self, po: &PostingEnd, cx: &mut Context<'_>) -> Option<CoNumber> {
+        let text = match self.text {
+            PostText::Path(method) => &method.text,
+            PostText::Method(_) | PostText::Free(_) => return None,
+        };
+        if !self.arguments.is_plain() {
+            return None;
+        }
+        po.link().call(text, &self.arguments.bytes, cx)
+    }
+
     pub(super) fn poll_open(
         &mut self,
         po: &PostingEnd,
@@ -165,24 +185,12 @@ impl Post {
         within: Option<Duration>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<CoNumber, Error>> {
-        self.poll_watched(po, manner, within, cx)
-            .map_ok(|(co, _watched)| co)
-    }
-
-    /// As [`Self::poll_open`]; tells, too, whether a call's answer will wake who polls.
-    pub(super) fn poll_watched(
-        &mut self,
-        po: &PostingEnd,
-        manner: Manner,
-        within: Option<Duration>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(CoNumber, bool), Error>> {
-        if let Some(error) = self.error.take() {
+        if let Some(error) = self.arguments.take_error() {
             return Poll::Ready(Err(error));
         }
         let link = po.link();
         let mut deadline = default_deadline(&**link);
-        let within = match (self.within, within) {
+        let within = match (self.text.within(), within) {
             (Some(own), Some(other)) => Some(own.min(other)),
             (own, other) => own.or(other),
         };
@@ -195,21 +203,20 @@ impl Post {
             last,
             data,
         } = manner;
+        let mut none = Handles::new();
+        let (arguments, handles) = self.arguments.to_send(&mut none);
         let mut request = Request {
             text: Some(self.text.as_text()),
             value,
             call,
             last,
             data,
-            arguments: &self.arguments,
-            handles: &mut self.handles,
+            arguments,
+            handles,
             ordered: po.is_ordered(),
             deadline,
-            idempotent: self.idempotent,
-            watched: false,
+            idempotent: self.text.is_idempotent(),
         };
-        let opened = link.poll_open(link, &mut request, cx);
-        let watched = request.watched;
-        opened.map_ok(|co| (co, watched))
+        link.poll_open(link, &mut request, cx)
     }
 }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::{Arg, Call, OfConnection, Outcome, Stub, Target};
 use crate::{
-    Error, Kind, PostingEnd, Result,
+    Error, Kind, Result,
     endpoint::{Carried, RemoteObject},
     env::{Reactive, Service},
     value::{deserialize_handle, serialize_handle},
@@ -136,9 +136,10 @@ impl<S, E> fmt::Debug for Opened<S, E> {
 }
 
 impl<S: Stub, E> Opened<S, E> {
-    pub(super) fn new(po: PostingEnd, call: Call<Reactor<S>, E, OfConnection>) -> Self {
+    pub(super) fn new(call: Call<Reactor<S>, E, OfConnection>) -> Self {
+        let pending = Target::pending(call.po().clone(), call.share());
         Self {
-            stub: S::over(Target::pending(po, call.share())),
+            stub: S::over(pending),
             call,
         }
     }
@@ -150,7 +151,7 @@ impl<S: Stub, E> Opened<S, E> {
     /// Gives the call this long, from when it is sent, and with it calls of the object in the same
     /// round trip.
     pub fn within(self, time: Duration) -> Self {
-        Self::new(self.call.po().clone(), self.call.within(time))
+        Self::new(self.call.within(time))
     }
 }
 

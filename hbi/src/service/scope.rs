@@ -23,6 +23,7 @@ pub(super) struct Scope {
 
 impl Scope {
     /// The scope that is open on this thread.
+    #[inline]
     pub(super) fn current() -> u64 {
         CURRENT.get()
     }

@@ -5,10 +5,10 @@ use std::{borrow::Cow, fmt, future::IntoFuture, marker::PhantomData, time::Durat
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    Call, OfConnection,
+    Arguments, Call, OfConnection,
     post::{Post, PostText},
 };
-use crate::{Error, PostingEnd, Script, value::Packing};
+use crate::{Error, PostingEnd, Script};
 
 /// A script on its way to a peer: bind what it needs, then await it.
 #[must_use = "a script does nothing until it is awaited or sent"]
@@ -90,14 +90,10 @@ impl PostingEnd {
 /// A script as a call.
 fn into_call<T>(script: Script, po: PostingEnd) -> Call<T, Error, OfConnection> {
     let (source, parameters, values, error) = script.into_parts();
-    let (bytes, handles) = values.into_parts();
-    let post = Post {
-        text: PostText::free(source, parameters, false),
-        arguments: Packing::from(&bytes[..]),
-        handles,
-        idempotent: false,
-        within: None,
-        error,
-    };
-    Call::posting(po, post)
+    let mut arguments = Arguments::whole(values);
+    if let Some(error) = error {
+        arguments.fail(error);
+    }
+    let text = PostText::free(source, parameters);
+    Call::posting(po, Post { text, arguments })
 }

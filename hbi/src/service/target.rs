@@ -4,7 +4,8 @@
 use std::fmt;
 
 use super::{
-    Arg, Arguments, Call, Exchange, IntoArg, Notify, Opened, compose::Callee, post::StubMethod,
+    Arg, Arguments, Call, Exchange, IntoArg, Notify, Opened,
+    post::{Post, PostText, StubMethod},
 };
 use crate::{
     Error, Kind, PostingEnd, Result,
@@ -77,8 +78,25 @@ impl Target {
         method: &'static StubMethod,
         arguments: impl FnOnce(&mut Arguments),
     ) -> Call<T, E, B> {
-        let (po, callee, arguments) = self.prepare(method, arguments);
-        Call::new(po, method, callee, arguments)
+        let (po, text, before) = match &self.0 {
+            Kinds::Peer(po) => (po, PostText::Path(method), 0),
+            Kinds::Object(po, _) | Kinds::Pending(po, _) => (po, PostText::Method(method), 1),
+        };
+        let post = Post {
+            text,
+            arguments: Arguments::new(before + method.parameters, po),
+        };
+        // filled where it stays: it is large to be moved about
+        let mut call = Call::method(po.clone(), post, method);
+        call.fill(|to| {
+            match &self.0 {
+                Kinds::Peer(_) => {}
+                Kinds::Object(_, object) => to.add(ObjectItself(object)),
+                Kinds::Pending(_, arg) => to.pending(arg.clone()),
+            }
+            arguments(to);
+        });
+        call
     }
 
     /// A notification.
@@ -87,8 +105,7 @@ impl Target {
         method: &'static StubMethod,
         arguments: impl FnOnce(&mut Arguments),
     ) -> Notify {
-        let (po, callee, arguments) = self.prepare(method, arguments);
-        Notify::new(po, method, callee, arguments)
+        Notify::new(self.call(method, arguments))
     }
 
     /// A call of a method that takes the conversation.
@@ -97,8 +114,7 @@ impl Target {
         method: &'static StubMethod,
         arguments: impl FnOnce(&mut Arguments),
     ) -> Exchange {
-        let (po, callee, arguments) = self.prepare(method, arguments);
-        Exchange::new(po, method, callee, arguments)
+        Exchange::new(self.call(method, arguments))
     }
 
     /// A call of a method that answers an object by reference.
@@ -107,35 +123,7 @@ impl Target {
         method: &'static StubMethod,
         arguments: impl FnOnce(&mut Arguments),
     ) -> Opened<S, E> {
-        let (po, callee, arguments) = self.prepare(method, arguments);
-        Opened::new(po.clone(), Call::new(po, method, callee, arguments))
-    }
-
-    #[inline]
-    fn prepare(
-        &self,
-        method: &'static StubMethod,
-        fill: impl FnOnce(&mut Arguments),
-    ) -> (&PostingEnd, Callee, Arguments) {
-        match &self.0 {
-            Kinds::Peer(po) => {
-                let mut arguments = Arguments::new(method.parameters, po);
-                fill(&mut arguments);
-                (po, Callee::Path(method), arguments)
-            }
-            Kinds::Object(po, object) => {
-                let mut arguments = Arguments::new(method.parameters + 1, po);
-                arguments.add(ObjectItself(object));
-                fill(&mut arguments);
-                (po, Callee::Method(method), arguments)
-            }
-            Kinds::Pending(po, arg) => {
-                let mut arguments = Arguments::new(method.parameters + 1, po);
-                arguments.pending(arg.clone());
-                fill(&mut arguments);
-                (po, Callee::Method(method), arguments)
-            }
-        }
+        Opened::new(self.call(method, arguments))
     }
 }
 

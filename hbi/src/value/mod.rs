@@ -9,17 +9,20 @@ mod literal;
 mod packed;
 mod packing;
 mod scan;
+mod short;
 mod take;
 mod tree;
 
 pub use handle::{Handle, Handles, deserialize_handle, serialize_handle, take_placeholder};
 pub use literal::{Dialect, literal, write_literal};
 pub(crate) use literal::{HANDLE_MARK, is_constructed, pack_literal_into, pack_written, transcode};
-pub use packed::{Packed, Source, ValueError, pack_bytes, unpack_from};
+pub use packed::{Packed, ValueError, pack_bytes, unpack_from};
 pub(crate) use packed::{SHARED, pack_into, unpack_whole};
-pub(crate) use packing::{Pack, Packing};
+pub(crate) use packing::Pack;
+pub use packing::Packing;
 #[cfg(feature = "script")]
 pub(crate) use scan::{Content, content};
 pub use scan::{MAX_DEPTH, skip};
+pub use short::Short;
 pub use take::{array_head, array_parts};
 pub use tree::Value;

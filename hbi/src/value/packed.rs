@@ -76,12 +76,18 @@ impl Packed {
         &*self.bytes == NIL
     }
 
-    /// Unpacks the value.
+    /// Unpacks the value. Large [`Bytes`] share what they lie in.
     ///
     /// # Errors
     /// When the bytes are not one whole `T`, or a handle in it was taken before.
     pub fn unpack<T: DeserializeOwned + 'static>(mut self) -> Result<T, ValueError> {
-        unpack_whole(Source::Shared(&self.bytes), &mut self.handles)
+        if self.bytes.len() >= SHARED
+            && TypeId::of::<T>() == TypeId::of::<Bytes>()
+            && let Some(part) = shared_bytes(&self.bytes)
+        {
+            return same(part);
+        }
+        unpack_whole(&self.bytes, &mut self.handles)
     }
 }
 
@@ -153,40 +159,19 @@ pub fn unpack_from<T: DeserializeOwned + 'static>(
     unpack_any(input, handles)
 }
 
-/// Where the MessagePack of a value lies.
-#[derive(Debug, Clone, Copy)]
-pub enum Source<'a> {
-    /// Here and now only.
-    Slice(&'a [u8]),
-    /// Where a part of it may be kept.
-    Shared(&'a Bytes),
-}
-
 /// From this many bytes on a value shares the buffer that it lies in. A smaller one may lie in one that is
 /// much larger, which it would keep alive.
 pub(crate) const SHARED: usize = 16 << 10;
 
-/// Unpacks one whole value. Large [`Bytes`] share what they lie in, if it can be kept.
+/// Unpacks one whole value.
 ///
 /// # Errors
 /// When the bytes are not one whole `T`, or a handle in it was taken before.
 #[inline]
 pub(crate) fn unpack_whole<T: DeserializeOwned + 'static>(
-    source: Source<'_>,
+    mut rest: &[u8],
     handles: &mut Handles,
 ) -> Result<T, ValueError> {
-    let mut rest = match source {
-        Source::Slice(bytes) => bytes,
-        Source::Shared(bytes) => {
-            if bytes.len() >= SHARED
-                && TypeId::of::<T>() == TypeId::of::<Bytes>()
-                && let Some(part) = shared_bytes(bytes)
-            {
-                return same(part);
-            }
-            bytes
-        }
-    };
     let value = unpack_from(&mut rest, handles)?;
     if rest.is_empty() {
         return Ok(value);

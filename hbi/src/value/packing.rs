@@ -3,11 +3,11 @@
 use std::{io, ops::Deref};
 
 /// So many bytes need no allocation.
-const SHORT: usize = 62;
+const SHORT: usize = 46;
 
-/// What values are packed into.
+/// What values are packed into: MessagePack.
 #[derive(Debug, Clone)]
-pub(crate) struct Packing(Place);
+pub struct Packing(Place);
 
 #[derive(Debug, Clone)]
 enum Place {
@@ -43,6 +43,20 @@ impl Packing {
         }
         if let Place::Long(bytes) = &mut self.0 {
             bytes.extend_from_slice(more);
+        }
+    }
+
+    /// Appends it to others.
+    #[inline]
+    pub(crate) fn append_to(&self, out: &mut Vec<u8>) {
+        match &self.0 {
+            Place::Short(len, bytes) => {
+                // to copy them all is cheaper than as many as there are
+                let end = out.len() + *len as usize;
+                out.extend_from_slice(bytes);
+                out.truncate(end);
+            }
+            Place::Long(bytes) => out.extend_from_slice(bytes),
         }
     }
 }
@@ -138,6 +152,8 @@ mod tests {
                 let mut vec = vec![7; first];
                 vec.pack_short([1; 9], len);
                 assert_eq!(vec[first..], [1; 9][..len]);
+                packing.append_to(&mut vec);
+                assert_eq!(vec[first + len..], expected);
             }
         }
     }

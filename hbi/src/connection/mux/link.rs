@@ -21,11 +21,12 @@ use crate::connection::{
 use crate::{
     Error, Failure, Kind,
     endpoint::{
-        CoNumber, Current, Link, LinkInfo, Message, Object, Posted, Prepared, Received, Request,
+        CoNumber, Current, Link, LinkInfo, Message, Object, Posted, Prepared, Received, Reply,
+        Request,
     },
-    script::{Interner, Text},
-    value::{Handles, Packed, Source},
-    wire::mux::{self, Arrival, CoId, OpenRefused, Opening, Payload, Reply, SendRefused, Settings},
+    script::{Interner, StubText, Text},
+    value::{Handles, Packed, Packing},
+    wire::mux::{self, Arrival, CoId, OpenRefused, Opening, Payload, SendRefused, Settings},
 };
 
 /// The state machine with what this driver keeps in it.
@@ -166,29 +167,6 @@ impl MuxLink {
         drop((dropped, lost));
     }
 
-    /// Opens a conversation that is one call of a stub's method and nothing beside, the common case.
-    #[inline]
-    fn call(&self, request: &mut Request<'_>, cx: &mut Context<'_>) -> Option<CoNumber> {
-        let Some(Text::Stub(text)) = &request.text else {
-            return None;
-        };
-        let is_call = request.value && request.call && request.last;
-        let is_more = request.deadline.is_some() || !request.handles.is_empty();
-        if !is_call || is_more || self.info.trace || !Current::is_none() {
-            return None;
-        }
-        let mut state = self.lock();
-        if !state.started {
-            return None;
-        }
-        let script = state.interner.as_ref()?.known(text)?;
-        state.make_room(request.arguments.len());
-        let id = state.mux.call(script, request.arguments, cx)?;
-        request.watched = true;
-        Self::done(state);
-        Some(number(id))
-    }
-
     /// A conversation of this side has a span until its holder lets go of it.
     #[cold]
     fn traced(&self, posted: &Posted, text: Option<&Text<'_>>, co: CoNumber) {
@@ -305,15 +283,27 @@ impl Link for MuxLink {
         &self.info
     }
 
+    fn call(&self, text: &StubText, arguments: &Packing, cx: &mut Context<'_>) -> Option<CoNumber> {
+        if self.info.deadline.is_some() || self.info.trace || !Current::is_none() {
+            return None;
+        }
+        let mut state = self.lock();
+        if !state.started {
+            return None;
+        }
+        let script = state.interner.as_ref()?.known(text)?;
+        state.make_room(arguments.len());
+        let id = state.mux.call(script, arguments, cx)?;
+        Self::done(state);
+        Some(number(id))
+    }
+
     fn poll_open(
         &self,
         this: &Arc<dyn Link>,
         request: &mut Request<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<CoNumber, Error>> {
-        if let Some(co) = self.call(request, cx) {
-            return Poll::Ready(Ok(co));
-        }
         let Current { depth, trace, .. } = Current::get();
         let now = refused::check(depth, request.deadline)?;
         let mut outgoing = None;
@@ -368,13 +358,7 @@ impl Link for MuxLink {
         let at = now.unwrap_or_else(|| state.mux.heard());
         let opened = state.mux.open(opening, at);
         let opened = match opened {
-            Ok(id) => {
-                if request.call {
-                    state.mux.watch(id, cx);
-                    request.watched = true;
-                }
-                Ok(number(id))
-            }
+            Ok(id) => Ok(number(id)),
             Err(OpenRefused::Failed(failure)) => Err((*failure).into()),
             Err(OpenRefused::Full) => Err(Error::new(
                 Kind::Limit,
@@ -407,9 +391,13 @@ impl Link for MuxLink {
         this: &Arc<dyn Link>,
         co: CoNumber,
         cx: &mut Context<'_>,
-        read: &mut dyn FnMut(Source<'_>, &mut Handles),
-    ) -> Poll<Result<(), Error>> {
+    ) -> Poll<Result<Reply, Error>> {
         let mut state = self.lock();
+        if state.spans.is_empty()
+            && let Some(short) = state.mux.take_short(id(co))
+        {
+            return Poll::Ready(Ok(Reply::Short(short)));
+        }
         let reply = match state.mux.poll_reply(id(co), cx) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(reply) => reply,
@@ -417,20 +405,10 @@ impl Link for MuxLink {
         let _span = state.take_span(co);
         Self::done_waking(state);
         Poll::Ready(match reply {
-            Reply::Short(len, bytes) => {
-                read(Source::Slice(&bytes[..len as usize]), &mut Handles::new());
-                Ok(())
-            }
-            Reply::Bytes(bytes) => {
-                read(Source::Shared(&bytes), &mut Handles::new());
-                Ok(())
-            }
-            Reply::Value(payload) => {
-                let (bytes, mut handles) = self.packed(this, co, *payload).into_parts();
-                read(Source::Shared(&bytes), &mut handles);
-                Ok(())
-            }
-            Reply::Failed(failure) => Err(error(*failure)),
+            mux::Reply::Short(short) => Ok(Reply::Short(short)),
+            mux::Reply::Bytes(bytes) => Ok(Reply::Value(Packed::from_parts(bytes, Handles::new()))),
+            mux::Reply::Value(payload) => Ok(Reply::Value(self.packed(this, co, *payload))),
+            mux::Reply::Failed(failure) => Err(error(*failure)),
         })
     }
 

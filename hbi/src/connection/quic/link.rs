@@ -21,9 +21,9 @@ use crate::{
         now,
         refused::{self, error},
     },
-    endpoint::{CoNumber, Current, Link, LinkInfo, Message, Posted, Received, Request},
+    endpoint::{CoNumber, Current, Link, LinkInfo, Message, Posted, Received, Reply, Request},
     script::Text,
-    value::{Handles, Packed, Source},
+    value::Packed,
     wire::{
         mux::Settings,
         quic::{Control, Opening, Reader, write_opening},
@@ -264,8 +264,7 @@ impl Link for QuicLink {
         this: &Arc<dyn Link>,
         co: CoNumber,
         cx: &mut Context<'_>,
-        read: &mut dyn FnMut(Source<'_>, &mut Handles),
-    ) -> Poll<Result<(), Error>> {
+    ) -> Poll<Result<Reply, Error>> {
         let key = Key::from(co);
         let reply = self.with(|state| {
             loop {
@@ -288,11 +287,7 @@ impl Link for QuicLink {
             state.release(key);
         });
         Poll::Ready(match reply {
-            Ok(Some(packed)) => {
-                let (bytes, mut handles) = packed.into_parts();
-                read(Source::Shared(&bytes), &mut handles);
-                Ok(())
-            }
+            Ok(Some(packed)) => Ok(Reply::Value(packed)),
             Ok(None) => Err(error(Failure::new(
                 Kind::Protocol,
                 "the peer ended the call without an answer",

@@ -19,10 +19,10 @@ use crate::{
     connection::{now, refused, running::Running},
     endpoint::{
         Carried, CoNumber, Current, DATA_BEHIND, Encoding, Inlet, Link, LinkInfo, Message,
-        Messages, Outlet, Received, Request,
+        Messages, Outlet, Received, Reply, Request,
     },
     script::{Text, python::write_script},
-    value::{Dialect, HANDLE_MARK, Handles, Packed, Source},
+    value::{Dialect, HANDLE_MARK, Handles, Packed},
     wire::text::{write_code, write_object},
 };
 
@@ -434,8 +434,7 @@ impl Link for TextLink {
         this: &Arc<dyn Link>,
         co: CoNumber,
         cx: &mut Context<'_>,
-        read: &mut dyn FnMut(Source<'_>, &mut Handles),
-    ) -> Poll<Result<(), Error>> {
+    ) -> Poll<Result<Reply, Error>> {
         let mut state = self.lock();
         let conversation = match state.conversation(co) {
             Ok(conversation) => conversation,
@@ -456,20 +455,15 @@ impl Link for TextLink {
         if conversation.data_answer {
             conversation.answered = true;
             drop(state);
-            let (bytes, mut handles) = self.with_data(this, co, answer).into_parts();
-            read(Source::Shared(&bytes), &mut handles);
-            // where nobody took the data it is let go of
-            drop(handles);
-            return Poll::Ready(Ok(()));
+            // where nobody takes the data it is let go of
+            return Poll::Ready(Ok(Reply::Value(self.with_data(this, co, answer))));
         }
         let dropped = conversation.discard();
         state.dropped.push(Box::new(dropped));
         state.tidy(co.0);
         self.done(state);
         self.reading.notify_one();
-        let (bytes, mut handles) = answer.into_parts();
-        read(Source::Shared(&bytes), &mut handles);
-        Poll::Ready(Ok(()))
+        Poll::Ready(Ok(Reply::Value(answer)))
     }
 
     fn poll_send(

@@ -20,7 +20,7 @@ use super::{
     preface,
     receive::DataLeft,
 };
-use crate::{Failure, Kind};
+use crate::{Failure, Kind, value::Short};
 
 /// Ends at the front of the output that nobody waits for: they go out with whatever is written next,
 /// or when there are many, or when it is time. A notification is answered by nothing else, and a
@@ -236,16 +236,21 @@ impl<P, U> Connection<P, U> {
         !self.wakers.is_empty() || !self.dropped.is_empty()
     }
 
-    /// Wakes this task when a call that was just opened is answered.
+    /// Takes the short answer of a call that is over with it and leaves nothing to be done, the common
+    /// case. `None` where something is in the way, or it is not there: [`Self::poll_reply`] tells.
     #[inline]
-    pub fn watch(&mut self, id: CoId, cx: &mut Context<'_>) {
-        if let Some(co) = self.ours.get_mut(id) {
-            co.answer = Answer::Watched(cx.waker().clone());
+    pub fn take_short(&mut self, id: CoId) -> Option<Short> {
+        let co = self.ours.get_mut(id)?;
+        match co.answer {
+            Answer::There(Reply::Short(short)) if co.is_done() && self.line.is_empty() => {
+                self.ours.free(id);
+                Some(short)
+            }
+            _ => None,
         }
     }
 
     /// The answer of a call, once it is there; the call is over then.
-    #[inline]
     pub fn poll_reply(&mut self, id: CoId, cx: &mut Context<'_>) -> Poll<Reply> {
         let Some(co) = self.ours.get_mut(id) else {
             return Poll::Ready(Reply::Failed(self.gone()));

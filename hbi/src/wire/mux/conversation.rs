@@ -8,10 +8,7 @@ use super::{
     Payload,
     channel::{Channels, ReceiveState, Receiving, Sending},
 };
-use crate::Failure;
-
-/// An answer this short is kept in the conversation itself.
-pub(super) const INLINE: usize = 38;
+use crate::{Failure, value::Short};
 
 /// The answer of a call.
 #[derive(Debug, Default)]
@@ -30,8 +27,8 @@ pub(super) enum Answer {
 /// What a call is answered with.
 #[derive(Debug)]
 pub enum Reply {
-    /// A short value without handles: length and MessagePack.
-    Short(u8, [u8; INLINE]),
+    /// A short value without handles.
+    Short(Short),
     /// A value without handles: MessagePack.
     Bytes(Bytes),
     /// A value with handles.
@@ -130,6 +127,12 @@ impl<P, U> Conversation<P, U> {
     pub(super) fn is_over(&self) -> bool {
         const OVER: u8 = bit::OUT_ENDED | bit::IN_ENDED;
         self.bits & OVER == OVER && self.channels.is_none()
+    }
+
+    /// The same, where nothing is kept with it.
+    #[inline]
+    pub(super) fn is_done(&self) -> bool {
+        self.is_over() && self.user.is_none() && (self.held | self.answering) == 0
     }
 
     /// Whether the application is done with it but for what `bits` says.

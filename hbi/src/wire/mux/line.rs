@@ -24,6 +24,12 @@ impl Line {
         }
     }
 
+    /// Whether nobody waits.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// There is room for one more.
     #[inline]
     pub fn ask(&mut self, wakers: &mut Vec<Waker>) {

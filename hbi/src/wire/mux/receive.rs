@@ -11,12 +11,12 @@ use super::{
     ALLOWANCE, Arrival, CoId, Connection, HandleKind, Input, Payload, Violation, WireHandle,
     channel::{Cost, Partial, ReceiveState, Receiving, SendState},
     connection::{Patient, unpack_failure},
-    conversation::{Conversation, INLINE, Reply, bit},
+    conversation::{Conversation, Reply, bit},
     event::{Body, Call, Event, Open, ScriptArrival},
-    frame::{self, Fields, HEAD, MESSAGE_COST, flag, kind},
+    frame::{self, ANSWER_HEAD, Fields, HEAD, MESSAGE_COST, flag, kind},
     preface,
 };
-use crate::{Failure, Kind};
+use crate::{Failure, Kind, value::Short};
 
 /// What an OPEN frame says beside its arguments.
 #[derive(Debug, Clone)]
@@ -76,6 +76,35 @@ impl<P, U> Connection<P, U> {
         }))
     }
 
+    /// Takes the short answer of a call that is over with it, the common case, off the front of
+    /// `input`; returns how long its frame is. `None` where something else is next.
+    #[inline]
+    fn short_answer(&mut self, input: &[u8]) -> Option<usize> {
+        const HEADED: usize = ANSWER_HEAD - HEAD;
+        let (len, co) = match frame::read_head(input)? {
+            (len, kind::ITEM, co) if len >= HEADED && input.len() >= HEAD + len => (len, co),
+            _ => return None,
+        };
+        let [flag::LAST, 0, 0, value @ ..] = &input[HEAD..] else {
+            return None;
+        };
+        let id = CoId::from_wire(co);
+        if id.is_hosted() || len > self.own.frame as usize {
+            return None;
+        }
+        let co = self.ours.get_mut(id)?;
+        const OPEN: u8 = bit::CALL | bit::OUT_ENDED;
+        const PAST: u8 = bit::IN_STARTED | bit::IN_ENDED | bit::RELEASED;
+        if co.bits & (OPEN | PAST) != OPEN || co.channels.is_some() {
+            return None;
+        }
+        let short = Short::front(value, len - HEADED)?;
+        co.bits |= bit::IN_STARTED | bit::IN_ENDED;
+        let waker = co.answered(Reply::Short(short));
+        self.wake(waker);
+        Some(HEAD + len)
+    }
+
     /// Reads from `input` at `at`, which moves on; returns at the first thing the driver has to act
     /// upon, or `None` when more input is needed.
     ///
@@ -122,6 +151,9 @@ impl<P, U> Connection<P, U> {
                 if left.last {
                     self.channel_ended(left.id, left.channel)?;
                 }
+            }
+            while let Some(len) = self.short_answer(&input.bytes()[*at..]) {
+                *at += len;
             }
             let rest = &input.bytes()[*at..];
             let Some((len, kind, co)) = frame::read_head(rest) else {
@@ -979,12 +1011,8 @@ impl<P, U> Connection<P, U> {
 impl Reply {
     #[inline]
     fn new(body: &[u8], input: Input<'_>) -> Self {
-        let mut short = [0; INLINE];
-        match short.get_mut(..body.len()) {
-            Some(room) => {
-                room.copy_from_slice(body);
-                Reply::Short(body.len() as u8, short)
-            }
+        match Short::front(body, body.len()) {
+            Some(short) => Reply::Short(short),
             None => Reply::Bytes(input.answer(body)),
         }
     }
