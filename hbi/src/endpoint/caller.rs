@@ -12,7 +12,40 @@ use std::{
 use super::{CoNumber, Hosted, Link, LinkInfo, PostingEnd, TraceContext};
 
 thread_local! {
-    static CURRENT: Cell<Current> = const { Cell::new(Current::NONE) };
+    static CURRENT: Cells = const {
+        Cells {
+            deadline: Cell::new(None),
+            depth: Cell::new(0),
+            trace: Cell::new(None),
+        }
+    };
+}
+
+/// Apart, since most of what is set is the depth alone.
+struct Cells {
+    deadline: Cell<Option<Instant>>,
+    depth: Cell<u8>,
+    trace: Cell<Option<[u8; 25]>>,
+}
+
+impl Cells {
+    fn is_bare(&self) -> bool {
+        self.deadline.get().is_none() && self.trace.get().is_none()
+    }
+
+    fn get(&self) -> Current {
+        Current {
+            deadline: self.deadline.get(),
+            depth: self.depth.get(),
+            trace: self.trace.get(),
+        }
+    }
+
+    fn set(&self, current: Current) {
+        self.deadline.set(current.deadline);
+        self.depth.set(current.depth);
+        self.trace.set(current.trace);
+    }
 }
 
 /// What calls made now inherit.
@@ -37,26 +70,39 @@ impl Current {
     /// What holds on this thread now.
     #[inline]
     pub fn get() -> Self {
-        CURRENT.get()
+        CURRENT.with(Cells::get)
     }
 
     /// Whether this is within no landing, and nothing is inherited.
     #[inline]
     pub fn is_none() -> bool {
-        let current = Self::get();
-        current.depth == 0 && current.deadline.is_none() && current.trace.is_none()
+        CURRENT.with(|cells| cells.depth.get() == 0 && cells.is_bare())
     }
 
     /// Runs `f` with this.
     #[inline]
     pub fn scope<R>(self, f: impl FnOnce() -> R) -> R {
-        struct Outer(Current);
+        enum Outer {
+            Depth(u8),
+            Whole(Current),
+        }
         impl Drop for Outer {
+            #[inline]
             fn drop(&mut self) {
-                CURRENT.set(self.0);
+                CURRENT.with(|cells| match self {
+                    Outer::Depth(depth) => cells.depth.set(*depth),
+                    Outer::Whole(outer) => cells.set(*outer),
+                });
             }
         }
-        let _outer = Outer(CURRENT.replace(self));
+        let _outer = CURRENT.with(|cells| {
+            if self.deadline.is_none() && self.trace.is_none() && cells.is_bare() {
+                return Outer::Depth(cells.depth.replace(self.depth));
+            }
+            let outer = cells.get();
+            cells.set(self);
+            Outer::Whole(outer)
+        });
         f()
     }
 

@@ -89,15 +89,6 @@ pub struct Request<'a> {
     pub idempotent: bool,
 }
 
-/// What a call was answered with.
-#[derive(Debug)]
-pub enum Reply {
-    /// A short value without handles.
-    Short(Short),
-    /// Any value.
-    Value(Packed),
-}
-
 /// A message to be sent in an open conversation.
 #[derive(Debug)]
 pub enum Message {
@@ -193,13 +184,15 @@ pub trait Link: Send + Sync + fmt::Debug {
         cx: &mut Context<'_>,
     ) -> Poll<Result<CoNumber, Error>>;
 
-    /// The answer of a call; the call is over then.
+    /// The answer of a call; the call is over then. A short one may be put into `short`, and is `None`
+    /// then.
     fn poll_reply(
         &self,
         this: &Arc<dyn Link>,
         co: CoNumber,
+        short: &mut Short,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Reply, Error>>;
+    ) -> Poll<Result<Option<Packed>, Error>>;
 
     /// Hands over a message once the channel has room for it.
     fn poll_send(

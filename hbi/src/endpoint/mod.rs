@@ -26,7 +26,7 @@ pub use hosting::{Augmented, Cancellation, HoCo, Hosted};
 pub use items::{Items, ItemsSender};
 pub use link::{
     Arrived, BoxFuture, CoNumber, Encoding, Holds, Landed, Landing, Link, LinkInfo, Message,
-    Prepared, Received, Reply, Request, Written,
+    Prepared, Received, Request, Written,
 };
 pub use object::{Object, RemoteObject};
 pub use posting::{PoCo, PostingEnd};

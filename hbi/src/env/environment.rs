@@ -14,7 +14,7 @@ use super::script::Room;
 use super::{
     Bounds, Incoming, Kept, Outcome, Reactive, Service, describe,
     function::Exposed,
-    incoming::{Callee, full_name},
+    incoming::{Callee, Parts, full_name},
     layer::Layers,
     share::Pool,
 };
@@ -411,7 +411,7 @@ impl Target {
             Target::Method(service, place) => {
                 let table = service.table();
                 let method = &table.methods[*place];
-                let call = Incoming {
+                let mut parts = Parts {
                     callee: Callee::Method(table, method),
                     arguments,
                     handles,
@@ -420,17 +420,20 @@ impl Target {
                     hosted,
                     literal,
                 };
-                service.land(*place, call)
+                service.land(*place, Incoming(&mut parts))
             }
-            Target::Function(name, exposed) => exposed.land(Incoming {
-                callee: Callee::Function(name),
-                arguments,
-                handles,
-                output,
-                origin,
-                hosted,
-                literal,
-            }),
+            Target::Function(name, exposed) => {
+                let mut parts = Parts {
+                    callee: Callee::Function(name),
+                    arguments,
+                    handles,
+                    output,
+                    origin,
+                    hosted,
+                    literal,
+                };
+                exposed.land(Incoming(&mut parts))
+            }
             Target::Describe => match Packed::pack(&describe::describe(env)) {
                 Ok(packed) => {
                     output.extend_from_slice(packed.bytes());

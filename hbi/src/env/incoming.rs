@@ -19,14 +19,19 @@ use crate::{
     Error, Failure, Kind,
     endpoint::{Caller, Current, HoCo, Hosted, Landed, Origin, Receiving},
     value::{
-        Dialect, Handles, Packed, ValueError, array_parts, is_constructed, literal, pack_into,
-        pack_literal_into, pack_written, unpack_from,
+        Dialect, Handles, Packed, ValueError, array_parts, integer, is_constructed, literal,
+        pack_into, pack_literal_into, pack_written, unpack_from,
     },
 };
 
-/// A call of a hosted method or function.
+/// A call of a hosted method or function. What it is made of stays where it was put together: it is
+/// handed on several times.
 #[derive(Debug)]
-pub struct Incoming<'a> {
+pub struct Incoming<'a>(pub(super) &'a mut Parts<'a>);
+
+/// What a call of a hosted method or function is made of.
+#[derive(Debug)]
+pub(super) struct Parts<'a> {
     pub(super) callee: Callee<'a>,
     pub(super) arguments: &'a [u8],
     pub(super) handles: Handles,
@@ -110,6 +115,16 @@ impl<'a> Args<'a> {
     )]
     #[inline]
     pub fn next<T: DeserializeOwned + 'static>(&mut self) -> Result<T, Failure> {
+        if self.taken < self.given
+            && let Some(integer) = integer::unpack(&mut self.rest)
+        {
+            self.taken += 1;
+            return Ok(integer);
+        }
+        self.next_any()
+    }
+
+    fn next_any<T: DeserializeOwned + 'static>(&mut self) -> Result<T, Failure> {
         if self.taken == self.given {
             return Err(self.missing());
         }
@@ -212,7 +227,7 @@ fn own_error<E: IntoFailure>(error: E, dialect: Option<Dialect>) -> Failure {
     failure
 }
 
-impl<'a> Incoming<'a> {
+impl Incoming<'_> {
     /// A method that answers with its future's value.
     pub fn value<A, T, F>(
         self,
@@ -276,7 +291,7 @@ impl<'a> Incoming<'a> {
             Ok(future) => future,
             Err(panic) => return failed(self.named(panicked(&*panic))),
         };
-        let name = self.callee.full_name();
+        let name = self.0.callee.full_name();
         let future = Box::pin(async move {
             match Guarded(Box::pin(run)).await {
                 Ok(Ok(())) => Ok(Packed::nil()),
@@ -287,7 +302,7 @@ impl<'a> Incoming<'a> {
         Landed::Waiting {
             future,
             hosted: Some(hosted),
-            detached: self.callee.is_detached(),
+            detached: self.0.callee.is_detached(),
         }
     }
 
@@ -326,19 +341,20 @@ impl<'a> Incoming<'a> {
     }
 
     fn hosted(&mut self) -> Arc<Hosted> {
-        Arc::clone(self.hosted.get_or_insert_with(|| self.origin.hosted()))
+        Arc::clone(self.0.hosted.get_or_insert_with(|| self.0.origin.hosted()))
     }
 
     fn arguments<A>(
         &mut self,
         decode: impl FnOnce(&mut Args<'_>) -> Result<A, Failure>,
     ) -> Result<A, Failure> {
-        let mut args = Args::new(self.arguments, &mut self.handles, self.callee.params())?;
+        let callee = self.0.callee;
+        let mut args = Args::new(self.0.arguments, &mut self.0.handles, callee.params())?;
         guarded(|| decode(&mut args)).and_then(|arguments| args.end().map(|()| arguments))
     }
 
     fn named(&self, failure: Failure) -> Failure {
-        failure.at(&self.callee.full_name())
+        failure.at(&self.0.callee.full_name())
     }
 
     fn drive<A, T, R, F>(
@@ -352,31 +368,39 @@ impl<'a> Incoming<'a> {
         F: Future<Output = R> + Send + 'static,
         R: 'static,
     {
-        let (parallel, literal) = (self.callee.is_parallel(), self.literal);
-        let mut waiting = None;
+        let (parallel, literal) = (self.0.callee.is_parallel(), self.0.literal);
         // the method is polled here first: most are ready at once, and need no task
         let landed = self.guarded(|call, handles| {
-            let mut args = Args::new(call.arguments, &mut call.handles, call.callee.params())?;
+            let Parts {
+                arguments,
+                handles: given,
+                callee,
+                ..
+            } = &mut *call.0;
+            let mut args = Args::new(arguments, given, callee.params())?;
             let arguments = decode(&mut args)?;
             args.end()?;
-            let mut future = Box::pin(run(arguments));
+            // made where it stays
+            let mut future = Box::into_pin(Box::write(Box::new_uninit(), run(arguments)));
             let mut cx = Context::from_waker(Waker::noop());
             let polled = match parallel {
                 true => Poll::Pending,
                 false => Pin::new(&mut coop::unconstrained(future.as_mut())).poll(&mut cx),
             };
             match polled {
-                Poll::Ready(value) => call.answer(handles, &outcome(value, literal)?),
-                Poll::Pending => {
-                    waiting = Some(future);
-                    Ok(())
+                Poll::Ready(value) => {
+                    call.answer(handles, &outcome(value, literal)?)?;
+                    Ok(None)
                 }
+                Poll::Pending => Ok(Some(future)),
             }
         });
-        let Some(future) = waiting else {
-            return landed;
+        let future = match landed {
+            Ok((None, handles)) => return Landed::Done(handles),
+            Ok((Some(future), _)) => future,
+            Err(failure) => return Landed::Failed(failure),
         };
-        let name = self.callee.full_name();
+        let name = self.0.callee.full_name();
         let future = Box::pin(async move {
             let answer = Guarded(future).await;
             let answer = answer.and_then(|answer| guarded(|| outcome(answer, literal)));
@@ -385,8 +409,8 @@ impl<'a> Incoming<'a> {
         });
         Landed::Waiting {
             future,
-            hosted: self.hosted,
-            detached: self.callee.is_detached(),
+            hosted: self.0.hosted.take(),
+            detached: self.0.callee.is_detached(),
         }
     }
 
@@ -396,13 +420,23 @@ impl<'a> Incoming<'a> {
         run: impl FnOnce(A) -> R,
         outcome: fn(R, Option<Dialect>) -> Result<T, Failure>,
     ) -> Landed {
-        let literal = self.literal;
-        self.guarded(|call, handles| {
-            let mut args = Args::new(call.arguments, &mut call.handles, call.callee.params())?;
+        let literal = self.0.literal;
+        let landed = self.guarded(|call, handles| {
+            let Parts {
+                arguments,
+                handles: given,
+                callee,
+                ..
+            } = &mut *call.0;
+            let mut args = Args::new(arguments, given, callee.params())?;
             let arguments = decode(&mut args)?;
             args.end()?;
             call.answer(handles, &outcome(run(arguments), literal)?)
-        })
+        });
+        match landed {
+            Ok(((), handles)) => Landed::Done(handles),
+            Err(failure) => Landed::Failed(failure),
+        }
     }
 
     /// Packs the answer.
@@ -411,26 +445,26 @@ impl<'a> Incoming<'a> {
         handles: &mut Handles,
         value: &T,
     ) -> Result<(), Failure> {
-        pack_answer(self.output, handles, value, self.literal).map_err(Failure::from)
+        pack_answer(self.0.output, handles, value, self.0.literal).map_err(Failure::from)
     }
 
     /// Runs what is the application's: its types' `Deserialize` and `Serialize`, and its methods, any of
     /// which may panic.
-    fn guarded(
+    fn guarded<T>(
         &mut self,
-        land: impl FnOnce(&mut Self, &mut Handles) -> Result<(), Failure>,
-    ) -> Landed {
+        land: impl FnOnce(&mut Self, &mut Handles) -> Result<T, Failure>,
+    ) -> Result<(T, Handles), Box<Failure>> {
         let mut handles = Handles::new();
-        let from = self.output.len();
-        let current = self.origin.current;
+        let from = self.0.output.len();
+        let current = self.0.origin.current;
         let landed = current.scope(|| catch_unwind(AssertUnwindSafe(|| land(self, &mut handles))));
         let failure = match landed {
-            Ok(Ok(())) => return Landed::Done(handles),
+            Ok(Ok(value)) => return Ok((value, handles)),
             Ok(Err(failure)) => failure,
             Err(panic) => panicked(&*panic),
         };
-        self.output.truncate(from);
-        failed(self.named(failure))
+        self.0.output.truncate(from);
+        Err(Box::new(self.named(failure)))
     }
 }
 

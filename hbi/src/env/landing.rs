@@ -223,6 +223,71 @@ impl Prepared for Script {
     }
 }
 
+impl EnvLanding {
+    #[inline]
+    fn land_any(&mut self, arrived: Arrived<'_>, output: &mut Vec<u8>) -> Landed {
+        let Arrived {
+            script,
+            arguments,
+            handles,
+            origin,
+            ..
+        } = arrived;
+        let Some(script) = self.scripts.get(script as usize).and_then(Option::as_ref) else {
+            return failed(undefined(script));
+        };
+        if self.trace
+            && let Way::Call(target) = script.way()
+        {
+            tracing::Span::current().record("call", target.name());
+        }
+        match script.way() {
+            Way::Call(target) => {
+                target.land(&self.env, arguments, handles, output, origin, (None, None))
+            }
+            Way::Never(failure) => failed(failure.clone()),
+            _ => {
+                let arguments =
+                    Packed::from_parts(bytes::Bytes::copy_from_slice(arguments), handles);
+                let hosted = origin.hosted();
+                let future = script.start(arguments, Arc::clone(&hosted));
+                let current = origin.current;
+                current.scope(|| poll_first(future, hosted, output))
+            }
+        }
+    }
+
+    /// For its effect: nobody waits for a failure.
+    fn land_unheard(&mut self, arrived: Arrived<'_>, output: &mut Vec<u8>) -> Landed {
+        match self.land_any(arrived, output) {
+            Landed::Failed(failure) => {
+                self.env.unheard((*failure).clone());
+                Landed::Failed(failure)
+            }
+            Landed::Waiting {
+                future,
+                hosted,
+                detached,
+            } => {
+                let env = Arc::clone(&self.env);
+                let future = Box::pin(async move {
+                    let answer = future.await;
+                    if let Err(failure) = &answer {
+                        env.unheard(failure.clone());
+                    }
+                    answer
+                });
+                Landed::Waiting {
+                    future,
+                    hosted,
+                    detached,
+                }
+            }
+            done => done,
+        }
+    }
+}
+
 impl Landing for EnvLanding {
     fn is_defined(&self, number: u32) -> bool {
         matches!(self.scripts.get(number as usize), Some(Some(_)))
@@ -249,64 +314,9 @@ impl Landing for EnvLanding {
     }
 
     fn land(&mut self, arrived: Arrived<'_>, output: &mut Vec<u8>) -> Landed {
-        let Arrived {
-            script,
-            value,
-            arguments,
-            handles,
-            origin,
-        } = arrived;
-        let Some(script) = self.scripts.get(script as usize).and_then(Option::as_ref) else {
-            return failed(undefined(script));
-        };
-        if self.trace
-            && let Way::Call(target) = script.way()
-        {
-            tracing::Span::current().record("call", target.name());
-        }
-        let landed = match script.way() {
-            Way::Call(target) => {
-                target.land(&self.env, arguments, handles, output, origin, (None, None))
-            }
-            Way::Never(failure) => failed(failure.clone()),
-            _ => {
-                let arguments =
-                    Packed::from_parts(bytes::Bytes::copy_from_slice(arguments), handles);
-                let hosted = origin.hosted();
-                let future = script.start(arguments, Arc::clone(&hosted));
-                let current = origin.current;
-                current.scope(|| poll_first(future, hosted, output))
-            }
-        };
-        if value {
-            return landed;
-        }
-        // for its effect: nobody waits for a failure
-        match landed {
-            Landed::Failed(failure) => {
-                self.env.unheard((*failure).clone());
-                Landed::Failed(failure)
-            }
-            Landed::Waiting {
-                future,
-                hosted,
-                detached,
-            } => {
-                let env = Arc::clone(&self.env);
-                let future = Box::pin(async move {
-                    let answer = future.await;
-                    if let Err(failure) = &answer {
-                        env.unheard(failure.clone());
-                    }
-                    answer
-                });
-                Landed::Waiting {
-                    future,
-                    hosted,
-                    detached,
-                }
-            }
-            done => done,
+        match arrived.value {
+            true => self.land_any(arrived, output),
+            false => self.land_unheard(arrived, output),
         }
     }
 

@@ -19,6 +19,8 @@ pub struct Arguments {
     rest: Option<Box<Rest>>,
     /// How values are written, where the connection takes literals.
     literal: Option<Dialect>,
+    /// Whether there is neither: values go right into the array.
+    bare: bool,
 }
 
 /// What few arguments have. Those that have not take a word for it, since calls are handed on.
@@ -55,6 +57,7 @@ impl Arguments {
             bytes,
             rest: None,
             literal: po.literal(),
+            bare: po.literal().is_none(),
         }
     }
 
@@ -65,6 +68,7 @@ impl Arguments {
             bytes: Packing::from(&bytes[..]),
             rest: None,
             literal: None,
+            bare: true,
         };
         if !handles.is_empty() {
             whole.rest().handles = handles;
@@ -80,6 +84,7 @@ impl Arguments {
     }
 
     fn rest(&mut self) -> &mut Rest {
+        self.bare = false;
         self.rest.get_or_insert_default()
     }
 
@@ -129,9 +134,7 @@ impl Arguments {
     /// Adds a value.
     #[inline]
     pub(super) fn value<T: Serialize + 'static>(&mut self, value: &T) {
-        if let (None, None) = (self.literal, &self.rest)
-            && integer::pack(&mut self.bytes, value)
-        {
+        if self.bare && integer::pack(&mut self.bytes, value) {
             return;
         }
         match self.literal {
@@ -193,11 +196,12 @@ impl Arguments {
     #[inline]
     pub(super) fn is_apart(&self) -> bool {
         let rest = self.rest.as_ref();
-        rest.is_some_and(|rest| rest.parts.is_some())
+        !self.bare && rest.is_some_and(|rest| rest.parts.is_some())
     }
 
     /// The arguments apart, as a composition needs them.
     pub(super) fn apart(&mut self) -> &mut Vec<Arg> {
+        self.rest();
         let bytes = &self.bytes;
         let Rest { handles, parts, .. } = &mut **self.rest.get_or_insert_default();
         parts.get_or_insert_with(|| {

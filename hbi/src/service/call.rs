@@ -20,8 +20,8 @@ use super::{
 };
 use crate::{
     Data, Error, Kind, PostingEnd,
-    endpoint::{CoNumber, Reply},
-    value::{Handles, Packed, ValueError, unpack_whole},
+    endpoint::CoNumber,
+    value::{Handles, Packed, Short, ValueError, unpack_whole},
 };
 
 /// A call of a peer's method, which answers a `T` or fails with an `E`.
@@ -53,6 +53,15 @@ struct Extra {
 }
 
 impl Extra {
+    /// What a call has for where it is made.
+    #[inline]
+    fn here() -> Option<Box<Self>> {
+        match Scope::current() {
+            0 => None,
+            scope => Some(Self::of(scope)),
+        }
+    }
+
     #[cold]
     fn of(scope: u64) -> Box<Self> {
         Box::new(Self {
@@ -99,22 +108,36 @@ impl<T, E, B> Call<T, E, B> {
         Self::with(po, State::Ready(post), None)
     }
 
-    /// A call of a method, whose arguments are to be [added](Self::fill).
+    /// A call of a method with its arguments.
     #[inline]
-    pub(super) fn method(po: PostingEnd, post: Post, method: &'static StubMethod) -> Self {
-        Self::with(po, State::Ready(post), Some(method))
+    pub(super) fn method(
+        po: &PostingEnd,
+        text: PostText,
+        arguments: Arguments,
+        method: &'static StubMethod,
+    ) -> Self {
+        let extra = Extra::here();
+        let post = Post { text, arguments };
+        Self {
+            po: po.clone(),
+            state: Mutex::new(State::Ready(post)),
+            method: Some(method),
+            extra,
+            answer: PhantomData,
+        }
     }
 
-    /// Adds arguments to a call that is new.
-    #[inline]
-    pub(super) fn fill(&mut self, add: impl FnOnce(&mut Arguments)) {
-        let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
-        if let State::Ready(post) = state {
-            add(&mut post.arguments);
-            if post.arguments.is_apart() {
-                self.share();
-            }
-        }
+    /// The same, of which an argument is pending.
+    #[cold]
+    pub(super) fn shared(
+        po: &PostingEnd,
+        text: PostText,
+        arguments: Arguments,
+        method: &'static StubMethod,
+    ) -> Self {
+        let call = Self::method(po, text, arguments, method);
+        call.share();
+        call
     }
 
     /// A call that fails when it is awaited.
@@ -130,10 +153,7 @@ impl<T, E, B> Call<T, E, B> {
             po,
             state: Mutex::new(state),
             method,
-            extra: match Scope::current() {
-                0 => None,
-                scope => Some(Extra::of(scope)),
-            },
+            extra: Extra::here(),
             answer: PhantomData,
         }
     }
@@ -349,16 +369,13 @@ impl<T: DeserializeOwned + 'static, E: Outcome, B> Call<T, E, B> {
             return self.poll_whole(cx);
         };
         let link = self.po.link();
-        match ready!(link.poll_reply(link, *co, cx)) {
-            Ok(Reply::Short(short)) => {
-                *state = State::Over;
-                let unpacked = unpack_whole(&short, &mut Handles::new());
-                Poll::Ready(unpacked.map(Ok).map_err(|error| self.unfit(error)))
-            }
-            reply => {
-                *state = State::Over;
-                self.answered(reply, None)
-            }
+        let mut short = Short::none();
+        let reply = ready!(link.poll_reply(link, *co, &mut short, cx));
+        *state = State::Over;
+        match reply {
+            Ok(None) => self.unpacked(unpack_whole(&short, &mut Handles::new())),
+            Ok(Some(packed)) => self.answered(packed),
+            Err(error) => Poll::Ready(Err(error)),
         }
     }
 
@@ -371,42 +388,41 @@ impl<T: DeserializeOwned + 'static, E: Outcome, B> Call<T, E, B> {
             return Poll::Ready(Err(error));
         };
         let link = self.po.link();
-        let reply = ready!(link.poll_reply(link, *co, cx));
+        let mut short = Short::none();
+        let reply = ready!(link.poll_reply(link, *co, &mut short, cx));
         let text = text.take();
         *state = State::Over;
-        self.answered(reply, text)
+        match reply {
+            Ok(None) => self.unpacked(unpack_whole(&short, &mut Handles::new())),
+            Ok(Some(packed)) => self.answered(packed),
+            Err(error) => Poll::Ready(Err(match text {
+                Some(text) => text.show(error),
+                None => error,
+            })),
+        }
     }
 
-    /// What a reply to a text means.
-    fn answered(
-        &self,
-        reply: Result<Reply, Error>,
-        text: Option<Box<FreeText>>,
-    ) -> Poll<Result<Result<T, E::Error>, Error>> {
-        let unpacked = match reply {
-            Ok(Reply::Short(short)) => unpack_whole(&short, &mut Handles::new()),
-            Ok(Reply::Value(packed)) if self.is_plain() && !packed.handles().is_empty() => {
-                return Poll::Ready(Err(not_plain("the answer").sent()));
-            }
-            Ok(Reply::Value(packed)) if self.po.literal().is_some() => {
-                let (bytes, handles) = packed.into_parts();
-                let unpacked = Packed::from_parts(bytes.clone(), handles).unpack();
-                if unpacked.is_err()
-                    && let Some(own) = E::own(Packed::from_parts(bytes, Handles::new()))
-                {
-                    return Poll::Ready(Ok(Err(own)));
-                }
-                unpacked
-            }
-            Ok(Reply::Value(packed)) => packed.unpack(),
-            Err(error) => {
-                return Poll::Ready(Err(match text {
-                    Some(text) => text.show(error),
-                    None => error,
-                }));
-            }
-        };
-        Poll::Ready(unpacked.map(Ok).map_err(|error| self.unfit(error)))
+    /// What an answer means.
+    fn answered(&self, packed: Packed) -> Poll<Result<Result<T, E::Error>, Error>> {
+        if self.is_plain() && !packed.handles().is_empty() {
+            return Poll::Ready(Err(not_plain("the answer").sent()));
+        }
+        if self.po.literal().is_none() {
+            return self.unpacked(packed.unpack());
+        }
+        let (bytes, handles) = packed.into_parts();
+        let unpacked = Packed::from_parts(bytes.clone(), handles).unpack();
+        if unpacked.is_err()
+            && let Some(own) = E::own(Packed::from_parts(bytes, Handles::new()))
+        {
+            return Poll::Ready(Ok(Err(own)));
+        }
+        self.unpacked(unpacked)
+    }
+
+    #[inline]
+    fn unpacked(&self, value: Result<T, ValueError>) -> Poll<Result<Result<T, E::Error>, Error>> {
+        Poll::Ready(value.map(Ok).map_err(|error| self.unfit(error)))
     }
 
     #[cold]

@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::{
     Arg, Arguments, Call, Exchange, IntoArg, Notify, Opened,
-    post::{Post, PostText, StubMethod},
+    post::{PostText, StubMethod},
 };
 use crate::{
     Error, Kind, PostingEnd, Result,
@@ -82,21 +82,17 @@ impl Target {
             Kinds::Peer(po) => (po, PostText::Path(method), 0),
             Kinds::Object(po, _) | Kinds::Pending(po, _) => (po, PostText::Method(method), 1),
         };
-        let post = Post {
-            text,
-            arguments: Arguments::new(before + method.parameters, po),
-        };
-        // filled where it stays: it is large to be moved about
-        let mut call = Call::method(po.clone(), post, method);
-        call.fill(|to| {
-            match &self.0 {
-                Kinds::Peer(_) => {}
-                Kinds::Object(_, object) => to.add(ObjectItself(object)),
-                Kinds::Pending(_, arg) => to.pending(arg.clone()),
-            }
-            arguments(to);
-        });
-        call
+        let mut to = Arguments::new(before + method.parameters, po);
+        match &self.0 {
+            Kinds::Peer(_) => {}
+            Kinds::Object(_, object) => to.add(ObjectItself(object)),
+            Kinds::Pending(_, arg) => to.pending(arg.clone()),
+        }
+        arguments(&mut to);
+        if to.is_apart() {
+            return Call::shared(po, text, to, method);
+        }
+        Call::method(po, text, to, method)
     }
 
     /// A notification.

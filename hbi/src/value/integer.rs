@@ -12,14 +12,14 @@ macro_rules! each_integer {
 }
 
 /// Packs a value if its type is one of whole numbers; whether it is.
-#[inline]
+#[inline(always)]
 pub(crate) fn pack<T: 'static>(out: &mut impl Pack, value: &T) -> bool {
     let value: &dyn Any = value;
     macro_rules! pack_one {
         ($form:ident: $($integer:ty)*) => {$(
             if let Some(&n) = value.downcast_ref::<$integer>() {
-                let (bytes, len) = $form(n.into());
-                out.pack_short(bytes, len);
+                let form: Form = $form(n.into());
+                out.pack_short(form.first, form.last, form.len);
                 return true;
             }
         )*};
@@ -32,7 +32,7 @@ pub(crate) fn pack<T: 'static>(out: &mut impl Pack, value: &T) -> bool {
 /// Takes a whole number off the front of `input`, where `T` is of one and it is there. What is wrong
 /// otherwise the general way tells.
 #[inline]
-pub(super) fn unpack<T: 'static>(input: &mut &[u8]) -> Option<T> {
+pub(crate) fn unpack<T: 'static>(input: &mut &[u8]) -> Option<T> {
     let mut value: Option<T> = None;
     let any: &mut dyn Any = &mut value;
     macro_rules! unpack_one {
@@ -48,12 +48,19 @@ pub(super) fn unpack<T: 'static>(input: &mut &[u8]) -> Option<T> {
     value
 }
 
-/// A number's form: so many bytes at the front.
+/// A number's form: of nine bytes, the first eight in little-endian and the last, so many at the front.
+/// In registers from end to end: bytes that are put together in memory have to be waited for.
+struct Form {
+    first: u64,
+    last: u8,
+    len: usize,
+}
+
 #[inline]
-fn signed(n: i64) -> ([u8; 9], usize) {
+fn signed(n: i64) -> Form {
     match n {
         0.. => unsigned(n as u64),
-        -0x20..=-1 => ([n as u8; 9], 1),
+        -0x20..=-1 => short(n as u8),
         -0x80..=-0x21 => form(0xd0, 1, n as u64),
         -0x8000..=-0x81 => form(0xd1, 2, n as u64),
         -0x8000_0000..=-0x8001 => form(0xd2, 4, n as u64),
@@ -62,9 +69,9 @@ fn signed(n: i64) -> ([u8; 9], usize) {
 }
 
 #[inline]
-fn unsigned(n: u64) -> ([u8; 9], usize) {
+fn unsigned(n: u64) -> Form {
     match n {
-        0..=0x7f => ([n as u8; 9], 1),
+        0..=0x7f => short(n as u8),
         0x80..=0xff => form(0xcc, 1, n),
         0x100..=0xffff => form(0xcd, 2, n),
         0x1_0000..=0xffff_ffff => form(0xce, 4, n),
@@ -72,12 +79,25 @@ fn unsigned(n: u64) -> ([u8; 9], usize) {
     }
 }
 
-/// A marker, and so many of the lowest bytes.
+/// A byte by itself.
 #[inline]
-fn form(marker: u8, width: usize, n: u64) -> ([u8; 9], usize) {
-    let mut bytes = [marker; 9];
-    bytes[1..].copy_from_slice(&(n << (64 - 8 * width)).to_be_bytes());
-    (bytes, width + 1)
+fn short(byte: u8) -> Form {
+    Form {
+        first: byte.into(),
+        last: 0,
+        len: 1,
+    }
+}
+
+/// A marker, and so many of the lowest bytes, the highest of them first.
+#[inline]
+fn form(marker: u8, width: usize, n: u64) -> Form {
+    let digits = (n << (64 - 8 * width)).swap_bytes();
+    Form {
+        first: digits << 8 | u64::from(marker),
+        last: (digits >> 56) as u8,
+        len: width + 1,
+    }
 }
 
 /// The number at the front, and what follows it.

@@ -23,6 +23,7 @@ pub use packing::Packing;
 #[cfg(feature = "script")]
 pub(crate) use scan::{Content, content};
 pub use scan::{MAX_DEPTH, skip};
+pub(crate) use short::LONGEST;
 pub use short::Short;
 pub use take::{array_head, array_parts};
 pub use tree::Value;

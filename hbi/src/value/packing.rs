@@ -17,8 +17,8 @@ enum Place {
 
 /// Where packed values go: the end of other bytes.
 pub(crate) trait Pack: io::Write {
-    /// Appends the first `len` of these bytes.
-    fn pack_short(&mut self, bytes: [u8; 9], len: usize);
+    /// Appends the first `len` of nine bytes: eight in little-endian, and the last.
+    fn pack_short(&mut self, first: u64, last: u8, len: usize);
 }
 
 impl Packing {
@@ -110,25 +110,33 @@ impl io::Write for Packing {
 // all nine bytes are copied, which is cheaper than as many as there are
 impl Pack for Packing {
     #[inline]
-    fn pack_short(&mut self, short: [u8; 9], len: usize) {
+    fn pack_short(&mut self, first: u64, last: u8, len: usize) {
         if let Place::Short(at, bytes) = &mut self.0
-            && let Some(room) = bytes[*at as usize..].first_chunk_mut()
+            && let Some(room) = bytes[*at as usize..].first_chunk_mut::<9>()
         {
-            *room = short;
+            room[..8].copy_from_slice(&first.to_le_bytes());
+            room[8] = last;
             *at += len as u8;
             return;
         }
-        self.extend_from_slice(&short[..len]);
+        self.extend_from_slice(&nine(first, last)[..len]);
     }
 }
 
 impl Pack for Vec<u8> {
     #[inline]
-    fn pack_short(&mut self, bytes: [u8; 9], len: usize) {
+    fn pack_short(&mut self, first: u64, last: u8, len: usize) {
         let end = self.len() + len;
-        self.extend_from_slice(&bytes);
+        self.extend_from_slice(&first.to_le_bytes());
+        self.push(last);
         self.truncate(end);
     }
+}
+
+fn nine(first: u64, last: u8) -> [u8; 9] {
+    let mut bytes = [last; 9];
+    bytes[..8].copy_from_slice(&first.to_le_bytes());
+    bytes
 }
 
 #[cfg(test)]
@@ -143,14 +151,14 @@ mod tests {
                 let mut packing = Packing::from(&vec![7; first][..]);
                 let mut expected = vec![7; first];
                 for n in 0..4 {
-                    packing.pack_short([n; 9], len);
+                    packing.pack_short(u64::from_le_bytes([n; 8]), n, len);
                     expected.extend_from_slice(&[n; 9][..len]);
                     packing.write_all(&[9, n]).unwrap();
                     expected.extend_from_slice(&[9, n]);
                     assert_eq!(&packing[..], expected, "{first} bytes, then {len}");
                 }
                 let mut vec = vec![7; first];
-                vec.pack_short([1; 9], len);
+                vec.pack_short(u64::from_le_bytes([1; 8]), 1, len);
                 assert_eq!(vec[first..], [1; 9][..len]);
                 packing.append_to(&mut vec);
                 assert_eq!(vec[first + len..], expected);

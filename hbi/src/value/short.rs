@@ -3,7 +3,7 @@
 use std::ops::Deref;
 
 /// So many bytes are short.
-const LONGEST: usize = 38;
+pub(crate) const LONGEST: usize = 38;
 
 /// The MessagePack of a value without handles, if it is short.
 #[derive(Debug, Clone, Copy)]
@@ -13,23 +13,31 @@ pub struct Short {
 }
 
 impl Short {
-    /// The first `len` bytes of `input`, if that is short and they are there.
+    /// No value.
     #[inline]
-    pub fn front(input: &[u8], len: usize) -> Option<Self> {
-        if len > LONGEST {
-            return None;
+    pub(crate) const fn none() -> Self {
+        Self {
+            len: 0,
+            bytes: [0; LONGEST],
         }
-        let bytes = match input.first_chunk() {
-            // to copy them all is cheaper than as many as there are
-            Some(bytes) => *bytes,
-            None => {
-                let mut bytes = [0; LONGEST];
-                bytes[..len].copy_from_slice(input.get(..len)?);
-                bytes
-            }
-        };
-        let len = len as u8;
+    }
+
+    /// A value, if it is short.
+    pub fn new(value: &[u8]) -> Option<Self> {
+        let mut bytes = [0; LONGEST];
+        bytes.get_mut(..value.len())?.copy_from_slice(value);
+        let len = value.len() as u8;
         Some(Self { len, bytes })
+    }
+
+    /// The same for the first `len` of `bytes`, which are at least so many that all can be copied:
+    /// that is cheaper than as many as there are.
+    #[inline]
+    pub(crate) fn front(bytes: &[u8; LONGEST], len: usize) -> Self {
+        Self {
+            len: len.min(LONGEST) as u8,
+            bytes: *bytes,
+        }
     }
 }
 
@@ -47,16 +55,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_front_is_what_it_was() {
+    fn a_short_value_is_what_it_was() {
         let input: Vec<u8> = (0..100).collect();
-        for there in 0..input.len() {
-            for len in 0..input.len() {
-                let short = Short::front(&input[..there], len);
-                match len <= LONGEST && len <= there {
-                    true => assert_eq!(short.as_deref(), Some(&input[..len]), "{len} of {there}"),
-                    false => assert!(short.is_none(), "{len} of {there}"),
-                }
-            }
+        for len in 0..=LONGEST {
+            let front = Short::front(input.first_chunk().unwrap(), len);
+            assert_eq!(*front, input[..len]);
+            assert_eq!(*Short::new(&input[..len]).unwrap(), input[..len]);
         }
+        assert!(Short::new(&input[..LONGEST + 1]).is_none());
     }
 }

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::{
     driver::Driver,
     link::{MuxLink, State, number},
+    work::{Answer, Called, Other, Place, Work},
 };
 use crate::{
     Failure, Kind,
@@ -42,36 +43,6 @@ const TIME_PER_TURN: Duration = Duration::from_millis(2);
 /// Landings between looks at the clock.
 const LANDINGS_PER_LOOK: usize = 16;
 
-/// What the driver has to do for something that arrived.
-pub(super) enum Work {
-    Call(Called),
-    Land(Box<Opened>),
-    Released(Arc<dyn crate::endpoint::Object>),
-    Cancel(CoId),
-}
-
-/// A call and nothing beside, its arguments where they lie in the input. Small: most work is this.
-pub(super) struct Called {
-    id: CoId,
-    script: u32,
-    arguments: Range<u32>,
-}
-
-impl From<Called> for Opened {
-    fn from(called: Called) -> Self {
-        Self {
-            id: called.id,
-            script: Some(called.script),
-            prepared: None,
-            value: true,
-            last: true,
-            current: Called::CURRENT,
-            arguments: Arguments::Input(called.arguments),
-            handles: Handles::new(),
-        }
-    }
-}
-
 /// An opening, with its arguments where they lie in the input or on their own.
 pub(super) struct Opened {
     id: CoId,
@@ -86,55 +57,22 @@ pub(super) struct Opened {
 }
 
 pub(super) enum Arguments {
-    Input(Range<u32>),
+    Input(Place),
     Own(Box<Bytes>),
 }
 
-/// Answers of landings, until the state is locked the next time.
-#[derive(Default)]
-pub(super) struct Answers {
-    /// Frames of values.
-    bytes: Vec<u8>,
-    list: Vec<Answer>,
-}
-
-pub(super) enum Answer {
-    /// Where its frame stands, and the handles in it.
-    Value(CoId, Range<usize>, Handles),
-    End(CoId),
-    Failed(CoId, Box<Failure>),
-}
-
-impl Answers {
-    /// Begins a frame, to whose end a value will be packed; returns where.
-    fn begin(&mut self, id: CoId) -> usize {
-        let from = self.bytes.len();
-        mux::begin_answer(&mut self.bytes, id);
-        from
-    }
-
-    /// Ends a frame, whose value has been packed.
-    fn end(&mut self, id: CoId, from: usize, handles: Handles) {
-        let frame = from..self.bytes.len();
-        mux::end_answer(&mut self.bytes[frame.clone()]);
-        self.list.push(Answer::Value(id, frame, handles));
-    }
-
-    /// Takes the buffer that values are packed into, which is empty between reads.
-    pub(super) fn take_buffer(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.bytes)
-    }
-
-    /// Takes over a buffer, if it is larger than the one that is there.
-    pub(super) fn keep_buffer(&mut self, buffer: Vec<u8>) {
-        if buffer.capacity() > self.bytes.capacity() && self.bytes.is_empty() {
-            self.bytes = buffer;
+impl From<Called> for Opened {
+    fn from(called: Called) -> Self {
+        Self {
+            id: called.id,
+            script: Some(called.script),
+            prepared: None,
+            value: true,
+            last: true,
+            current: Called::CURRENT,
+            arguments: Arguments::Input(called.arguments),
+            handles: Handles::new(),
         }
-    }
-
-    /// Bytes of memory that values take in it.
-    pub(super) fn capacity(&self) -> usize {
-        self.bytes.capacity()
     }
 }
 
@@ -155,11 +93,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             match state.mux.next_call(input, at) {
                 Ok(Some(call)) => {
                     self.opened += 1;
-                    work.push(Work::Call(Called {
+                    work.push_call(Called {
                         id: call.id,
                         script: call.script,
-                        arguments: range_in(input.bytes(), call.arguments),
-                    }));
+                        arguments: Place::of(call.arguments, input.bytes()),
+                    });
                     continue;
                 }
                 Ok(None) => {}
@@ -190,7 +128,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     self.peer_ends = Some(refused::told(kind, reason, up));
                 }
                 Ok(Some(event)) => match self.work(&mut state, event, input.bytes()) {
-                    Ok(Some(done)) => work.push(done),
+                    Ok(Some(other)) => work.push(other),
                     Ok(None) => {}
                     Err(violation) => break Err(violation),
                 },
@@ -208,33 +146,46 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.give_answers();
             return end;
         }
-        // a few are over before there is a reason to look at the clock
-        let began = (work.len() >= LANDINGS_PER_LOOK).then(Instant::now);
-        let over_time = || began.is_some_and(|began| began.elapsed() > TIME_PER_TURN);
-        let mut landings = 0;
-        let mut rest = work.drain(..);
-        while !held_back && let Some(item) = rest.next() {
-            self.perform(item, input.bytes());
-            landings += 1;
-            if self.scratch.answers.bytes.len() > BACKLOG
-                || landings % LANDINGS_PER_LOOK == 0 && over_time()
-            {
-                break;
-            }
+        if !held_back {
+            self.perform(&mut work, input.bytes());
         }
-        if rest.len() > 0 {
-            self.hold(rest.by_ref(), input.bytes());
-        }
-        drop(rest);
+        self.hold(&mut work, input.bytes());
         self.scratch.work = work;
         self.give_answers();
         end
     }
 
+    /// Does what there is to do, as much as may be now.
+    fn perform(&mut self, work: &mut Work, input: &[u8]) {
+        // a few are over before there is a reason to look at the clock
+        let began = (work.calls() >= LANDINGS_PER_LOOK).then(Instant::now);
+        let over_time = || began.is_some_and(|began| began.elapsed() > TIME_PER_TURN);
+        let mut landings = 0;
+        loop {
+            if let Some(called) = work.next_call() {
+                self.land_call(called, input);
+            } else if let Some(other) = work.next_other() {
+                match other {
+                    Other::Land(opened) => self.land(*opened, input),
+                    Other::Released(object) => drop(object),
+                    Other::Cancel(id) => self.cancel(id, given_up()),
+                }
+            } else {
+                return;
+            }
+            landings += 1;
+            if self.scratch.answers.bytes.len() > BACKLOG
+                || landings % LANDINGS_PER_LOOK == 0 && over_time()
+            {
+                return;
+            }
+        }
+    }
+
     /// Lands what waits, and `work`, before a script's text is replaced. What cannot land yet, since
     /// too much waits to be written, keeps the old text.
-    fn land_before(&mut self, number: u32, work: &mut Vec<Work>, input: &[u8]) {
-        self.hold(work.drain(..), input);
+    fn land_before(&mut self, number: u32, work: &mut Work, input: &[u8]) {
+        self.hold(work, input);
         while self.land_waiting() {}
         if self.held.remove(&number) {
             for opened in &mut self.waiting {
@@ -247,16 +198,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Keeps openings until there is time and room for them. What the peer gives up is not kept: it may
     /// be what makes room.
-    fn hold(&mut self, work: impl Iterator<Item = Work>, input: &[u8]) {
+    fn hold(&mut self, work: &mut Work, input: &[u8]) {
         let mut cancelled = Vec::new();
-        for item in work {
-            match item {
-                Work::Call(called) => self.wait(called.into(), input),
-                Work::Land(opened) => self.wait(*opened, input),
-                Work::Released(object) => drop(object),
-                Work::Cancel(id) => cancelled.push(id),
+        loop {
+            if let Some(called) = work.next_call() {
+                self.wait(called.into(), input);
+            } else if let Some(other) = work.next_other() {
+                match other {
+                    Other::Land(opened) => self.wait(*opened, input),
+                    Other::Released(object) => drop(object),
+                    Other::Cancel(id) => cancelled.push(id),
+                }
+            } else {
+                break;
             }
         }
+        work.clear();
         self.forget_waiting(&cancelled);
         for id in cancelled {
             self.cancel(id, given_up());
@@ -274,18 +231,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         state: &mut State,
         event: Event<'_>,
         input: &[u8],
-    ) -> Result<Option<Work>, Violation> {
+    ) -> Result<Option<Other>, Violation> {
         Ok(Some(match event {
             Event::Open(open) => {
                 self.opened += 1;
-                Work::Land(Box::new(self.opened(state, open, input)))
+                Other::Land(Box::new(self.opened(state, open, input)))
             }
             Event::Script(arrival) => {
                 let prepared = self.landing.prepare(arrival.script);
                 state.mux.push_script(arrival, prepared);
                 return Ok(None);
             }
-            Event::Cancelled(id) => Work::Cancel(id),
+            Event::Cancelled(id) => Other::Cancel(id),
             Event::Released { object, count } if state.mux.has_unread_objects() => {
                 let released = state.objects.take_back_late(object, count);
                 return released
@@ -293,7 +250,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     .map_err(|()| over_released(object, count));
             }
             Event::Released { object, count } => match state.objects.take_back(object, count) {
-                Ok(Some(object)) => Work::Released(object),
+                Ok(Some(object)) => Other::Released(object),
                 Ok(None) => return Ok(None),
                 Err(()) => return Err(over_released(object, count)),
             },
@@ -305,7 +262,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     fn opened(&self, state: &State, open: Open<'_>, input: &[u8]) -> Opened {
         let arguments = match open.arguments {
-            Body::Input(bytes) => Arguments::Input(range_in(input, bytes)),
+            Body::Input(bytes) => Arguments::Input(Place::of(bytes, input)),
             Body::Joined(bytes) => Arguments::Own(bytes),
         };
         let handles = match &open.handles[..] {
@@ -364,15 +321,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         true
     }
 
-    fn perform(&mut self, work: Work, input: &[u8]) {
-        match work {
-            Work::Call(called) => self.land_call(called, input),
-            Work::Land(opened) => self.land(*opened, input),
-            Work::Released(object) => drop(object),
-            Work::Cancel(id) => self.cancel(id, given_up()),
-        }
-    }
-
     /// Lands a call; whatever is not as usual is for [`Self::land`].
     fn land_call(&mut self, called: Called, input: &[u8]) {
         if self.link.info().trace || self.detached.check().is_err() {
@@ -387,7 +335,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let arrived = Arrived {
             script,
             value: true,
-            arguments: &input[arguments.start as usize..arguments.end as usize],
+            arguments: arguments.within(input),
             handles: Handles::new(),
             origin: &origin,
         };
@@ -423,14 +371,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let origin = origin(&self.this, id, &current);
         if let Err(failure) = self.detached.check() {
             let failure = Answer::Failed(id, Box::new(failure));
-            return self.scratch.answers.list.push(failure);
+            return self.scratch.answers.push(failure);
         }
         let Some(script) = script else {
             let hosted = origin.hosted();
             return self.run_on(id, hosted, None, value, last, false);
         };
         let bytes = match &arguments {
-            Arguments::Input(range) => &input[range.start as usize..range.end as usize],
+            Arguments::Input(place) => place.within(input),
             Arguments::Own(bytes) => &bytes[..],
         };
         if let Some(prepared) = prepared {
@@ -473,7 +421,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             Landed::Failed(failure) => {
                 self.scratch.answers.bytes.truncate(from);
-                return self.scratch.answers.list.push(Answer::Failed(id, failure));
+                return self.scratch.answers.push(Answer::Failed(id, failure));
             }
             Landed::Done(handles) => Some(handles),
             Landed::Effect => None,
@@ -487,7 +435,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         if last {
             answers.bytes.truncate(from);
-            return answers.list.push(Answer::End(id));
+            return answers.push(Answer::End(id));
         }
         let packed = match ready {
             Some(handles) => {
@@ -525,42 +473,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if let Some(running) = running {
             running.cancel();
         }
-        self.scratch.answers.list.push(Answer::Failed(id, failure));
+        self.scratch.answers.push(Answer::Failed(id, failure));
     }
 
     /// Hands the answers of landings to the wire, under one lock.
     #[inline]
     pub(super) fn give_answers(&mut self) {
-        if self.scratch.answers.list.is_empty() {
-            self.scratch.answers.bytes.clear();
+        if self.scratch.answers.is_empty() {
             return;
         }
         let mut streams: Vec<(CoNumber, Outgoing, bool)> = Vec::new();
         let mut state = self.link.lock();
         let answers = &mut self.scratch.answers;
-        // frames that stand one behind the other are written together
-        let mut run = 0..0;
-        for answer in answers.list.drain(..) {
-            if let Answer::Value(id, frame, handles) = &answer
-                && handles.is_empty()
-                && state.mux.takes_answer(*id, frame.len() - ANSWER_HEAD)
-            {
-                if run.end != frame.start {
-                    state.mux.write_answers(&mut answers.bytes, run);
-                    run = frame.clone();
-                }
-                run.end = frame.end;
-                continue;
-            }
-            state.mux.write_answers(&mut answers.bytes, run);
-            run = 0..0;
+        let (mut at, end) = (0, answers.bytes.len());
+        for (before, answer) in answers.others.drain(..) {
+            write_values(&mut state, &mut answers.bytes, at..before);
+            at = before;
             match answer {
-                Answer::Value(id, frame, mut handles) => {
-                    let bytes = &answers.bytes[frame.start + ANSWER_HEAD..frame.end];
-                    if handles.is_empty() {
-                        let _ = state.mux.answer(id, bytes, &[]);
-                        continue;
-                    }
+                Answer::Carrying(id, mut handles) => {
+                    let (_, len) = mux::answer_at(&answers.bytes[at..]);
+                    let bytes = &answers.bytes[at + ANSWER_HEAD..at + len];
+                    at += len;
                     let mut outgoing = Outgoing::default();
                     let sent = state.answer(&mut outgoing, &self.this, id, bytes, &mut handles);
                     streams.push((number(id), outgoing, sent));
@@ -569,7 +502,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 Answer::Failed(id, failure) => state.mux.fail(id, 0, &failure),
             }
         }
-        state.mux.write_answers(&mut answers.bytes, run);
+        write_values(&mut state, &mut answers.bytes, at..end);
         state.mux.take_wakers(&mut self.scratch.wakers);
         let dropped = state.mux.take_dropped();
         let lost = state.take_lost();
@@ -582,6 +515,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
         }
     }
+}
+
+/// Answers with the values whose frames stand in a part of `bytes`: those that can leave as they are
+/// together.
+#[inline]
+fn write_values(state: &mut State, bytes: &mut Vec<u8>, part: Range<usize>) {
+    if part.is_empty() {
+        return;
+    }
+    let mut run = part.start..part.start;
+    while run.end < part.end {
+        let (id, len) = mux::answer_at(&bytes[run.end..]);
+        if state.mux.takes_answer(id, len - ANSWER_HEAD) {
+            run.end += len;
+            continue;
+        }
+        let next = run.end + len;
+        state.mux.write_answers(bytes, run.clone());
+        let _ = state
+            .mux
+            .answer(id, &bytes[run.end + ANSWER_HEAD..next], &[]);
+        run = next..next;
+    }
+    state.mux.write_answers(bytes, run);
 }
 
 impl Called {
@@ -600,12 +557,6 @@ fn origin<'a>(link: &'a Arc<dyn Link>, id: CoId, current: &Current) -> Origin<'a
     }
 }
 
-/// Where a part of the input lies in it; a read is no larger.
-fn range_in(input: &[u8], part: &[u8]) -> Range<u32> {
-    let from = part.as_ptr() as usize - input.as_ptr() as usize;
-    from as u32..(from + part.len()) as u32
-}
-
 fn over_released(object: u32, count: u32) -> Violation {
     Violation(format!(
         "object {object} released {count} times more than it was given out"
@@ -621,9 +572,9 @@ fn given_up() -> Box<Failure> {
 impl Opened {
     /// The same, with nothing left in the input.
     fn own(mut self, input: &[u8]) -> Self {
-        if let Arguments::Input(range) = &self.arguments {
-            let range = range.start as usize..range.end as usize;
-            self.arguments = Arguments::Own(Box::new(Bytes::copy_from_slice(&input[range])));
+        if let Arguments::Input(place) = &self.arguments {
+            let own = Bytes::copy_from_slice(place.within(input));
+            self.arguments = Arguments::Own(Box::new(own));
         }
         self
     }

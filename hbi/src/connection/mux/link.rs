@@ -21,12 +21,11 @@ use crate::connection::{
 use crate::{
     Error, Failure, Kind,
     endpoint::{
-        CoNumber, Current, Link, LinkInfo, Message, Object, Posted, Prepared, Received, Reply,
-        Request,
+        CoNumber, Current, Link, LinkInfo, Message, Object, Posted, Prepared, Received, Request,
     },
     script::{Interner, StubText, Text},
-    value::{Handles, Packed, Packing},
-    wire::mux::{self, Arrival, CoId, OpenRefused, Opening, Payload, SendRefused, Settings},
+    value::{Handles, Packed, Packing, Short},
+    wire::mux::{self, Arrival, CoId, OpenRefused, Opening, Payload, Reply, SendRefused, Settings},
 };
 
 /// The state machine with what this driver keeps in it.
@@ -390,13 +389,12 @@ impl Link for MuxLink {
         &self,
         this: &Arc<dyn Link>,
         co: CoNumber,
+        short: &mut Short,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Reply, Error>> {
+    ) -> Poll<Result<Option<Packed>, Error>> {
         let mut state = self.lock();
-        if state.spans.is_empty()
-            && let Some(short) = state.mux.take_short(id(co))
-        {
-            return Poll::Ready(Ok(Reply::Short(short)));
+        if state.spans.is_empty() && state.mux.take_short(id(co), short) {
+            return Poll::Ready(Ok(None));
         }
         let reply = match state.mux.poll_reply(id(co), cx) {
             Poll::Pending => return Poll::Pending,
@@ -405,10 +403,13 @@ impl Link for MuxLink {
         let _span = state.take_span(co);
         Self::done_waking(state);
         Poll::Ready(match reply {
-            mux::Reply::Short(short) => Ok(Reply::Short(short)),
-            mux::Reply::Bytes(bytes) => Ok(Reply::Value(Packed::from_parts(bytes, Handles::new()))),
-            mux::Reply::Value(payload) => Ok(Reply::Value(self.packed(this, co, *payload))),
-            mux::Reply::Failed(failure) => Err(error(*failure)),
+            Reply::Short(value) => {
+                *short = value;
+                Ok(None)
+            }
+            Reply::Bytes(bytes) => Ok(Some(Packed::from_parts(bytes, Handles::new()))),
+            Reply::Value(payload) => Ok(Some(self.packed(this, co, *payload))),
+            Reply::Failed(failure) => Err(error(*failure)),
         })
     }
 

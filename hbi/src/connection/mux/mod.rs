@@ -1,11 +1,13 @@
 //! The mux wire over a byte stream: the state that endpoints and the task of a connection share
-//! (`link`), the task that moves bytes (`driver`), what arrives and how it lands (`landing`).
+//! (`link`), the task that moves bytes (`driver`), what arrives and how it lands (`landing`,
+//! `work`).
 
 mod driver;
 mod landing;
 mod link;
 mod scratch;
 mod spin;
+mod work;
 
 pub(crate) use driver::Driver;
 pub(crate) use link::MuxLink;

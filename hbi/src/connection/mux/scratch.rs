@@ -11,7 +11,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 
-use super::landing::{Answers, Work};
+use super::work::{Answers, Work};
 use crate::wire::mux::Output;
 
 /// What one read takes at most. Bulk keeps hold of the buffer it came in, so the next is a new one: a
@@ -33,7 +33,7 @@ pub(super) struct Scratch {
     held: VecDeque<Bytes>,
     pub(super) output: Output,
     /// What one read brought; empty between reads.
-    pub(super) work: Vec<Work>,
+    pub(super) work: Work,
     pub(super) answers: Answers,
     pub(super) wakers: Vec<Waker>,
 }
@@ -150,7 +150,7 @@ impl Scratch {
             self.answers = Answers::default();
         }
         if self.work.capacity() > KEPT_ENTRIES {
-            self.work = Vec::new();
+            self.work = Work::default();
         }
         if self.wakers.capacity() > KEPT_ENTRIES {
             self.wakers = Vec::new();

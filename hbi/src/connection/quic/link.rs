@@ -21,9 +21,9 @@ use crate::{
         now,
         refused::{self, error},
     },
-    endpoint::{CoNumber, Current, Link, LinkInfo, Message, Posted, Received, Reply, Request},
+    endpoint::{CoNumber, Current, Link, LinkInfo, Message, Posted, Received, Request},
     script::Text,
-    value::Packed,
+    value::{Packed, Short},
     wire::{
         mux::Settings,
         quic::{Control, Opening, Reader, write_opening},
@@ -263,8 +263,9 @@ impl Link for QuicLink {
         &self,
         this: &Arc<dyn Link>,
         co: CoNumber,
+        _short: &mut Short,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Reply, Error>> {
+    ) -> Poll<Result<Option<Packed>, Error>> {
         let key = Key::from(co);
         let reply = self.with(|state| {
             loop {
@@ -287,7 +288,7 @@ impl Link for QuicLink {
             state.release(key);
         });
         Poll::Ready(match reply {
-            Ok(Some(packed)) => Ok(Reply::Value(packed)),
+            Ok(Some(packed)) => Ok(Some(packed)),
             Ok(None) => Err(error(Failure::new(
                 Kind::Protocol,
                 "the peer ended the call without an answer",

@@ -19,10 +19,10 @@ use crate::{
     connection::{now, refused, running::Running},
     endpoint::{
         Carried, CoNumber, Current, DATA_BEHIND, Encoding, Inlet, Link, LinkInfo, Message,
-        Messages, Outlet, Received, Reply, Request,
+        Messages, Outlet, Received, Request,
     },
     script::{Text, python::write_script},
-    value::{Dialect, HANDLE_MARK, Handles, Packed},
+    value::{Dialect, HANDLE_MARK, Handles, Packed, Short},
     wire::text::{write_code, write_object},
 };
 
@@ -433,8 +433,9 @@ impl Link for TextLink {
         &self,
         this: &Arc<dyn Link>,
         co: CoNumber,
+        _short: &mut Short,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Reply, Error>> {
+    ) -> Poll<Result<Option<Packed>, Error>> {
         let mut state = self.lock();
         let conversation = match state.conversation(co) {
             Ok(conversation) => conversation,
@@ -456,14 +457,14 @@ impl Link for TextLink {
             conversation.answered = true;
             drop(state);
             // where nobody takes the data it is let go of
-            return Poll::Ready(Ok(Reply::Value(self.with_data(this, co, answer))));
+            return Poll::Ready(Ok(Some(self.with_data(this, co, answer))));
         }
         let dropped = conversation.discard();
         state.dropped.push(Box::new(dropped));
         state.tidy(co.0);
         self.done(state);
         self.reading.notify_one();
-        Poll::Ready(Ok(Reply::Value(answer)))
+        Poll::Ready(Ok(Some(answer)))
     }
 
     fn poll_send(

@@ -236,18 +236,20 @@ impl<P, U> Connection<P, U> {
         !self.wakers.is_empty() || !self.dropped.is_empty()
     }
 
-    /// Takes the short answer of a call that is over with it and leaves nothing to be done, the common
-    /// case. `None` where something is in the way, or it is not there: [`Self::poll_reply`] tells.
+    /// Copies the short answer of a call that is over with it and leaves nothing to be done, the common
+    /// case; the call is over then. `false` where something is in the way, or it is not there:
+    /// [`Self::poll_reply`] tells.
     #[inline]
-    pub fn take_short(&mut self, id: CoId) -> Option<Short> {
-        let co = self.ours.get_mut(id)?;
-        match co.answer {
-            Answer::There(Reply::Short(short)) if co.is_done() && self.line.is_empty() => {
-                self.ours.free(id);
-                Some(short)
-            }
-            _ => None,
+    pub fn take_short(&mut self, id: CoId, into: &mut Short) -> bool {
+        match self.ours.get_mut(id) {
+            Some(co) if co.is_done() && self.line.is_empty() => match &co.answer {
+                Answer::There(Reply::Short(short)) => *into = *short,
+                _ => return false,
+            },
+            _ => return false,
         }
+        self.ours.free(id, Conversation::clear);
+        true
     }
 
     /// The answer of a call, once it is there; the call is over then.
@@ -488,7 +490,7 @@ impl<P, U> Connection<P, U> {
         match numbers.get_mut(id) {
             Some(co) if co.is_bare() => {
                 let held = co.held;
-                numbers.free(id);
+                numbers.free(id, Conversation::clear);
                 if held > 0 {
                     self.held -= u64::from(held);
                     self.return_credit();

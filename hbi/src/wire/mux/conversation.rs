@@ -24,6 +24,20 @@ pub(super) enum Answer {
     Taken,
 }
 
+impl Answer {
+    /// Who waits for it, who does so no more.
+    #[inline]
+    pub(super) fn take_waker(&mut self) -> Option<Waker> {
+        match std::mem::take(self) {
+            Answer::Watched(waker) => Some(waker),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+}
+
 /// What a call is answered with.
 #[derive(Debug)]
 pub enum Reply {
@@ -71,18 +85,28 @@ pub(super) struct Conversation<P, U> {
     pub(super) user: Option<Box<U>>,
 }
 
-impl<P, U> Conversation<P, U> {
-    #[inline]
-    pub(super) fn new(bits: u8, ordinal: u64) -> Self {
+impl<P, U> Default for Conversation<P, U> {
+    fn default() -> Self {
         Self {
-            bits,
+            bits: 0,
             answer: Answer::Unwatched,
-            ordinal,
+            ordinal: 0,
             held: 0,
             answering: 0,
             channels: None,
             user: None,
         }
+    }
+}
+
+impl<P, U> Conversation<P, U> {
+    /// Makes one that has [nothing to be dropped](Self::is_bare) a new one.
+    #[inline]
+    pub(super) fn clear(&mut self) {
+        self.bits = 0;
+        std::mem::forget(std::mem::take(&mut self.answer));
+        self.ordinal = 0;
+        self.held = 0;
     }
 
     #[inline]
@@ -129,10 +153,17 @@ impl<P, U> Conversation<P, U> {
         self.bits & OVER == OVER && self.channels.is_none()
     }
 
-    /// The same, where nothing is kept with it.
+    /// The same, where nothing is kept with it but a short answer at most.
     #[inline]
     pub(super) fn is_done(&self) -> bool {
-        self.is_over() && self.user.is_none() && (self.held | self.answering) == 0
+        let kept = self.held | self.answering;
+        self.is_over()
+            && self.user.is_none()
+            && kept == 0
+            && matches!(
+                self.answer,
+                Answer::Unwatched | Answer::There(Reply::Short(_))
+            )
     }
 
     /// Whether the application is done with it but for what `bits` says.

@@ -101,6 +101,7 @@ pub(super) fn head(len: usize, kind: u8, co: u32) -> [u8; HEAD] {
 pub const ANSWER_HEAD: usize = HEAD + 3;
 
 /// Appends what stands before the value that answers a call; the value is appended next.
+#[inline]
 pub fn begin_answer(out: &mut Vec<u8>, id: CoId) {
     let mut bytes = [0; ANSWER_HEAD];
     bytes[..HEAD].copy_from_slice(&head(0, kind::ITEM, id.to_wire()));
@@ -109,9 +110,17 @@ pub fn begin_answer(out: &mut Vec<u8>, id: CoId) {
 }
 
 /// Completes the frame of [`begin_answer`], which the value made as long as it is.
+#[inline]
 pub fn end_answer(frame: &mut [u8]) {
     let len = (frame.len() - HEAD) as u32;
     frame[..3].copy_from_slice(&len.to_le_bytes()[..3]);
+}
+
+/// Whose answer the frame of [`begin_answer`] at the front is, and how long it is.
+#[inline]
+pub fn answer_at(frames: &[u8]) -> (CoId, usize) {
+    let (len, _, co) = read_head(frames).unwrap_or_default();
+    (CoId::from_bits(co), HEAD + len)
 }
 
 /// Reads a head: length of the body, kind, conversation.

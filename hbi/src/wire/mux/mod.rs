@@ -24,7 +24,8 @@ pub use connection::Connection;
 pub use conversation::Reply;
 pub use event::{Body, Call, Event, Open, ScriptArrival};
 pub use frame::{
-    ALLOWANCE, ANSWER_HEAD, HandleKind, MAX_CONVERSATIONS, WireHandle, begin_answer, end_answer,
+    ALLOWANCE, ANSWER_HEAD, HandleKind, MAX_CONVERSATIONS, WireHandle, answer_at, begin_answer,
+    end_answer,
 };
 pub use input::Input;
 pub use line::Line;

@@ -75,11 +75,24 @@ pub(super) struct Numbers<T> {
 #[derive(Debug)]
 struct Entry<T> {
     generation: u8,
-    value: Option<T>,
+    open: bool,
+    /// While it is not open, as it is by default.
+    value: T,
 }
 
-impl<T> Numbers<T> {
-    pub(super) const fn new() -> Self {
+impl<T: Default> Entry<T> {
+    /// One that was never open.
+    fn new() -> Self {
+        Self {
+            generation: u8::MAX,
+            open: false,
+            value: T::default(),
+        }
+    }
+}
+
+impl<T: Default> Numbers<T> {
+    pub(super) fn new() -> Self {
         Self {
             entries: Vec::new(),
             free: Vec::new(),
@@ -95,63 +108,69 @@ impl<T> Numbers<T> {
     #[inline]
     pub(super) fn get_mut(&mut self, id: CoId) -> Option<&mut T> {
         let entry = self.entries.get_mut(id.index())?;
-        if entry.generation == id.generation() {
-            entry.value.as_mut()
-        } else {
-            None
-        }
+        (entry.open && entry.generation == id.generation()).then_some(&mut entry.value)
     }
 
-    /// Takes a free number.
+    /// Takes a free number; `begin` makes of the default value what it is to be.
     #[inline]
-    pub(super) fn insert(&mut self, value: T) -> CoId {
+    pub(super) fn insert(&mut self, begin: impl FnOnce(&mut T)) -> CoId {
         self.live += 1;
-        match self.free.pop() {
-            Some(index) => {
-                let entry = &mut self.entries[index as usize];
-                entry.generation = entry.generation.wrapping_add(1);
-                entry.value = Some(value);
-                CoId::ours(index as usize, entry.generation)
-            }
-            None => {
-                self.entries.push(Entry {
-                    generation: 0,
-                    value: Some(value),
-                });
-                CoId::ours(self.entries.len() - 1, 0)
-            }
-        }
+        let index = match self.free.pop() {
+            Some(index) => index as usize,
+            None => self.more(),
+        };
+        let entry = &mut self.entries[index];
+        entry.generation = entry.generation.wrapping_add(1);
+        entry.open = true;
+        begin(&mut entry.value);
+        CoId::ours(index, entry.generation)
     }
 
-    /// Opens the number that the peer chose.
+    /// An index that was never used.
+    #[cold]
+    fn more(&mut self) -> usize {
+        self.entries.push(Entry::new());
+        self.entries.len() - 1
+    }
+
+    /// Opens the number that the peer chose; `begin` makes of the default value what it is to be.
     #[inline]
-    pub(super) fn open(&mut self, id: CoId, limit: u32, value: T) -> Result<&mut T, Violation> {
+    pub(super) fn open(
+        &mut self,
+        id: CoId,
+        limit: u32,
+        begin: impl FnOnce(&mut T),
+    ) -> Result<(), Violation> {
         let index = id.index();
+        if index >= self.entries.len() {
+            self.reach(index, limit)?;
+        }
+        let entry = &mut self.entries[index];
+        if entry.open || entry.generation.wrapping_add(1) != id.generation() {
+            return Err(out_of_turn(index));
+        }
+        entry.generation = id.generation();
+        entry.open = true;
+        self.live += 1;
+        begin(&mut entry.value);
+        Ok(())
+    }
+
+    /// Makes room up to an index, if that is below the limit.
+    #[cold]
+    fn reach(&mut self, index: usize, limit: u32) -> Result<(), Violation> {
         if index >= limit as usize {
             return Err(Violation::new(format!(
                 "conversation {index} opened where at most {limit} may be open at once"
             )));
         }
-        if index >= self.entries.len() {
-            if index == 0 {
-                // most connections make one call at a time
-                self.entries.reserve_exact(1);
-            }
-            // indices are used from the lowest, so this grows by what was really open
-            self.entries.resize_with(index + 1, || Entry {
-                generation: u8::MAX,
-                value: None,
-            });
+        if index == 0 {
+            // most connections make one call at a time
+            self.entries.reserve_exact(1);
         }
-        let entry = &mut self.entries[index];
-        if entry.value.is_some() || entry.generation.wrapping_add(1) != id.generation() {
-            return Err(Violation::new(format!(
-                "conversation {index} opened again before its end, or out of turn"
-            )));
-        }
-        entry.generation = id.generation();
-        self.live += 1;
-        Ok(entry.value.insert(value))
+        // indices are used from the lowest, so this grows by what was really open
+        self.entries.resize_with(index + 1, Entry::new);
+        Ok(())
     }
 
     /// Whether the number was ever open: frames that come late for it are dropped, others are a
@@ -165,10 +184,12 @@ impl<T> Numbers<T> {
             .is_some_and(|entry| age(entry) < 128)
     }
 
-    /// Frees the number of one that is open, and has nothing to be dropped.
+    /// Frees the number of one that is open; `end` makes of its value the default one.
     #[inline]
-    pub(super) fn free(&mut self, id: CoId) {
-        std::mem::forget(self.entries[id.index()].value.take());
+    pub(super) fn free(&mut self, id: CoId, end: impl FnOnce(&mut T)) {
+        let entry = &mut self.entries[id.index()];
+        entry.open = false;
+        end(&mut entry.value);
         self.live -= 1;
         if !id.is_hosted() {
             self.free.push(id.index() as u32);
@@ -177,10 +198,11 @@ impl<T> Numbers<T> {
 
     pub(super) fn remove(&mut self, id: CoId) -> Option<T> {
         let entry = self.entries.get_mut(id.index())?;
-        if entry.generation != id.generation() {
+        if !entry.open || entry.generation != id.generation() {
             return None;
         }
-        let value = entry.value.take()?;
+        entry.open = false;
+        let value = std::mem::take(&mut entry.value);
         self.live -= 1;
         if !id.is_hosted() {
             self.free.push(id.index() as u32);
@@ -194,16 +216,23 @@ impl<T> Numbers<T> {
         self.free.clear();
         std::mem::take(&mut self.entries)
             .into_iter()
-            .filter_map(|entry| entry.value)
+            .filter_map(|entry| entry.open.then_some(entry.value))
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.entries.iter().filter_map(|entry| entry.value.as_ref())
+        let open = self.entries.iter().filter(|entry| entry.open);
+        open.map(|entry| &entry.value)
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.entries
-            .iter_mut()
-            .filter_map(|entry| entry.value.as_mut())
+        let open = self.entries.iter_mut().filter(|entry| entry.open);
+        open.map(|entry| &mut entry.value)
     }
+}
+
+#[cold]
+fn out_of_turn(index: usize) -> Violation {
+    Violation::new(format!(
+        "conversation {index} opened again before its end, or out of turn"
+    ))
 }

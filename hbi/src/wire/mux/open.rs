@@ -74,9 +74,12 @@ impl<P, U> Connection<P, U> {
         self.credit -= cost;
         self.opened += 1;
         const BITS: u8 = bit::OUT_STARTED | bit::OUT_ENDED | bit::OUT_DONE | bit::CALL;
-        let mut co = Conversation::new(BITS, self.opened);
-        co.answer = Answer::Watched(cx.waker().clone());
-        let id = self.ours.insert(co);
+        let (opened, waker) = (self.opened, cx.waker().clone());
+        let id = self.ours.insert(|co| {
+            co.bits = BITS;
+            co.ordinal = opened;
+            co.answer = Answer::Watched(waker);
+        });
         let mut head = [0; HEAD + 5];
         let len = arguments.len() + 5;
         head[..HEAD].copy_from_slice(&frame::head(len, kind::OPEN, id.to_wire()));
@@ -148,7 +151,10 @@ impl<P, U> Connection<P, U> {
             self.opened += 1;
         }
         let ordinal = if whole { self.opened } else { u64::MAX };
-        let id = self.ours.insert(Conversation::new(bits, ordinal));
+        let id = self.ours.insert(|co| {
+            co.bits = bits;
+            co.ordinal = ordinal;
+        });
         if let Some(at) = opening.deadline {
             self.deadlines.push(at, id);
             self.prune_deadlines();
@@ -316,7 +322,9 @@ impl<P, U> Connection<P, U> {
         }
         self.credit -= cost;
         co.bits |= bit::OUT_STARTED | bit::OUT_DONE | bit::OUT_ENDED;
-        if co.is_over() {
+        if co.is_done() {
+            self.theirs.free(id, Conversation::clear);
+        } else if co.is_over() {
             self.remove(id);
         } else {
             self.settle(id);

@@ -11,12 +11,15 @@ use super::{
     ALLOWANCE, Arrival, CoId, Connection, HandleKind, Input, Payload, Violation, WireHandle,
     channel::{Cost, Partial, ReceiveState, Receiving, SendState},
     connection::{Patient, unpack_failure},
-    conversation::{Conversation, Reply, bit},
+    conversation::{Answer, Reply, bit},
     event::{Body, Call, Event, Open, ScriptArrival},
     frame::{self, ANSWER_HEAD, Fields, HEAD, MESSAGE_COST, flag, kind},
     preface,
 };
-use crate::{Failure, Kind, value::Short};
+use crate::{
+    Failure, Kind,
+    value::{LONGEST, Short},
+};
 
 /// What an OPEN frame says beside its arguments.
 #[derive(Debug, Clone)]
@@ -62,8 +65,9 @@ impl<P, U> Connection<P, U> {
         if !reads || !id.is_hosted() || script >= self.own.scripts {
             return Ok(None);
         }
-        let opened = Conversation::new(bit::IN_STARTED | bit::IN_ENDED, 0);
-        self.theirs.open(id, self.own.conversations, opened)?;
+        self.theirs.open(id, self.own.conversations, |co| {
+            co.bits = bit::IN_STARTED | bit::IN_ENDED;
+        })?;
         if arguments.len() > ALLOWANCE {
             self.charge_connection(id, arguments.len() as u32 + MESSAGE_COST)?;
         }
@@ -98,10 +102,13 @@ impl<P, U> Connection<P, U> {
         if co.bits & (OPEN | PAST) != OPEN || co.channels.is_some() {
             return None;
         }
-        let short = Short::front(value, len - HEADED)?;
+        let (value, short) = (value.first_chunk()?, len - HEADED);
+        if short > LONGEST || !co.is_unanswered() {
+            return None;
+        }
         co.bits |= bit::IN_STARTED | bit::IN_ENDED;
-        let waker = co.answered(Reply::Short(short));
-        self.wake(waker);
+        self.wakers.extend(co.answer.take_waker());
+        co.answer = Answer::There(Reply::Short(Short::front(value, short)));
         Some(HEAD + len)
     }
 
@@ -391,7 +398,7 @@ impl<P, U> Connection<P, U> {
             bits |= bit::IN_ENDED;
         }
         self.theirs
-            .open(id, self.own.conversations, Conversation::new(bits, 0))?;
+            .open(id, self.own.conversations, |co| co.bits = bits)?;
         if let Some(at) = deadline {
             self.deadlines.push(at, id);
             self.prune_deadlines();
@@ -1011,7 +1018,7 @@ impl<P, U> Connection<P, U> {
 impl Reply {
     #[inline]
     fn new(body: &[u8], input: Input<'_>) -> Self {
-        match Short::front(body, body.len()) {
+        match Short::new(body) {
             Some(short) => Reply::Short(short),
             None => Reply::Bytes(input.answer(body)),
         }
