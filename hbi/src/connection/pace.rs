@@ -5,11 +5,14 @@ use std::time::{Duration, Instant};
 /// The longest pause: well below what makes a connection look dead.
 const LONGEST: Duration = Duration::from_secs(5);
 
+const SECOND: Duration = Duration::from_secs(1);
+
 /// Counts openings.
 #[derive(Debug)]
 pub(super) struct Pace {
     per_second: u32,
-    since: Option<Instant>,
+    /// The second that is counted: from when, and until when.
+    second: Option<(Instant, Instant)>,
     opened: u32,
 }
 
@@ -17,31 +20,34 @@ impl Pace {
     pub(super) fn new(per_second: u32) -> Self {
         Self {
             per_second: per_second.max(1),
-            since: None,
+            second: None,
             opened: 0,
         }
     }
 
     /// So many more were opened; returns until when nothing more is to be read, if so.
     pub(super) fn opened(&mut self, count: u32, now: Instant) -> Option<Instant> {
-        let second = Duration::from_secs(1);
-        let since = match self.since {
-            Some(since) if now.saturating_duration_since(since) < second => since,
+        let since = match self.second {
+            Some((since, until)) if now < until => since,
             _ => {
-                self.opened = 0;
+                self.begin(now);
                 now
             }
         };
-        self.since = Some(since);
         self.opened = self.opened.saturating_add(count);
         if self.opened < self.per_second {
             return None;
         }
-        let worth = second.mul_f64(self.opened as f64 / self.per_second as f64);
+        let worth = SECOND.mul_f64(self.opened as f64 / self.per_second as f64);
         let until = since.checked_add(worth.min(LONGEST))?;
-        self.since = Some(until);
-        self.opened = 0;
+        self.begin(until);
         Some(until)
+    }
+
+    /// Begins to count another second.
+    fn begin(&mut self, at: Instant) {
+        self.second = at.checked_add(SECOND).map(|until| (at, until));
+        self.opened = 0;
     }
 }
 

@@ -31,7 +31,7 @@ use crate::{
         running::{Detached, Running},
     },
     endpoint::{Landing, Link},
-    wire::mux::{self, Output},
+    wire::mux::{self, Output, sooner},
 };
 
 /// How long the peer may take to hang up after both said goodbye.
@@ -203,14 +203,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         // methods of the driver want it whole while the state is locked
         let link = Arc::clone(&self.link);
-        let mut now = now();
         loop {
-            let next = match self.turn(&link, cx, now) {
+            let next = match self.turn(&link, cx, &mut Clock::default()) {
                 Ok(next) => next,
                 Err(end) => return Poll::Ready(end),
             };
             match next {
-                Turn::Again => now = self::now(),
+                Turn::Again => {}
                 Turn::Yield => {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
@@ -220,27 +219,50 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    fn turn(&mut self, link: &MuxLink, cx: &mut Context<'_>, now: Instant) -> Result<Turn, End> {
-        let input = self.poll_input(link, cx, now)?;
-        let landed = self.land_waiting();
+    fn turn(
+        &mut self,
+        link: &MuxLink,
+        cx: &mut Context<'_>,
+        clock: &mut Clock,
+    ) -> Result<Turn, End> {
+        let input = self.poll_input(link, cx, clock)?;
+        let landed = !self.waiting.is_empty() && self.land_waiting();
         let busy = landed || input != Came::Nothing;
         self.wake();
-        if self.poll_output(cx, busy, now)?.is_ready() {
-            // what callers add once they were woken goes out with what is there
-            return Ok(Turn::Yield);
-        }
+        let mut state = loop {
+            // what the transport did not take yet, or holds still
+            if !self.written_all {
+                self.write_some(cx, clock)?;
+            }
+            let mut state = link.lock();
+            if !self.written_all || !state.mux.has_output() {
+                break state;
+            }
+            if self.gathers && !busy && !std::mem::replace(&mut self.gathered, true) {
+                // what callers add once they were woken goes out with what is there
+                return Ok(Turn::Yield);
+            }
+            state.mux.fill(&mut self.scratch.output);
+            state.mux.take_wakers(&mut self.scratch.wakers);
+            drop(state);
+            self.wake();
+            (self.written_all, self.wrote) = (false, true);
+        };
+        self.gathered = false;
         if (landed || input == Came::Some) && self.waiting.is_empty() {
             return Ok(Turn::Again);
         }
-        let mut state = link.lock();
         let next = self.next_time(&state);
-        if next.is_some_and(|at| at <= now) || state.mux.goodbyes().1 {
-            drop(state);
-            self.poll_timer(cx, now)?;
-            self.poll_goodbye(cx, now)?;
-            state = link.lock();
-        } else if !self.arm(next, now, cx) {
-            return Ok(Turn::Again);
+        if !self.is_armed(next, cx) || state.mux.goodbyes().1 {
+            let now = clock.now();
+            if next.is_some_and(|at| at <= now) || state.mux.goodbyes().1 {
+                drop(state);
+                self.poll_timer(cx, now)?;
+                self.poll_goodbye(cx, now)?;
+                state = link.lock();
+            } else if !self.arm(next, now, cx) {
+                return Ok(Turn::Again);
+            }
         }
         if busy && !self.waiting.is_empty() {
             return Ok(Turn::Yield);
@@ -248,7 +270,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if !self.written_all {
             // the transport wakes this task; until then nobody has to who only adds to the output
             state.wait_for_transport(cx.waker());
-            return Ok(match self.looks_again(busy, now) {
+            return Ok(match self.looks_again(busy, clock) {
                 true => Turn::Yield,
                 false => Turn::Idle,
             });
@@ -267,7 +289,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return Ok(Turn::Yield);
         }
         self.asked = false;
-        if self.looks_again(busy, now) {
+        if self.looks_again(busy, clock) {
             return Ok(Turn::Yield);
         }
         let late = state.take_late();
@@ -276,15 +298,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         state.sleep(cx.waker());
         drop(state);
-        drop(late);
+        if let Some(late) = late {
+            drop(late);
+        }
         Ok(Turn::Idle)
     }
 
     /// Whether to have another turn in place of sleep. What is waited for is input, or room for output.
-    fn looks_again(&mut self, busy: bool, now: Instant) -> bool {
+    fn looks_again(&mut self, busy: bool, clock: &mut Clock) -> bool {
         let came = busy || std::mem::take(&mut self.unblocked);
         let left = std::mem::take(&mut self.wrote);
-        self.spin.again(came, left, now)
+        self.spin.again(came.then(|| clock.now()), left)
     }
 
     /// Reads, and takes apart what came.
@@ -292,14 +316,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         &mut self,
         link: &MuxLink,
         cx: &mut Context<'_>,
-        now: Instant,
+        clock: &mut Clock,
     ) -> Result<Came, End> {
-        let first = self.read(link, cx, now)?;
+        let first = self.read(link, cx, clock)?;
         if first != Came::All {
             return Ok(first);
         }
         // there will hardly be more, but only who was told so is woken when there is
-        match self.read(link, cx, now) {
+        match self.read(link, cx, clock) {
             Ok(Came::Nothing) => Ok(Came::All),
             Ok(Came::All | Came::Some) => Ok(Came::Some),
             Err(end) => {
@@ -311,9 +335,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// Reads once, and takes apart what came.
-    fn read(&mut self, link: &MuxLink, cx: &mut Context<'_>, now: Instant) -> Result<Came, End> {
+    fn read(
+        &mut self,
+        link: &MuxLink,
+        cx: &mut Context<'_>,
+        clock: &mut Clock,
+    ) -> Result<Came, End> {
         // the timer wakes this task when a pause is over
-        self.paused = self.paused.filter(|until| *until > now);
+        self.paused = self.paused.filter(|until| *until > clock.now());
         if self.hung_up || self.paused.is_some() {
             return Ok(Came::Nothing);
         }
@@ -336,6 +365,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.hung_up = true;
             return Err(self.ended());
         }
+        let now = clock.now();
         let mut input = std::mem::take(&mut self.scratch.input);
         let came = match input.len() < input.capacity() {
             true => Came::All,
@@ -417,54 +447,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         End::Failed(cut(&error.to_string()))
     }
 
-    /// Writes what there is. Ready when others shall have their turn to add to it first.
-    fn poll_output(
-        &mut self,
-        cx: &mut Context<'_>,
-        busy: bool,
-        now: Instant,
-    ) -> Result<Poll<()>, End> {
-        loop {
-            // what the transport did not take yet, or holds still
-            if !self.written_all && !self.write_some(cx, now)? {
-                return Ok(Poll::Pending);
-            }
-            if self.scratch.output.is_empty() {
-                let mut state = self.link.lock();
-                if !state.mux.has_output() {
-                    self.gathered = false;
-                    return Ok(Poll::Pending);
-                }
-                if self.gathers && !self.gathered && !busy {
-                    self.gathered = true;
-                    return Ok(Poll::Ready(()));
-                }
-                state.mux.fill(&mut self.scratch.output);
-                state.mux.take_wakers(&mut self.scratch.wakers);
-                drop(state);
-                self.wake();
-                self.gathered = false;
-                self.wrote = true;
-            }
-            if !self.write_some(cx, now)? {
-                return Ok(Poll::Pending);
-            }
-        }
-    }
-
-    /// Hands the transport what it takes now; `true` when that is all there is.
-    fn write_some(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, End> {
+    /// Hands the transport what it takes now of what is to be written.
+    fn write_some(&mut self, cx: &mut Context<'_>, clock: &mut Clock) -> Result<(), End> {
         let written = self.poll_write(cx);
         self.written_all = written.is_ready();
         match written {
             Poll::Ready(Ok(())) => {
                 self.blocked = None;
-                Ok(true)
+                Ok(())
             }
             Poll::Ready(Err(error)) => Err(self.lost(error)),
             Poll::Pending => {
-                self.blocked.get_or_insert(now);
-                Ok(false)
+                self.blocked.get_or_insert_with(|| clock.now());
+                Ok(())
             }
         }
     }
@@ -518,24 +513,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// When there is something to do for the time alone.
     #[inline]
     fn next_time(&self, state: &State) -> Option<Instant> {
+        let next = sooner(state.mux.timeout(), state.leave_by);
+        let stalled = self.stalled();
+        if let (None, None, None) = (stalled, self.linger_until, self.paused) {
+            return next;
+        }
         let patience = state.mux.settings().idle_timeout;
-        let give_up = self.stalled().and_then(|at| at.checked_add(patience));
-        let own = sooner(sooner(self.linger_until, self.paused), give_up);
-        sooner(sooner(state.mux.timeout(), state.leave_by), own)
+        let give_up = stalled.and_then(|at| at.checked_add(patience));
+        sooner(
+            next,
+            sooner(sooner(self.linger_until, self.paused), give_up),
+        )
+    }
+
+    /// Whether it is seen to already that this task is woken then, and it is not that time.
+    #[inline]
+    fn is_armed(&self, next: Option<Instant>, cx: &Context<'_>) -> bool {
+        // a later time is looked at when the earlier one has come
+        next.is_none_or(|next| self.timer_at <= next)
+            && !self.timer.is_elapsed()
+            && matches!(&self.timer_wakes, Some(waker) if waker.will_wake(cx.waker()))
     }
 
     /// Sees to it that this task is woken then; `false` when that is now.
     fn arm(&mut self, next: Option<Instant>, now: Instant, cx: &mut Context<'_>) -> bool {
         let Some(next) = next else { return true };
-        // a later time is looked at when the earlier one has come
-        let armed = self.timer_at <= next && now < self.timer_at;
-        if armed
-            && let Some(waker) = &self.timer_wakes
-            && waker.will_wake(cx.waker())
-        {
+        if self.is_armed(Some(next), cx) {
             return true;
         }
-        if !armed {
+        if self.timer_at > next || now >= self.timer_at {
             self.timer_at = next;
             self.timer.as_mut().reset(next.into());
         }
@@ -655,6 +661,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
     }
 }
 
+/// The time of a turn, looked at when it is asked for first.
+#[derive(Default)]
+struct Clock(Option<Instant>);
+
+impl Clock {
+    #[inline]
+    fn now(&mut self) -> Instant {
+        *self.0.get_or_insert_with(now)
+    }
+}
+
 /// How a connection ended.
 enum End {
     Goodbye,
@@ -680,14 +697,6 @@ enum Turn {
     Yield,
     /// Nothing, until somebody wakes the driver.
     Idle,
-}
-
-#[inline]
-fn sooner(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
-    }
 }
 
 impl<S> Drop for Driver<S> {

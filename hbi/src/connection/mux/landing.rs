@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::{
     driver::Driver,
     link::{MuxLink, State, number},
-    work::{Answer, Called, Other, Place, Work},
+    work::{Answer, Called, Other, Place},
 };
 use crate::{
     Failure, Kind,
@@ -85,7 +85,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         at: &mut usize,
         now: Instant,
     ) -> Result<(), Violation> {
-        let mut work = std::mem::take(&mut self.scratch.work);
         let mut state = link.lock();
         // who is not let in is told so together with the preface
         let up = state.mux.peer_settings().is_some();
@@ -93,7 +92,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             match state.mux.next_call(input, at) {
                 Ok(Some(call)) => {
                     self.opened += 1;
-                    work.push_call(Called {
+                    self.scratch.work.push_call(Called {
                         id: call.id,
                         script: call.script,
                         arguments: Place::of(call.arguments, input.bytes()),
@@ -114,7 +113,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                         // what came before means the old text
                         state.mux.take_wakers(&mut self.scratch.wakers);
                         drop(state);
-                        self.land_before(number, &mut work, input.bytes());
+                        self.land_before(number, input.bytes());
                         state = link.lock();
                     }
                     self.landing.define(number, &parameters, source);
@@ -128,7 +127,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     self.peer_ends = Some(refused::told(kind, reason, up));
                 }
                 Ok(Some(event)) => match self.work(&mut state, event, input.bytes()) {
-                    Ok(Some(other)) => work.push(other),
+                    Ok(Some(other)) => self.scratch.work.push(other),
                     Ok(None) => {}
                     Err(violation) => break Err(violation),
                 },
@@ -140,31 +139,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let held_back = !self.waiting.is_empty() || state.mux.is_backed_up();
         drop(state);
         drop(lost);
-        if work.is_empty() {
-            // answers only
-            self.scratch.work = work;
-            self.give_answers();
-            return end;
+        if !self.scratch.work.is_empty() {
+            if !held_back {
+                self.perform(input.bytes());
+            }
+            if self.scratch.work.is_done() {
+                self.scratch.work.clear();
+            } else {
+                self.hold(input.bytes());
+            }
         }
-        if !held_back {
-            self.perform(&mut work, input.bytes());
-        }
-        self.hold(&mut work, input.bytes());
-        self.scratch.work = work;
         self.give_answers();
         end
     }
 
     /// Does what there is to do, as much as may be now.
-    fn perform(&mut self, work: &mut Work, input: &[u8]) {
+    fn perform(&mut self, input: &[u8]) {
         // a few are over before there is a reason to look at the clock
-        let began = (work.calls() >= LANDINGS_PER_LOOK).then(Instant::now);
+        let began = (self.scratch.work.calls() >= LANDINGS_PER_LOOK).then(Instant::now);
         let over_time = || began.is_some_and(|began| began.elapsed() > TIME_PER_TURN);
         let mut landings = 0;
         loop {
-            if let Some(called) = work.next_call() {
+            if let Some(called) = self.scratch.work.next_call() {
                 self.land_call(called, input);
-            } else if let Some(other) = work.next_other() {
+            } else if let Some(other) = self.scratch.work.next_other() {
                 match other {
                     Other::Land(opened) => self.land(*opened, input),
                     Other::Released(object) => drop(object),
@@ -182,10 +180,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    /// Lands what waits, and `work`, before a script's text is replaced. What cannot land yet, since
+    /// Lands what waits, and what came before, before a script's text is replaced. What cannot land yet, since
     /// too much waits to be written, keeps the old text.
-    fn land_before(&mut self, number: u32, work: &mut Work, input: &[u8]) {
-        self.hold(work, input);
+    fn land_before(&mut self, number: u32, input: &[u8]) {
+        self.hold(input);
         while self.land_waiting() {}
         if self.held.remove(&number) {
             for opened in &mut self.waiting {
@@ -198,12 +196,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Keeps openings until there is time and room for them. What the peer gives up is not kept: it may
     /// be what makes room.
-    fn hold(&mut self, work: &mut Work, input: &[u8]) {
+    fn hold(&mut self, input: &[u8]) {
         let mut cancelled = Vec::new();
         loop {
-            if let Some(called) = work.next_call() {
+            if let Some(called) = self.scratch.work.next_call() {
                 self.wait(called.into(), input);
-            } else if let Some(other) = work.next_other() {
+            } else if let Some(other) = self.scratch.work.next_other() {
                 match other {
                     Other::Land(opened) => self.wait(*opened, input),
                     Other::Released(object) => drop(object),
@@ -213,7 +211,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 break;
             }
         }
-        work.clear();
+        self.scratch.work.clear();
         self.forget_waiting(&cancelled);
         for id in cancelled {
             self.cancel(id, given_up());
@@ -294,15 +292,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         let over: HashSet<&CoId> = over.iter().collect();
         self.waiting.retain(|opened| !over.contains(&opened.id));
+        if self.waiting.is_empty() {
+            self.held.clear();
+        }
     }
 
     /// Lands what was held back, as much as may be now; `true` when something was done.
     pub(super) fn land_waiting(&mut self) -> bool {
-        if self.waiting.is_empty() {
-            self.held.clear();
-            return false;
-        }
-        if !self.may_land() {
+        if self.waiting.is_empty() || !self.may_land() {
             return false;
         }
         let began = Instant::now();
@@ -318,6 +315,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
         }
         self.give_answers();
+        if self.waiting.is_empty() {
+            self.held.clear();
+        }
         true
     }
 
@@ -486,7 +486,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let mut state = self.link.lock();
         let answers = &mut self.scratch.answers;
         let (mut at, end) = (0, answers.bytes.len());
-        for (before, answer) in answers.others.drain(..) {
+        while let Some((before, answer)) = answers.others.pop_front() {
             write_values(&mut state, &mut answers.bytes, at..before);
             at = before;
             match answer {

@@ -225,7 +225,10 @@ impl State {
     /// The driver waits for the transport to take more; only who changes what it is to be woken for
     /// [nudges](Self::nudge) it.
     pub(super) fn wait_for_transport(&mut self, waker: &Waker) {
-        self.driver = Some(waker.clone());
+        match &self.driver {
+            Some(driver) if driver.will_wake(waker) => {}
+            _ => self.driver = Some(waker.clone()),
+        }
     }
 
     /// Whom to wake so that the driver looks at the time again.
@@ -238,7 +241,7 @@ impl State {
     pub(super) fn sleep(&mut self, waker: &Waker) {
         self.awake = false;
         self.mux.shrink();
-        self.driver = Some(waker.clone());
+        self.wait_for_transport(waker);
     }
 
     /// Ends everything with a reason; returns who is to be woken.
@@ -293,7 +296,12 @@ impl Link for MuxLink {
         let script = state.interner.as_ref()?.known(text)?;
         state.make_room(arguments.len());
         let id = state.mux.call(script, arguments, cx)?;
-        Self::done(state);
+        // there is something to write now
+        let driver = match state.awake {
+            true => None,
+            false => state.nudge(),
+        };
+        Self::unlock(state, driver);
         Some(number(id))
     }
 
@@ -644,24 +652,19 @@ impl State {
 
     /// Objects that were kept for messages that have been looked at; to be dropped without the lock.
     #[inline]
-    pub(super) fn take_late(&mut self) -> Vec<Arc<dyn Object>> {
-        match self.objects.has_late() && !self.mux.has_unread_objects() {
-            true => self.objects.take_late(),
-            false => Vec::new(),
-        }
+    pub(super) fn take_late(&mut self) -> Option<Vec<Arc<dyn Object>>> {
+        let late = self.objects.has_late() && !self.mux.has_unread_objects();
+        late.then(|| self.objects.take_late())
     }
 
     /// Objects in messages that never left, which the peer holds no more; to be dropped without the
     /// lock.
     #[inline]
-    pub(super) fn take_lost(&mut self) -> Vec<Arc<dyn Object>> {
-        let lost = self.mux.take_lost();
-        if lost.is_empty() {
-            return Vec::new();
-        }
-        let objects = lost.into_iter();
-        objects
-            .filter_map(|number| self.objects.take_back(number, 1).ok().flatten())
-            .collect()
+    pub(super) fn take_lost(&mut self) -> Option<Vec<Arc<dyn Object>>> {
+        self.mux.has_lost().then(|| {
+            let lost = self.mux.take_lost().into_iter();
+            lost.filter_map(|number| self.objects.take_back(number, 1).ok().flatten())
+                .collect()
+        })
     }
 }

@@ -63,25 +63,25 @@ pub(super) struct Lent(Option<Box<Scratch>>);
 impl Lent {
     /// Takes the thread's buffers, and puts into them what this driver has left.
     pub(super) fn take(&mut self) {
-        let mut shared = SHARED.take().unwrap_or_default();
-        if let Some(mut own) = self.0.take() {
-            shared.take_rest(&mut own);
+        let shared = SHARED.take().unwrap_or_default();
+        if let Some(mut own) = self.0.replace(shared) {
+            self.take_rest(&mut own);
         }
-        self.0 = Some(shared);
     }
 
     /// Gives the buffers to the thread's next driver.
     pub(super) fn give(&mut self) {
-        let Some(mut shared) = self.0.take() else {
+        let Some(shared) = &mut self.0 else {
             return;
         };
-        if !shared.output.is_empty() || !shared.input.is_empty() {
-            let mut own = Box::<Scratch>::default();
-            own.take_rest(&mut shared);
-            self.0 = Some(own);
-        }
         shared.bound();
-        SHARED.set(Some(shared));
+        let rest = (!shared.output.is_empty() || !shared.input.is_empty()).then(|| {
+            let mut own = Box::<Scratch>::default();
+            own.take_rest(shared);
+            own
+        });
+        // there is none there, or one that was made meanwhile and nobody needs
+        SHARED.set(std::mem::replace(&mut self.0, rest));
     }
 }
 

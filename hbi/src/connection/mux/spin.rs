@@ -3,10 +3,7 @@
 //! processors; where it is on the same core or far away, looking only delays it. So both are tried, and
 //! what moves more is done.
 
-use std::{
-    cell::Cell,
-    time::{Duration, Instant},
-};
+use std::{cell::Cell, time::Instant};
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 
@@ -78,19 +75,19 @@ impl Spin {
         self.moved = self.moved.saturating_add(bytes);
     }
 
-    /// Whether to look again; `came` and `left` say whether what it waits for came, and whether
-    /// something was written, since it was asked last.
-    pub(super) fn again(&mut self, came: bool, left: bool, now: Instant) -> bool {
+    /// Whether to look again. `came` is now, where what it waits for came since it was asked last, and
+    /// `left` says whether something was written.
+    pub(super) fn again(&mut self, came: Option<Instant>, left: bool) -> bool {
         if !self.allowed {
             return false;
         }
-        if came {
+        if let Some(now) = came {
             let moved = std::mem::take(&mut self.moved);
             if let Some(since) = self.since.replace(now) {
-                self.waited(moved, now.saturating_duration_since(since));
+                self.waited(moved, since, now);
             }
         }
-        if came || left {
+        if came.is_some() || left {
             self.left = match self.way {
                 Way::Look => LOOKS,
                 Way::Sleep => 0,
@@ -108,8 +105,9 @@ impl Spin {
     }
 
     /// A wait is over, and so much was moved since the one before.
-    fn waited(&mut self, moved: usize, time: Duration) {
+    fn waited(&mut self, moved: usize, since: Instant, now: Instant) {
         if self.trial {
+            let time = now.saturating_duration_since(since);
             let rate = moved as u128 * 1_000_000 / time.as_nanos().max(1);
             self.rates[self.count as usize] = rate.min(u32::MAX.into()) as u32;
         }
@@ -146,6 +144,7 @@ impl Spin {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     /// Waits so often, each way so long; how many of the last hundred were looked through.
     fn looked(spin: &mut Spin, waits: u32, sleep: Duration, look: Duration) -> u32 {
@@ -153,7 +152,7 @@ mod tests {
         let mut looked = 0;
         for wait in 0..waits {
             spin.moved(30_000);
-            let looks = spin.again(true, true, now);
+            let looks = spin.again(Some(now), true);
             now += if looks { look } else { sleep };
             looked += u32::from(looks && wait + 100 >= waits);
         }
@@ -184,9 +183,9 @@ mod tests {
             assert_eq!(looked(spin, 8 + 8 + 60, WOKEN, NEAR), 8 + 60);
         }
         let now = Instant::now();
-        assert!(first.again(true, true, now) && first.again(false, false, now));
-        assert!(last.again(true, true, now) && !first.again(false, false, now));
-        assert!(last.again(false, false, now));
+        assert!(first.again(Some(now), true) && first.again(None, false));
+        assert!(last.again(Some(now), true) && !first.again(None, false));
+        assert!(last.again(None, false));
     }
 
     #[test]

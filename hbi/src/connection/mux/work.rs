@@ -99,6 +99,11 @@ impl Work {
         }
     }
 
+    /// Whether nothing is left to be done.
+    pub(super) fn is_done(&self) -> bool {
+        self.done == self.calls.len() && self.others.is_empty()
+    }
+
     /// Forgets what is done, which is all.
     pub(super) fn clear(&mut self) {
         self.calls.clear();
@@ -117,7 +122,7 @@ pub(super) struct Answers {
     /// Frames of values, one behind the other.
     pub(super) bytes: Vec<u8>,
     /// Whatever else answers, and how many bytes of frames stood before it.
-    pub(super) others: Vec<(usize, Answer)>,
+    pub(super) others: VecDeque<(usize, Answer)>,
 }
 
 pub(super) enum Answer {
@@ -139,13 +144,13 @@ impl Answers {
     pub(super) fn end(&mut self, id: CoId, from: usize, handles: Handles) {
         mux::end_answer(&mut self.bytes[from..]);
         if !handles.is_empty() {
-            self.others.push((from, Answer::Carrying(id, handles)));
+            self.others.push_back((from, Answer::Carrying(id, handles)));
         }
     }
 
     /// What answers with no value of its own.
     pub(super) fn push(&mut self, answer: Answer) {
-        self.others.push((self.bytes.len(), answer));
+        self.others.push_back((self.bytes.len(), answer));
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -189,6 +189,12 @@ impl<P, U> Connection<P, U> {
         std::mem::take(&mut self.dropped)
     }
 
+    /// Whether there are objects in messages that were dropped before they left.
+    #[inline]
+    pub fn has_lost(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
     /// Takes the objects in messages that were dropped before they left, one by one.
     #[inline]
     pub fn take_lost(&mut self) -> Vec<u32> {
@@ -585,8 +591,7 @@ impl<P, U> Connection<P, U> {
             self.own.keep_alive
         };
         let silence = self.heard.checked_add(wait);
-        let times = [silence, self.deadlines.next(), self.patient.until];
-        times.into_iter().flatten().min()
+        sooner(silence, sooner(self.deadlines.next(), self.patient.until))
     }
 
     /// Ends a hosted conversation whose poster waits for nothing.
@@ -809,6 +814,16 @@ fn end_conversation<P, U>(
     }
     wakers.extend(co.answered(Reply::Failed(failure)));
     co.bits |= bit::IN_ENDED | bit::OUT_ENDED | bit::OUT_DONE;
+}
+
+/// The sooner of two times, of which either may be none.
+#[inline]
+pub(crate) fn sooner(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, None) => a,
+        (None, b) => b,
+    }
 }
 
 fn gone(closed: &Option<Box<Failure>>) -> Box<Failure> {

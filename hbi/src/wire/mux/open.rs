@@ -63,15 +63,18 @@ impl<P, U> Connection<P, U> {
     pub fn call(&mut self, script: u32, arguments: &Packing, cx: &mut Context<'_>) -> Option<CoId> {
         let room = self.peer.as_ref()?.conversations as usize;
         let begins = self.closed.is_none() && !self.leaving && self.peer_leaving.is_none();
-        if !begins || self.ours.len() >= room || !self.takes_opening(arguments.len()) {
+        if !begins || self.ours.len() >= room {
             return None;
         }
-        // small ones fit a frame
-        let cost = first_cost(arguments.len());
-        if arguments.len() > SMALL - frame::MAX_OPENING || cost > self.credit {
-            return None;
+        if arguments.len() > ALLOWANCE {
+            // small ones fit a frame
+            let cost = first_cost(arguments.len());
+            let fits = arguments.len() <= SMALL - frame::MAX_OPENING && cost <= self.credit;
+            if !fits || !self.takes_opening(arguments.len()) {
+                return None;
+            }
+            self.credit -= cost;
         }
-        self.credit -= cost;
         self.opened += 1;
         const BITS: u8 = bit::OUT_STARTED | bit::OUT_ENDED | bit::OUT_DONE | bit::CALL;
         let (opened, waker) = (self.opened, cx.waker().clone());

@@ -80,16 +80,17 @@ impl<P, U> Connection<P, U> {
         }))
     }
 
-    /// Takes the short answer of a call that is over with it, the common case, off the front of
-    /// `input`; returns how long its frame is. `None` where something else is next.
+    /// Takes the short answer of a call that is over with it, the common case, which stands in
+    /// `input` at `at`; returns how long its frame is. `None` where something else is next.
     #[inline]
-    fn short_answer(&mut self, input: &[u8]) -> Option<usize> {
+    fn short_answer(&mut self, input: Input<'_>, at: usize) -> Option<usize> {
         const HEADED: usize = ANSWER_HEAD - HEAD;
-        let (len, co) = match frame::read_head(input)? {
-            (len, kind::ITEM, co) if len >= HEADED && input.len() >= HEAD + len => (len, co),
+        let rest = &input.bytes()[at..];
+        let (len, co) = match frame::read_head(rest)? {
+            (len, kind::ITEM, co) if len >= HEADED && rest.len() >= HEAD + len => (len, co),
             _ => return None,
         };
-        let [flag::LAST, 0, 0, value @ ..] = &input[HEAD..] else {
+        let [flag::LAST, 0, 0, value @ ..] = &rest[HEAD..] else {
             return None;
         };
         let id = CoId::from_wire(co);
@@ -102,13 +103,17 @@ impl<P, U> Connection<P, U> {
         if co.bits & (OPEN | PAST) != OPEN || co.channels.is_some() {
             return None;
         }
-        let (value, short) = (value.first_chunk()?, len - HEADED);
+        let short = len - HEADED;
         if short > LONGEST || !co.is_unanswered() {
             return None;
         }
         co.bits |= bit::IN_STARTED | bit::IN_ENDED;
         self.wakers.extend(co.answer.take_waker());
-        co.answer = Answer::There(Reply::Short(Short::front(value, short)));
+        // made right where it stays, whichever way
+        match value.first_chunk() {
+            Some(value) => co.answer = Answer::There(Reply::Short(Short::front(value, short))),
+            None => co.answer = Answer::There(Reply::new(&value[..short], input)),
+        }
         Some(HEAD + len)
     }
 
@@ -159,7 +164,7 @@ impl<P, U> Connection<P, U> {
                     self.channel_ended(left.id, left.channel)?;
                 }
             }
-            while let Some(len) = self.short_answer(&input.bytes()[*at..]) {
+            while let Some(len) = self.short_answer(input, *at) {
                 *at += len;
             }
             let rest = &input.bytes()[*at..];
