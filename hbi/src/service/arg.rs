@@ -112,7 +112,10 @@ impl Arguments {
     }
 
     /// The array, and the handles in it or, where there were never any, those `none`.
-    pub(super) fn sent<'a>(&'a mut self, none: &'a mut Handles) -> (&'a [u8], &'a mut Handles) {
+    pub(super) fn with_handles<'a>(
+        &'a mut self,
+        none: &'a mut Handles,
+    ) -> (&'a [u8], &'a mut Handles) {
         match &mut self.rest {
             Some(rest) => (&self.bytes, &mut rest.handles),
             None => (&self.bytes, none),

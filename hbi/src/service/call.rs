@@ -171,6 +171,7 @@ impl<T, E, B> Call<T, E, B> {
         self.extra.as_ref().is_some_and(|extra| extra.plain)
     }
 
+    #[inline]
     fn within_time(&self) -> Option<Duration> {
         self.extra.as_ref().and_then(|extra| extra.within)
     }
@@ -316,8 +317,9 @@ impl<T, E, B> Call<T, E, B> {
     /// sent; its answer will wake this task.
     #[inline]
     fn call_now(&mut self, cx: &mut Context<'_>) -> bool {
+        let within = self.within_time();
         let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
-        if let (State::Ready(post), None) = (&mut *state, &self.extra)
+        if let (State::Ready(post), None) = (&mut *state, within)
             && let Some(co) = post.call(&self.po, cx)
         {
             *state = State::Sent(co, None);
@@ -328,6 +330,7 @@ impl<T, E, B> Call<T, E, B> {
 
     /// Sends the call if it was not sent.
     fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let within = self.within_time();
         let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
         if let State::Shared(arg) = state {
             *state = State::Ready(compose::compile(&self.po, arg));
@@ -341,7 +344,6 @@ impl<T, E, B> Call<T, E, B> {
             last: true,
             data: self.po.literal().is_some() && ends_in_data::<T>(),
         };
-        let within = self.extra.as_ref().and_then(|extra| extra.within);
         match ready!(post.poll_open(&self.po, manner, within, cx)) {
             Ok(co) => {
                 let text = post.text.take_free();

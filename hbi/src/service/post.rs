@@ -204,7 +204,7 @@ impl Post {
             data,
         } = manner;
         let mut none = Handles::new();
-        let (arguments, handles) = self.arguments.sent(&mut none);
+        let (arguments, handles) = self.arguments.with_handles(&mut none);
         let mut request = Request {
             text: Some(self.text.as_text()),
             value,

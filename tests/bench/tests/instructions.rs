@@ -17,8 +17,8 @@ const MANY: u64 = 1920;
 
 /// The works, with the most instructions for each, unoptimised and optimised.
 const BOUNDS: [(&str, u64, u64); 4] = [
-    ("seq", 125_000, 14_000),
-    ("pipe_64", 47_000, 5_000),
+    ("seq", 125_000, 13_000),
+    ("pipe_64", 47_000, 4_200),
     ("script_3", 155_000, 30_000),
     ("loop_3", 460_000, 82_000),
 ];

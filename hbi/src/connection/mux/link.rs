@@ -225,6 +225,10 @@ impl State {
     /// The driver waits for the transport to take more; only who changes what it is to be woken for
     /// [nudges](Self::nudge) it.
     pub(super) fn wait_for_transport(&mut self, waker: &Waker) {
+        self.know_driver(waker);
+    }
+
+    fn know_driver(&mut self, waker: &Waker) {
         match &self.driver {
             Some(driver) if driver.will_wake(waker) => {}
             _ => self.driver = Some(waker.clone()),
@@ -241,7 +245,7 @@ impl State {
     pub(super) fn sleep(&mut self, waker: &Waker) {
         self.awake = false;
         self.mux.shrink();
-        self.wait_for_transport(waker);
+        self.know_driver(waker);
     }
 
     /// Ends everything with a reason; returns who is to be woken.
