@@ -800,3 +800,50 @@ async fn large_items_that_were_taken_are_not_held() {
     let total = stub.sizes(items).within(within).await.unwrap();
     assert_eq!(total, 30_000_000);
 }
+
+#[hbi::service]
+trait Blobs {
+    async fn filled(&self, byte: u8, len: u32) -> bytes::Bytes;
+}
+
+struct MyBlobs;
+
+impl Blobs for MyBlobs {
+    async fn filled(&self, byte: u8, len: u32) -> bytes::Bytes {
+        vec![byte; len as usize].into()
+    }
+}
+
+/// Answers around and above what the length of a frame can tell, between small ones: they come whole, or
+/// are refused by themselves.
+#[tokio::test]
+async fn an_answer_larger_than_a_frame_can_be_disturbs_no_other() {
+    let env = |_| async { Ok(HostingEnv::new().service(BlobsHost::new(MyBlobs))) };
+    let options = Options::new();
+    let server = options.serve("tcp://127.0.0.1:0", env).await.unwrap();
+    for message in [1 << 20, 64 << 20] {
+        let mut settings = hbi::Settings::default();
+        settings.message = message;
+        let options = Options::new().settings(settings);
+        let address = server.address().to_string();
+        let peer = options.connect(&address, HostingEnv::new());
+        let peer = peer.await.unwrap();
+        let blobs = BlobsStub::new(&peer);
+        for len in [(16 << 10) + 1, (1 << 24) - 14, 1 << 24, (1 << 24) + 300] {
+            // what its end looks like must not matter
+            let calls = [(3, 10), (4, len), (2, 10), (4, len), (1, 300)];
+            let calls = calls.map(|(byte, len)| (byte, len, blobs.filled(byte, len).send()));
+            for (byte, len, call) in calls {
+                match call.await {
+                    Ok(answer) => {
+                        assert_eq!(answer.len(), len as usize);
+                        assert!(answer.iter().all(|&b| b == byte));
+                    }
+                    Err(error) => {
+                        assert!(error.is_limit() && len > message, "{len}: {error}");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -156,7 +156,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Does what there is to do, as much as may be now.
     fn perform(&mut self, input: &[u8]) {
         // a few are over before there is a reason to look at the clock
-        let began = (self.scratch.work.calls() >= LANDINGS_PER_LOOK).then(Instant::now);
+        let began = (self.scratch.work.len() >= LANDINGS_PER_LOOK).then(Instant::now);
         let over_time = || began.is_some_and(|began| began.elapsed() > TIME_PER_TURN);
         let mut landings = 0;
         loop {
@@ -490,10 +490,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             write_values(&mut state, &mut answers.bytes, at..before);
             at = before;
             match answer {
-                Answer::Carrying(id, mut handles) => {
-                    let (_, len) = mux::answer_at(&answers.bytes[at..]);
-                    let bytes = &answers.bytes[at + ANSWER_HEAD..at + len];
-                    at += len;
+                Answer::Apart {
+                    id,
+                    end,
+                    mut handles,
+                } => {
+                    let bytes = &answers.bytes[at + ANSWER_HEAD..end];
+                    at = end;
+                    if handles.is_empty() {
+                        let _ = state.mux.answer(id, bytes, &[]);
+                        continue;
+                    }
                     let mut outgoing = Outgoing::default();
                     let sent = state.answer(&mut outgoing, &self.this, id, bytes, &mut handles);
                     streams.push((number(id), outgoing, sent));

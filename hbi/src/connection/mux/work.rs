@@ -11,6 +11,9 @@ use crate::{
     wire::mux::{self, CoId},
 };
 
+/// Frames of values up to this many bytes are told apart by their heads.
+const LARGEST: usize = 16 << 10;
+
 /// What the driver has to do for what arrived, in its order.
 #[derive(Default)]
 pub(super) struct Work {
@@ -74,9 +77,9 @@ impl Work {
         self.calls.is_empty() && self.others.is_empty()
     }
 
-    /// How many calls there were.
-    pub(super) fn calls(&self) -> usize {
-        self.calls.len()
+    /// How much there was, that is not done.
+    pub(super) fn len(&self) -> usize {
+        self.calls.len() + self.others.len()
     }
 
     /// The next, if it is a call.
@@ -126,8 +129,12 @@ pub(super) struct Answers {
 }
 
 pub(super) enum Answer {
-    /// A value with handles, whose frame is the next.
-    Carrying(CoId, Handles),
+    /// A value with handles, or a large one: what is next, up to `end`.
+    Apart {
+        id: CoId,
+        end: usize,
+        handles: Handles,
+    },
     End(CoId),
     Failed(CoId, Box<Failure>),
 }
@@ -142,10 +149,13 @@ impl Answers {
 
     /// Ends a frame, whose value has been packed.
     pub(super) fn end(&mut self, id: CoId, from: usize, handles: Handles) {
-        mux::end_answer(&mut self.bytes[from..]);
-        if !handles.is_empty() {
-            self.others.push_back((from, Answer::Carrying(id, handles)));
+        let end = self.bytes.len();
+        if handles.is_empty() && end - from <= LARGEST {
+            return mux::end_answer(&mut self.bytes[from..]);
         }
+        // how long it is its head may have no room for
+        let apart = Answer::Apart { id, end, handles };
+        self.others.push_back((from, apart));
     }
 
     /// What answers with no value of its own.
