@@ -3,6 +3,7 @@
 //! [`Connection`] is a state machine: bytes in, events out; messages in, bytes out. The format is
 //! written down in `docs/wire.md`.
 
+mod arrive;
 mod channel;
 pub(in crate::wire) mod connection;
 mod conversation;
