@@ -847,3 +847,26 @@ async fn an_answer_larger_than_a_frame_can_be_disturbs_no_other() {
         }
     }
 }
+
+/// Answers that find no credit wait, and those before, between and behind them come all the same.
+#[tokio::test]
+async fn answers_that_wait_for_credit_stand_between_others() {
+    let env = |_| async { Ok(HostingEnv::new().service(BlobsHost::new(MyBlobs))) };
+    let options = Options::new();
+    let server = options.serve("tcp://127.0.0.1:0", env).await.unwrap();
+    let mut settings = hbi::Settings::default();
+    settings.window = 64 << 10;
+    settings.connection_window = 64 << 10;
+    let options = Options::new().settings(settings);
+    let address = server.address().to_string();
+    let peer = options.connect(&address, HostingEnv::new()).await.unwrap();
+    let blobs = BlobsStub::new(&peer);
+    // all arrive in few reads, and none is looked at before all are sent
+    let lens = (0..120).map(|n| if n % 3 == 0 { 9 << 10 } else { n });
+    let calls = lens.map(|len| (len, blobs.filled(len as u8, len).send()));
+    for (len, call) in calls.collect::<Vec<_>>() {
+        // without a deadline of its own: that would be another way to land
+        let answer = tokio::time::timeout(Duration::from_secs(60), call).await;
+        assert_eq!(answer.unwrap().unwrap(), vec![len as u8; len as usize]);
+    }
+}

@@ -208,3 +208,45 @@ impl Caller {
         self.0.current().carry(future)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_ends_as_it_began_and_through_a_panic() {
+        let depth = |depth| Current {
+            depth,
+            ..Current::NONE
+        };
+        let timed = Current {
+            deadline: Some(Instant::now()),
+            trace: Some([7; 25]),
+            ..depth(2)
+        };
+        let seen = || {
+            let Current {
+                deadline,
+                depth,
+                trace,
+            } = Current::get();
+            (deadline, depth, trace)
+        };
+        let expected = |current: Current| (current.deadline, current.depth, current.trace);
+        assert!(Current::is_none());
+        depth(1).scope(|| {
+            assert_eq!(seen(), expected(depth(1)));
+            timed.scope(|| {
+                assert_eq!(seen(), expected(timed));
+                // what it does not have it does not inherit
+                depth(3).scope(|| assert_eq!(seen(), expected(depth(3))));
+                assert_eq!(seen(), expected(timed));
+                let panicked = std::panic::catch_unwind(|| depth(4).scope(|| panic!("in it")));
+                assert!(panicked.is_err());
+                assert_eq!(seen(), expected(timed));
+            });
+            assert_eq!(seen(), expected(depth(1)));
+        });
+        assert!(Current::is_none());
+    }
+}

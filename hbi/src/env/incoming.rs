@@ -278,7 +278,7 @@ impl Incoming<'_> {
     where
         F: Future<Output = crate::Result<()>> + Send + 'static,
     {
-        let arguments = match self.arguments(decode) {
+        let arguments = match guarded(|| self.decoded(decode)) {
             Ok(arguments) => arguments,
             Err(failure) => return failed(self.named(failure)),
         };
@@ -344,13 +344,17 @@ impl Incoming<'_> {
         Arc::clone(self.0.hosted.get_or_insert_with(|| self.0.origin.hosted()))
     }
 
-    fn arguments<A>(
+    /// The arguments. The application's code may panic.
+    #[inline(always)]
+    fn decoded<A>(
         &mut self,
         decode: impl FnOnce(&mut Args<'_>) -> Result<A, Failure>,
     ) -> Result<A, Failure> {
         let callee = self.0.callee;
         let mut args = Args::new(self.0.arguments, &mut self.0.handles, callee.params())?;
-        guarded(|| decode(&mut args)).and_then(|arguments| args.end().map(|()| arguments))
+        let arguments = decode(&mut args)?;
+        args.end()?;
+        Ok(arguments)
     }
 
     fn named(&self, failure: Failure) -> Failure {
@@ -371,15 +375,7 @@ impl Incoming<'_> {
         let (parallel, literal) = (self.0.callee.is_parallel(), self.0.literal);
         // the method is polled here first: most are ready at once, and need no task
         let landed = self.guarded(|call, handles| {
-            let Parts {
-                arguments,
-                handles: given,
-                callee,
-                ..
-            } = &mut *call.0;
-            let mut args = Args::new(arguments, given, callee.params())?;
-            let arguments = decode(&mut args)?;
-            args.end()?;
+            let arguments = call.decoded(decode)?;
             // made where it stays
             let mut future = Box::into_pin(Box::write(Box::new_uninit(), run(arguments)));
             let mut cx = Context::from_waker(Waker::noop());
@@ -422,15 +418,7 @@ impl Incoming<'_> {
     ) -> Landed {
         let literal = self.0.literal;
         let landed = self.guarded(|call, handles| {
-            let Parts {
-                arguments,
-                handles: given,
-                callee,
-                ..
-            } = &mut *call.0;
-            let mut args = Args::new(arguments, given, callee.params())?;
-            let arguments = decode(&mut args)?;
-            args.end()?;
+            let arguments = call.decoded(decode)?;
             call.answer(handles, &outcome(run(arguments), literal)?)
         });
         match landed {

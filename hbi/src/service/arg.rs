@@ -19,7 +19,7 @@ pub struct Arguments {
     rest: Option<Box<Rest>>,
     /// How values are written, where the connection takes literals.
     literal: Option<Dialect>,
-    /// Whether there is neither: values go right into the array.
+    /// Whether there is no rest, and values are no literals: they go right into the array.
     bare: bool,
 }
 

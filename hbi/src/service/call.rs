@@ -366,24 +366,9 @@ impl<T: DeserializeOwned + 'static, E: Outcome, B> Call<T, E, B> {
         if self.call_now(cx) {
             return Poll::Pending;
         }
-        let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
-        let State::Sent(co, None) = state else {
-            return self.poll_whole(cx);
-        };
-        let link = self.po.link();
-        let mut short = Short::none();
-        let reply = ready!(link.poll_reply(link, *co, &mut short, cx));
-        *state = State::Over;
-        match reply {
-            Ok(None) => self.unpacked(unpack_whole(&short, &mut Handles::new())),
-            Ok(Some(packed)) => self.answered(packed),
-            Err(error) => Poll::Ready(Err(error)),
+        if !matches!(self.state.get_mut(), Ok(State::Sent(..))) {
+            ready!(self.poll_sent(cx))?;
         }
-    }
-
-    /// The same, whatever is to be done before.
-    fn poll_whole(&mut self, cx: &mut Context<'_>) -> Poll<Result<Result<T, E::Error>, Error>> {
-        ready!(self.poll_sent(cx))?;
         let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
         let State::Sent(co, text) = state else {
             let error = Error::new(Kind::Misuse, "this call was awaited to its end before");

@@ -178,6 +178,8 @@ impl Post {
         po.link().call(text, &self.arguments.bytes, cx)
     }
 
+    /// Opens a conversation with the request, in the manner that is asked for. Why it cannot be sent
+    /// is told once.
     pub(super) fn poll_open(
         &mut self,
         po: &PostingEnd,

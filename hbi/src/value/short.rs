@@ -1,15 +1,22 @@
 //! Short values, kept where they stand: most answers are.
 
-use std::ops::Deref;
+use std::{fmt, ops::Deref};
 
 /// So many bytes are short.
 pub(crate) const LONGEST: usize = 38;
 
 /// The MessagePack of a value without handles, if it is short.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Short {
     len: u8,
+    /// Behind the value stands whatever stood there.
     bytes: [u8; LONGEST],
+}
+
+impl fmt::Debug for Short {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Short({:?})", &**self)
+    }
 }
 
 impl Short {
@@ -60,6 +67,7 @@ mod tests {
         for len in 0..=LONGEST {
             let front = Short::front(input.first_chunk().unwrap(), len);
             assert_eq!(*front, input[..len]);
+            assert_eq!(format!("{front:?}"), format!("Short({:?})", &input[..len]));
             assert_eq!(*Short::new(&input[..len]).unwrap(), input[..len]);
         }
         assert!(Short::new(&input[..LONGEST + 1]).is_none());

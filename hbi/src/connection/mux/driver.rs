@@ -14,6 +14,7 @@ use bytes::{Buf, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     runtime::{Handle, RuntimeFlavor},
+    task::coop,
     time::Sleep,
 };
 
@@ -260,6 +261,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 self.poll_timer(cx, now)?;
                 self.poll_goodbye(cx, now)?;
                 state = link.lock();
+                // the state was free meanwhile, and a goodbye may have begun
+                let next = self.next_time(&state);
+                if next.is_some() && !self.is_armed(next, cx) {
+                    return Ok(Turn::Again);
+                }
             } else if !self.arm(next, now, cx) {
                 return Ok(Turn::Again);
             }
@@ -298,9 +304,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         state.sleep(cx.waker());
         drop(state);
-        if let Some(late) = late {
-            drop(late);
-        }
+        drop(late);
         Ok(Turn::Idle)
     }
 
@@ -546,7 +550,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.timer.as_mut().reset(next.into());
         }
         self.timer_wakes = Some(cx.waker().clone());
-        if self.timer.as_mut().poll(cx).is_pending() {
+        // a timer that has no budget left would be pending without a waker
+        let timer = coop::unconstrained(self.timer.as_mut());
+        if std::pin::pin!(timer).poll(cx).is_pending() {
             return true;
         }
         self.timer_at = now;
@@ -555,7 +561,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// Does what it is time for.
-    fn poll_timer(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), End> {
+    fn poll_timer(&mut self, cx: &mut Context<'_>, mut now: Instant) -> Result<(), End> {
         loop {
             let mut state = self.link.lock();
             let next = self.next_time(&state);
@@ -564,6 +570,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 if self.arm(next, now, cx) {
                     return Ok(());
                 }
+                now = self::now();
                 continue;
             }
             let patience = state.mux.settings().idle_timeout;
@@ -632,8 +639,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             // a failure shows where the peer's end is read
             let _ = Pin::new(&mut self.stream).poll_shutdown(cx);
             self.linger_until = now.checked_add(LINGER);
-            // the timer is to learn of it
-            cx.waker().wake_by_ref();
         }
         Ok(())
     }

@@ -180,7 +180,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    /// Lands what waits, and what came before, before a script's text is replaced. What cannot land yet, since
+    /// Lands all that came before a script's text is replaced. What cannot land yet, since
     /// too much waits to be written, keeps the old text.
     fn land_before(&mut self, number: u32, input: &[u8]) {
         self.hold(input);

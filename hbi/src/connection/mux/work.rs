@@ -72,12 +72,12 @@ impl Work {
         self.others.push_back((self.calls.len(), other));
     }
 
-    /// Whether there was nothing.
+    /// Whether nothing came.
     pub(super) fn is_empty(&self) -> bool {
         self.calls.is_empty() && self.others.is_empty()
     }
 
-    /// How much there was, that is not done.
+    /// How many calls came, and how much else.
     pub(super) fn len(&self) -> usize {
         self.calls.len() + self.others.len()
     }
@@ -107,8 +107,9 @@ impl Work {
         self.done == self.calls.len() && self.others.is_empty()
     }
 
-    /// Forgets what is done, which is all.
+    /// Makes room for what comes next, once [all is done](Self::is_done).
     pub(super) fn clear(&mut self) {
+        debug_assert!(self.is_done(), "what is not done would be lost");
         self.calls.clear();
         self.done = 0;
     }
@@ -179,8 +180,53 @@ impl Answers {
         }
     }
 
-    /// Bytes of memory that values take in it.
+    /// Bytes of memory that it takes.
     pub(super) fn capacity(&self) -> usize {
-        self.bytes.capacity()
+        self.bytes.capacity() + self.others.capacity() * size_of::<(usize, Answer)>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_is_done_in_its_order() {
+        let call = |id| Called {
+            id: CoId::from_bits(id),
+            script: 0,
+            arguments: Place::of(&[], &[]),
+        };
+        let cancel = |id| Other::Cancel(CoId::from_bits(id));
+        // negative numbers are no calls
+        for came in [
+            &[][..],
+            &[1, 2, 3],
+            &[-1, -2],
+            &[-1, 2, 3, -4, -5, 6],
+            &[1, -2, 3],
+        ] {
+            let mut work = Work::default();
+            // what was done before leaves nothing behind
+            for _ in 0..2 {
+                for &id in came {
+                    match id {
+                        0.. => work.push_call(call(id as u32)),
+                        _ => work.push(cancel(-id as u32)),
+                    }
+                }
+                assert_eq!((work.len(), work.is_empty()), (came.len(), came.is_empty()));
+                let mut done = Vec::new();
+                while !work.is_done() {
+                    if let Some(called) = work.next_call() {
+                        done.push(called.id.to_bits() as i32);
+                    } else if let Some(Other::Cancel(id)) = work.next_other() {
+                        done.push(-(id.to_bits() as i32));
+                    }
+                }
+                assert_eq!(done, came);
+                work.clear();
+            }
+        }
     }
 }

@@ -100,9 +100,11 @@ impl<P, U> Default for Conversation<P, U> {
 }
 
 impl<P, U> Conversation<P, U> {
-    /// Makes one that has [nothing to be dropped](Self::is_bare) a new one.
+    /// Makes one that [is bare](Self::is_bare) or [is done](Self::is_done) a new one: neither has
+    /// anything to be dropped, which is not looked at again.
     #[inline]
     pub(super) fn clear(&mut self) {
+        debug_assert!(self.is_bare() || self.is_done(), "something would be lost");
         self.bits = 0;
         std::mem::forget(std::mem::take(&mut self.answer));
         self.ordinal = 0;
