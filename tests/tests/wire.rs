@@ -14,7 +14,6 @@ use std::{
 use bytes::Bytes;
 use hbi::{
     Failure, HostingEnv, Options, Settings,
-    value::Packing,
     wire::mux::{Arrival, CoId, Connection, Event, Input, Opening, Output, Reply},
 };
 use hbi_tests::raw::{frame, vector};
@@ -122,10 +121,9 @@ fn answers_of_all_lengths_come_whole_wherever_the_input_ends() {
         let (mut a, mut b) = joined();
         a.define(1, &["a0"], "id(a0)");
         for lengths in lengths.chunks(together) {
-            let called = lengths.iter().map(|_| {
-                a.call(1, &Packing::from(&[0x91, 1][..]), &mut cx())
-                    .expect("a call")
-            });
+            let called = lengths
+                .iter()
+                .map(|_| a.call(1, &[0x91, 1], &mut cx()).expect("a call"));
             let called: Vec<_> = called.collect();
             feed(&mut b, &output(&mut a)).unwrap();
             for (id, len) in called.iter().zip(lengths) {
@@ -213,9 +211,7 @@ fn the_page_shows_what_is_written_and_read() {
     assert_eq!(hex(&bytes), hex(&vector("call")));
     let (mut short, _) = joined();
     short.define(1, &["a0", "a1"], "calc::add(a0, a1)");
-    short
-        .call(1, &Packing::from(&[0x92, 1, 2][..]), &mut cx())
-        .unwrap();
+    short.call(1, &[0x92, 1, 2], &mut cx()).unwrap();
     assert_eq!(hex(&output(&mut short)), hex(&vector("call")));
     assert_eq!(
         feed(&mut b, &bytes).unwrap(),

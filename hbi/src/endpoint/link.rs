@@ -16,7 +16,7 @@ use super::{Hosted, Origin};
 use crate::{
     Error, Failure,
     script::{StubText, Text},
-    value::{Dialect, Handles, Packed, Packing, Short},
+    value::{Dialect, Handles, Packed, Short},
 };
 
 /// A boxed future that may move between threads.
@@ -166,12 +166,7 @@ pub trait Link: Send + Sync + fmt::Debug {
     /// Opens a conversation that is one call of a stub's method and nothing beside, without handles
     /// in its arguments or a time limit of its own, and wakes this task once it is answered. `None`
     /// where the wire has no short way for that, or something is in it: [`Link::poll_open`] tells.
-    fn call(
-        &self,
-        _text: &StubText,
-        _arguments: &Packing,
-        _cx: &mut Context<'_>,
-    ) -> Option<CoNumber> {
+    fn call(&self, _text: &StubText, _arguments: &[u8], _cx: &mut Context<'_>) -> Option<CoNumber> {
         None
     }
 

@@ -314,15 +314,18 @@ impl Environment {
         let (bytes, handles) = arguments.into_parts();
         let mut output = Vec::new();
         let origin = &hosted.current().origin(hosted);
-        let hosted = Some(Arc::clone(hosted));
-        let landed = target.land(
-            self,
-            &bytes,
-            handles,
-            &mut output,
-            origin,
-            (hosted, literal),
-        );
+        let landed = {
+            let mut parts = Parts {
+                callee: target.callee(),
+                arguments: &bytes,
+                handles,
+                output: &mut output,
+                origin,
+                hosted: Some(Arc::clone(hosted)),
+                literal,
+            };
+            target.land(self, &mut parts)
+        };
         match landed {
             Landed::Done(handles) => Outcome::Ready(Ok(Packed::from_parts(output.into(), handles))),
             Landed::Effect => Outcome::Ready(Ok(Packed::nil())),
@@ -360,83 +363,43 @@ fn refuse<T>(kind: Kind, text: String) -> Result<T, Failure> {
 impl Target {
     /// Lands a call, within the layers of the environment.
     #[inline]
-    pub(super) fn land(
-        &self,
-        env: &Environment,
-        arguments: &[u8],
-        handles: Handles,
-        output: &mut Vec<u8>,
-        origin: &crate::endpoint::Origin<'_>,
-        (hosted, literal): (Option<Arc<Hosted>>, Option<Dialect>),
-    ) -> Landed {
+    pub(super) fn land<'a>(&self, env: &Environment, parts: &'a mut Parts<'a>) -> Landed {
         let Some(layers) = &env.layers else {
-            return self.land_bare(env, arguments, handles, output, origin, (hosted, literal));
+            return self.land_bare(env, parts);
         };
-        let hosted = hosted.unwrap_or_else(|| origin.hosted());
-        layers.around(self.name(), arguments.len(), Arc::clone(&hosted), || {
-            self.land_bare(
-                env,
-                arguments,
-                handles,
-                output,
-                origin,
-                (Some(hosted), literal),
-            )
+        let arguments = parts.arguments.len();
+        let hosted = parts.hosted.get_or_insert_with(|| parts.origin.hosted());
+        layers.around(self.name(), arguments, Arc::clone(hosted), || {
+            self.land_bare(env, parts)
         })
+    }
+
+    /// What it calls.
+    #[inline]
+    pub(super) fn callee(&self) -> Callee<'_> {
+        match self {
+            Target::Method(service, place) => {
+                let table = service.table();
+                Callee::Method(table, &table.methods[*place])
+            }
+            Target::Function(name, _) => Callee::Function(name),
+            Target::Describe => Callee::Function("describe"),
+        }
     }
 
     /// What it calls, as it is exposed.
     pub(super) fn name(&self) -> String {
-        match self {
-            Target::Method(service, place) => {
-                let table = service.table();
-                full_name(table.name, table.methods[*place].name)
-            }
-            Target::Function(name, _) => name.clone(),
-            Target::Describe => "describe".to_owned(),
-        }
+        self.callee().full_name()
     }
 
     #[inline]
-    fn land_bare(
-        &self,
-        env: &Environment,
-        arguments: &[u8],
-        handles: Handles,
-        output: &mut Vec<u8>,
-        origin: &crate::endpoint::Origin<'_>,
-        (hosted, literal): (Option<Arc<Hosted>>, Option<Dialect>),
-    ) -> Landed {
+    fn land_bare<'a>(&self, env: &Environment, parts: &'a mut Parts<'a>) -> Landed {
         match self {
-            Target::Method(service, place) => {
-                let table = service.table();
-                let method = &table.methods[*place];
-                let mut parts = Parts {
-                    callee: Callee::Method(table, method),
-                    arguments,
-                    handles,
-                    output,
-                    origin,
-                    hosted,
-                    literal,
-                };
-                service.land(*place, Incoming(&mut parts))
-            }
-            Target::Function(name, exposed) => {
-                let mut parts = Parts {
-                    callee: Callee::Function(name),
-                    arguments,
-                    handles,
-                    output,
-                    origin,
-                    hosted,
-                    literal,
-                };
-                exposed.land(Incoming(&mut parts))
-            }
+            Target::Method(service, place) => service.land(*place, Incoming(parts)),
+            Target::Function(_, exposed) => exposed.land(Incoming(parts)),
             Target::Describe => match Packed::pack(&describe::describe(env)) {
                 Ok(packed) => {
-                    output.extend_from_slice(packed.bytes());
+                    parts.output.extend_from_slice(packed.bytes());
                     Landed::Done(Handles::new())
                 }
                 Err(error) => super::incoming::failed(error.into()),

@@ -69,7 +69,7 @@ impl Callee<'_> {
         matches!(self, Callee::Method(_, method) if method.parallel)
     }
 
-    fn full_name(self) -> String {
+    pub(super) fn full_name(self) -> String {
         match self {
             Callee::Method(table, method) => full_name(table.name, method.name),
             Callee::Function(name) => name.to_owned(),

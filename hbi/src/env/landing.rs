@@ -16,7 +16,7 @@ use super::script::is_built_in;
 use super::{
     Environment,
     environment::{Hooks, Target},
-    incoming::{failed, panicked},
+    incoming::{Parts, failed, panicked},
     straight, written,
 };
 #[cfg(feature = "script")]
@@ -243,7 +243,16 @@ impl EnvLanding {
         }
         match script.way() {
             Way::Call(target) => {
-                target.land(&self.env, arguments, handles, output, origin, (None, None))
+                let mut parts = Parts {
+                    callee: target.callee(),
+                    arguments,
+                    handles,
+                    output,
+                    origin,
+                    hosted: None,
+                    literal: None,
+                };
+                target.land(&self.env, &mut parts)
             }
             Way::Never(failure) => failed(failure.clone()),
             _ => {

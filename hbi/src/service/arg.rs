@@ -8,29 +8,26 @@ use serde::Serialize;
 use super::{Call, Opened, Reactor, Stub, compose::Node, scope::Scope};
 use crate::{
     Data, Error, Items, PostingEnd,
-    value::{Dialect, Handles, Packed, Packing, integer, pack_bytes, pack_into, pack_literal_into},
+    value::{
+        Dialect, Handles, Packed, ValueError, array_head, integer, pack_bytes, pack_into,
+        pack_literal_into, skip,
+    },
 };
 
 /// The arguments of a call, as its stub collects them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Arguments {
     /// A MessagePack array.
-    pub(super) bytes: Packing,
-    rest: Option<Box<Rest>>,
-    /// How values are written, where the connection takes literals.
-    literal: Option<Dialect>,
-    /// Whether there is no rest, and values are no literals: they go right into the array.
-    bare: bool,
-}
-
-/// What few arguments have. Those that have not take a word for it, since calls are handed on.
-#[derive(Debug, Default)]
-struct Rest {
+    pub(super) bytes: Vec<u8>,
     handles: Handles,
     /// Once one of them is pending: all of them, apart.
     parts: Option<Vec<Arg>>,
     /// Why they cannot be sent.
     error: Option<Error>,
+    /// How values are written, where the connection takes literals.
+    literal: Option<Dialect>,
+    /// Whether there is nothing but the array, and values are no literals: they go right into it.
+    bare: bool,
 }
 
 /// One argument.
@@ -43,37 +40,30 @@ pub struct Arg {
 
 impl Arguments {
     /// No arguments yet, of so many.
-    #[inline]
     pub(super) fn new(count: usize, po: &PostingEnd) -> Self {
-        let mut bytes = Packing::new();
-        match count {
-            0..=15 => bytes.extend_from_slice(&[0x90 | count as u8]),
-            _ => {
-                bytes.extend_from_slice(&[0xdc]);
-                bytes.extend_from_slice(&(count as u16).to_be_bytes());
-            }
-        }
-        Self {
-            bytes,
-            rest: None,
-            literal: po.literal(),
-            bare: po.literal().is_none(),
-        }
+        let mut new = Self::default();
+        new.begin(count, po);
+        new
+    }
+
+    /// Makes of new ones, or of [bare](Self::is_bare) ones, such as have none yet, of so many.
+    #[inline]
+    pub(super) fn begin(&mut self, count: usize, po: &PostingEnd) {
+        self.bytes.clear();
+        array_head(&mut self.bytes, count);
+        self.literal = po.literal();
+        self.bare = self.literal.is_none();
     }
 
     /// Those of a list that is packed already.
     pub(super) fn whole(list: Packed) -> Self {
         let (bytes, handles) = list.into_parts();
-        let mut whole = Self {
-            bytes: Packing::from(&bytes[..]),
-            rest: None,
-            literal: None,
-            bare: true,
-        };
-        if !handles.is_empty() {
-            whole.rest().handles = handles;
+        Self {
+            bytes: bytes.into(),
+            bare: handles.is_empty(),
+            handles,
+            ..Self::default()
         }
-        whole
     }
 
     /// Such as cannot be sent.
@@ -83,49 +73,38 @@ impl Arguments {
         failed
     }
 
-    fn rest(&mut self) -> &mut Rest {
-        self.bare = false;
-        self.rest.get_or_insert_default()
-    }
-
-    /// Whether they are values and nothing beside, and can be sent.
+    /// Whether they are values and nothing beside, can be sent, and are no literals.
     #[inline]
-    pub(super) fn is_plain(&self) -> bool {
-        self.rest.is_none()
+    pub(super) fn is_bare(&self) -> bool {
+        self.bare
     }
 
     /// They cannot be sent, for this reason if none was found before.
     pub(super) fn fail(&mut self, error: Error) {
-        self.rest().error.get_or_insert(error);
+        self.bare = false;
+        self.error.get_or_insert(error);
     }
 
     /// Takes the reason why they cannot be sent.
     pub(super) fn take_error(&mut self) -> Option<Error> {
-        self.rest.as_mut()?.error.take()
+        self.error.take()
     }
 
     /// Whether a stream or an object is among them.
     #[cfg(feature = "balance")]
     pub(super) fn carries(&self) -> bool {
-        let rest = self.rest.as_ref();
-        rest.is_some_and(|rest| !rest.handles.is_empty())
+        !self.handles.is_empty()
     }
 
-    /// The array, and the handles in it or, where there were never any, those `none`.
-    pub(super) fn with_handles<'a>(
-        &'a mut self,
-        none: &'a mut Handles,
-    ) -> (&'a [u8], &'a mut Handles) {
-        match &mut self.rest {
-            Some(rest) => (&self.bytes, &mut rest.handles),
-            None => (&self.bytes, none),
-        }
+    /// The array, and the handles in it.
+    pub(super) fn with_handles(&mut self) -> (&[u8], &mut Handles) {
+        (&self.bytes, &mut self.handles)
     }
 
-    /// The handles in them, taken.
-    pub(super) fn take_handles(&mut self) -> Handles {
-        let rest = self.rest.as_mut();
-        rest.map_or_else(Handles::new, |rest| std::mem::take(&mut rest.handles))
+    /// The array, taken, with the handles in it.
+    pub(super) fn take(&mut self) -> Packed {
+        let bytes = std::mem::take(&mut self.bytes);
+        Packed::from_parts(bytes.into(), std::mem::take(&mut self.handles))
     }
 
     /// Adds the next argument.
@@ -148,24 +127,17 @@ impl Arguments {
         }
     }
 
-    fn packed(
-        &mut self,
-        pack: impl Fn(&mut Packing, &mut Handles) -> Result<(), crate::value::ValueError>,
-    ) {
-        let packed = match self.parts() {
+    fn packed(&mut self, pack: impl Fn(&mut Vec<u8>, &mut Handles) -> Result<(), ValueError>) {
+        let packed = match &mut self.parts {
             None => {
-                let mut handles = self.take_handles();
-                let packed = pack(&mut self.bytes, &mut handles);
-                if !handles.is_empty() {
-                    self.rest().handles = handles;
-                }
+                let packed = pack(&mut self.bytes, &mut self.handles);
+                self.bare &= self.handles.is_empty();
                 packed
             }
             Some(parts) => {
-                let (mut bytes, mut handles) = (Packing::new(), Handles::new());
+                let (mut bytes, mut handles) = (Vec::new(), Handles::new());
                 pack(&mut bytes, &mut handles).map(|()| {
-                    let packed = Packed::from_parts(Bytes::copy_from_slice(&bytes), handles);
-                    parts.push(Arg::value(packed));
+                    parts.push(Arg::value(Packed::from_parts(bytes.into(), handles)));
                 })
             }
         };
@@ -177,16 +149,11 @@ impl Arguments {
     /// Adds what travels by reference.
     pub(super) fn handle(&mut self, handle: Box<dyn crate::value::Handle>) {
         let packed = Packed::of_handle(handle);
-        if let Some(parts) = self.parts() {
+        if let Some(parts) = &mut self.parts {
             return parts.push(Arg::value(packed));
         }
-        let mut bytes = Vec::with_capacity(6);
-        packed.append(&mut bytes, &mut self.rest().handles);
-        self.bytes.extend_from_slice(&bytes);
-    }
-
-    fn parts(&mut self) -> Option<&mut Vec<Arg>> {
-        self.rest.as_mut()?.parts.as_mut()
+        self.bare = false;
+        packed.append(&mut self.bytes, &mut self.handles);
     }
 
     /// Adds a pending call.
@@ -198,24 +165,22 @@ impl Arguments {
     /// Whether one of them is pending, so that they are apart.
     #[inline]
     pub(super) fn is_apart(&self) -> bool {
-        let rest = self.rest.as_ref();
-        !self.bare && rest.is_some_and(|rest| rest.parts.is_some())
+        !self.bare && self.parts.is_some()
     }
 
     /// The arguments apart, as a composition needs them.
     pub(super) fn apart(&mut self) -> &mut Vec<Arg> {
-        self.rest();
-        let bytes = &self.bytes;
-        let Rest { handles, parts, .. } = &mut **self.rest.get_or_insert_default();
-        parts.get_or_insert_with(|| {
+        self.bare = false;
+        let (bytes, handles) = (&self.bytes, &mut self.handles);
+        self.parts.get_or_insert_with(|| {
             // the count at the front is of all that shall come: here are those so far
             let mut rest = &bytes[if bytes[0] == 0xdc { 3 } else { 1 }..];
             let mut body = Vec::with_capacity(bytes.len() + 8);
             let mut count = 0;
-            while crate::value::skip(&mut rest).is_ok() {
+            while skip(&mut rest).is_ok() {
                 count += 1;
             }
-            crate::value::array_head(&mut body, count);
+            array_head(&mut body, count);
             body.extend_from_slice(&bytes[if bytes[0] == 0xdc { 3 } else { 1 }..]);
             let whole = Packed::from_parts(body.into(), std::mem::take(handles));
             let parts = whole.elements().unwrap_or_default();

@@ -43,13 +43,15 @@ pub struct Call<T, E = Error, B = Alone> {
 }
 
 /// What few calls have.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 struct Extra {
     within: Option<Duration>,
     /// Whether an answer that carries a stream or an object is an error.
     plain: bool,
     /// The closure of a `map` that it was made in.
     scope: u64,
+    /// What was sent, where it is no stub's text: failures show their place in it.
+    text: Option<Box<FreeText>>,
 }
 
 impl Extra {
@@ -74,12 +76,12 @@ impl Extra {
 type Answers<T, E, B> = PhantomData<fn() -> (T, E, B)>;
 
 enum State {
-    /// Not sent. In place: a box would cost each call an allocation.
-    Ready(Post),
+    /// Not sent.
+    Ready(Box<Post>),
     /// Not sent, and a part of compositions.
-    Shared(Arg),
+    Shared(Box<Arg>),
     /// On its way.
-    Sent(CoNumber, Option<Box<FreeText>>),
+    Sent(CoNumber),
     /// Answered.
     Over,
 }
@@ -88,7 +90,7 @@ impl<T, E, B> fmt::Debug for Call<T, E, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &*self.lock() {
             State::Ready(_) | State::Shared(_) => "not sent",
-            State::Sent(..) => "sent",
+            State::Sent(_) => "sent",
             State::Over => "over",
         };
         write!(f, "Call({}, {state})", self.root())
@@ -101,41 +103,23 @@ impl<T, E, B> Call<T, E, B> {
     }
 
     pub(super) fn of(po: PostingEnd, arg: Arg) -> Self {
-        Self::with(po, State::Shared(arg), None)
+        Self::with(po, State::Shared(Box::new(arg)), None)
     }
 
-    pub(super) fn posting(po: PostingEnd, post: Post) -> Self {
+    pub(super) fn posting(po: PostingEnd, post: Box<Post>) -> Self {
         Self::with(po, State::Ready(post), None)
     }
 
-    /// A call of a method with its arguments.
+    /// A call of a method.
     #[inline]
-    pub(super) fn method(
-        po: &PostingEnd,
-        text: PostText,
-        arguments: Arguments,
-        method: &'static StubMethod,
-    ) -> Self {
-        let extra = Extra::here();
-        let post = Post { text, arguments };
-        Self {
-            po: po.clone(),
-            state: Mutex::new(State::Ready(post)),
-            method: Some(method),
-            extra,
-            answer: PhantomData,
-        }
+    pub(super) fn method(po: &PostingEnd, post: Box<Post>, method: &'static StubMethod) -> Self {
+        Self::with(po.clone(), State::Ready(post), Some(method))
     }
 
     /// The same, of which an argument is pending.
     #[cold]
-    pub(super) fn shared(
-        po: &PostingEnd,
-        text: PostText,
-        arguments: Arguments,
-        method: &'static StubMethod,
-    ) -> Self {
-        let call = Self::method(po, text, arguments, method);
+    pub(super) fn shared(po: &PostingEnd, post: Box<Post>, method: &'static StubMethod) -> Self {
+        let call = Self::method(po, post, method);
         call.share();
         call
     }
@@ -143,8 +127,7 @@ impl<T, E, B> Call<T, E, B> {
     /// A call that fails when it is awaited.
     pub(super) fn failed(po: PostingEnd, error: Error) -> Self {
         let text = PostText::free("".into(), Vec::new());
-        let arguments = Arguments::failed(error);
-        Self::posting(po, Post { text, arguments })
+        Self::posting(po, Post::new(text, Arguments::failed(error)))
     }
 
     #[inline]
@@ -200,7 +183,7 @@ impl<T, E, B> Call<T, E, B> {
         let plain = match &*self.lock() {
             State::Ready(post) => !post.arguments.carries(),
             State::Shared(arg) => compose::nodes(arg).iter().all(|node| node.is_plain()),
-            State::Sent(..) | State::Over => true,
+            State::Sent(_) | State::Over => true,
         };
         match plain {
             true => Ok(()),
@@ -234,16 +217,16 @@ impl<T, E, B> Call<T, E, B> {
     pub(super) fn share(&self) -> Arg {
         let mut state = self.lock();
         let arg = match &mut *state {
-            State::Shared(arg) => arg.clone(),
+            State::Shared(arg) => Arg::clone(arg),
             State::Ready(post) => self.arg(post.as_node(&self.po)),
             // told when the composition is sent
-            State::Sent(..) | State::Over => return self.arg(Node::new(Op::Sent, Vec::new())),
+            State::Sent(_) | State::Over => return self.arg(Node::new(Op::Sent, Vec::new())),
         };
         let arg = match self.within_time() {
             Some(time) => self.timed(arg, time),
             None => arg,
         };
-        *state = State::Shared(arg.clone());
+        *state = State::Shared(Box::new(arg.clone()));
         arg
     }
 
@@ -271,7 +254,7 @@ impl<T, E, B> Call<T, E, B> {
     /// is too late, and the call fails.
     pub fn within(mut self, time: Duration) -> Self {
         let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
-        if let State::Sent(..) | State::Over = state {
+        if let State::Sent(_) | State::Over = state {
             let text = "`within` comes too late for a call that was sent: set it before `send`";
             return Self::failed(self.po.clone(), Error::new(Kind::Misuse, text));
         }
@@ -291,11 +274,11 @@ impl<T, E, B> Call<T, E, B> {
     }
 
     /// The request, or the graph that it is to be made of.
-    pub(super) fn into_post(mut self) -> Result<Result<Post, Error>, Arg> {
+    pub(super) fn into_post(mut self) -> Result<Result<Box<Post>, Error>, Arg> {
         let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
         match std::mem::replace(state, State::Over) {
             State::Ready(post) => Ok(Ok(post)),
-            State::Shared(arg) => Err(arg),
+            State::Shared(arg) => Err(*arg),
             sent => {
                 *state = sent;
                 Ok(Err(Error::new(Kind::Misuse, "this call was sent before")))
@@ -309,7 +292,7 @@ impl<T, E, B> Call<T, E, B> {
         match &*self.lock() {
             State::Ready(post) => post.text.is_idempotent(),
             State::Shared(arg) => compose::nodes(arg).iter().all(|node| node.is_idempotent()),
-            State::Sent(..) | State::Over => false,
+            State::Sent(_) | State::Over => false,
         }
     }
 
@@ -322,7 +305,9 @@ impl<T, E, B> Call<T, E, B> {
         if let (State::Ready(post), None) = (&mut *state, within)
             && let Some(co) = post.call(&self.po, cx)
         {
-            *state = State::Sent(co, None);
+            if let State::Ready(post) = std::mem::replace(state, State::Sent(co)) {
+                post.sent();
+            }
             return true;
         }
         false
@@ -347,7 +332,12 @@ impl<T, E, B> Call<T, E, B> {
         match ready!(post.poll_open(&self.po, manner, within, cx)) {
             Ok(co) => {
                 let text = post.text.take_free();
-                *state = State::Sent(co, text);
+                if let State::Ready(post) = std::mem::replace(state, State::Sent(co)) {
+                    post.sent();
+                }
+                if text.is_some() {
+                    self.extra().text = text;
+                }
                 Poll::Ready(Ok(()))
             }
             Err(error) => {
@@ -366,26 +356,32 @@ impl<T: DeserializeOwned + 'static, E: Outcome, B> Call<T, E, B> {
         if self.call_now(cx) {
             return Poll::Pending;
         }
-        if !matches!(self.state.get_mut(), Ok(State::Sent(..))) {
+        if !matches!(self.state.get_mut(), Ok(State::Sent(_))) {
             ready!(self.poll_sent(cx))?;
         }
         let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
-        let State::Sent(co, text) = state else {
+        let State::Sent(co) = state else {
             let error = Error::new(Kind::Misuse, "this call was awaited to its end before");
             return Poll::Ready(Err(error));
         };
         let link = self.po.link();
         let mut short = Short::none();
         let reply = ready!(link.poll_reply(link, *co, &mut short, cx));
-        let text = text.take();
         *state = State::Over;
         match reply {
             Ok(None) => self.unpacked(unpack_whole(&short, &mut Handles::new())),
             Ok(Some(packed)) => self.answered(packed),
-            Err(error) => Poll::Ready(Err(match text {
-                Some(text) => text.show(error),
-                None => error,
-            })),
+            Err(error) => Poll::Ready(Err(self.shown(error))),
+        }
+    }
+
+    /// A failure, with the place in the text that it is about.
+    #[cold]
+    fn shown(&self, error: Error) -> Error {
+        let text = self.extra.as_ref().and_then(|extra| extra.text.as_ref());
+        match text {
+            Some(text) => text.show(error),
+            None => error,
         }
     }
 
@@ -458,7 +454,7 @@ fn ends_in_data<T>() -> bool {
 impl<T, E, B> Drop for Call<T, E, B> {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
-        if let State::Sent(co, _) = state {
+        if let State::Sent(co) = state {
             self.po.link().release(*co);
         }
     }

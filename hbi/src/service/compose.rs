@@ -13,8 +13,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-
 use super::{
     Arg, Arguments, Call,
     post::{FreeText, Post, PostText, StubMethod},
@@ -176,9 +174,7 @@ impl Post {
         if arguments.is_apart() {
             return Node::call(po, callee, std::mem::take(arguments.apart()));
         }
-        let bytes = Bytes::copy_from_slice(&arguments.bytes);
-        let packed = Packed::from_parts(bytes, arguments.take_handles());
-        match packed.elements() {
+        match arguments.take().elements() {
             Ok(values) => {
                 let args = values.into_iter().map(Arg::value).collect();
                 Node::call(po, callee, args)
@@ -189,7 +185,7 @@ impl Post {
 }
 
 /// Makes one request of a graph.
-pub(super) fn compile(po: &PostingEnd, root: &Arg) -> Post {
+pub(super) fn compile(po: &PostingEnd, root: &Arg) -> Box<Post> {
     let mut compiler = Compiler {
         po,
         names: HashMap::new(),
@@ -220,7 +216,7 @@ pub(super) fn compile(po: &PostingEnd, root: &Arg) -> Post {
         Ok(values) => Arguments::whole(Packed::array(values)),
         Err(error) => Arguments::failed(error),
     };
-    Post { text, arguments }
+    Post::new(text, arguments)
 }
 
 /// How deep a composition may nest.

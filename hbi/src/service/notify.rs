@@ -39,9 +39,8 @@ impl Notify {
     /// When the peer takes no more conversations now ([`Error::is_limit`]), or it cannot be sent at
     /// all.
     pub fn try_send(self) -> Result<()> {
-        let (po, post) = self.into_post();
         let mut cx = Context::from_waker(Waker::noop());
-        match poll(&po, &mut post?, &mut cx) {
+        match self.into_future().poll_sent(&mut cx) {
             Poll::Ready(sent) => sent,
             Poll::Pending => Err(Error::new(
                 Kind::Limit,
@@ -50,25 +49,6 @@ impl Notify {
             )),
         }
     }
-
-    fn into_post(self) -> (PostingEnd, Result<Post>) {
-        let po = self.0.po().clone();
-        let post = self.0.into_post();
-        let post = post.unwrap_or_else(|arg| Ok(compose::compile(&po, &arg)));
-        (po, post)
-    }
-}
-
-fn poll(po: &PostingEnd, post: &mut Post, cx: &mut Context<'_>) -> Poll<Result<()>> {
-    const NOTIFY: Manner = Manner {
-        data: false,
-        value: false,
-        call: false,
-        last: true,
-    };
-    let co = ready!(post.poll_open(po, NOTIFY, None, cx))?;
-    po.link().detach(co);
-    Poll::Ready(Ok(()))
 }
 
 impl IntoFuture for Notify {
@@ -76,23 +56,46 @@ impl IntoFuture for Notify {
     type IntoFuture = Sending;
 
     fn into_future(self) -> Sending {
-        let (po, post) = self.into_post();
-        Sending(po, post)
+        let po = self.0.po().clone();
+        let post = self.0.into_post();
+        let post = post.unwrap_or_else(|arg| Ok(compose::compile(&po, &arg)));
+        Sending(po, Some(post))
     }
 }
 
 /// The future of a [`Notify`].
 #[derive(Debug)]
-pub struct Sending(PostingEnd, Result<Post>);
+pub struct Sending(PostingEnd, Option<Result<Box<Post>>>);
+
+impl Sending {
+    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        const NOTIFY: Manner = Manner {
+            data: false,
+            value: false,
+            call: false,
+            last: true,
+        };
+        let Self(po, post) = self;
+        let sent = match post {
+            Some(Ok(post)) => ready!(post.poll_open(po, NOTIFY, None, cx)),
+            Some(Err(error)) => return Poll::Ready(Err(error.clone())),
+            None => {
+                let text = "this notification was awaited to its end before";
+                return Poll::Ready(Err(Error::new(Kind::Misuse, text)));
+            }
+        };
+        if let Some(Ok(post)) = post.take() {
+            post.sent();
+        }
+        po.link().detach(sent?);
+        Poll::Ready(Ok(()))
+    }
+}
 
 impl Future for Sending {
     type Output = Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        let Self(po, post) = &mut *self;
-        match post {
-            Ok(post) => poll(po, post, cx),
-            Err(error) => Poll::Ready(Err(error.clone())),
-        }
+        self.poll_sent(cx)
     }
 }

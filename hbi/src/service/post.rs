@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    cell::RefCell,
     task::{Context, Poll},
     time::Duration,
 };
@@ -11,8 +12,17 @@ use crate::{
     Error, PostingEnd,
     endpoint::{CoNumber, Request, default_deadline, now},
     script::{StubText, Text, excerpt},
-    value::Handles,
 };
+
+thread_local! {
+    /// Posts that were sent, for the thread's next calls: what is used again is warm.
+    #[expect(clippy::vec_box, reason = "the boxes are what is used again")]
+    static SENT: RefCell<Vec<Box<Post>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// How many are kept, and of how many bytes of arguments at most.
+const KEPT: usize = 16;
+const KEPT_BYTES: usize = 16 << 10;
 
 /// A method as its stub calls it; generated code has one static for each.
 #[derive(Debug)]
@@ -63,7 +73,7 @@ const fn last_segment(path: &'static str) -> &'static str {
     }
 }
 
-/// A request that was not sent yet.
+/// A request that was not sent yet. It stands in a box, as calls are handed on by value.
 #[derive(Debug)]
 pub(super) struct Post {
     pub(super) text: PostText,
@@ -93,6 +103,11 @@ pub(super) struct FreeText {
 }
 
 impl PostText {
+    const NONE: Self = {
+        static NONE: StubMethod = StubMethod::new("", "", "", 0);
+        PostText::Path(&NONE)
+    };
+
     /// A text that is sent once, for all that is known.
     pub(super) fn free(source: Cow<'static, str>, parameters: Vec<Cow<'static, str>>) -> Self {
         PostText::Free(Box::new(FreeText {
@@ -120,15 +135,10 @@ impl PostText {
     }
 
     /// Takes the text, where it is not a stub's.
-    #[inline]
     pub(super) fn take_free(&mut self) -> Option<Box<FreeText>> {
-        static NONE: StubMethod = StubMethod::new("", "", "", 0);
-        match self {
+        match std::mem::replace(self, Self::NONE) {
+            PostText::Free(text) => Some(text),
             PostText::Path(_) | PostText::Method(_) => None,
-            PostText::Free(_) => match std::mem::replace(self, PostText::Path(&NONE)) {
-                PostText::Free(text) => Some(text),
-                PostText::Path(_) | PostText::Method(_) => None,
-            },
         }
     }
 
@@ -164,6 +174,46 @@ pub(super) struct Manner {
 }
 
 impl Post {
+    pub(super) fn new(text: PostText, arguments: Arguments) -> Box<Self> {
+        Box::new(Self { text, arguments })
+    }
+
+    /// A call of a method with so many arguments, none of which it has yet.
+    #[inline]
+    pub(super) fn method(text: PostText, arguments: usize, po: &PostingEnd) -> Box<Self> {
+        let mut post = Self::used().unwrap_or_else(Self::unused);
+        post.text = text;
+        post.arguments.begin(arguments, po);
+        post
+    }
+
+    #[inline]
+    fn used() -> Option<Box<Self>> {
+        // there are none while the thread ends
+        let used = SENT.try_with(|sent| sent.borrow_mut().pop());
+        used.ok().flatten()
+    }
+
+    #[cold]
+    fn unused() -> Box<Self> {
+        Self::new(PostText::NONE, Arguments::default())
+    }
+
+    /// It was sent; another may be made of it.
+    #[inline]
+    pub(super) fn sent(self: Box<Self>) {
+        let is_bare = self.arguments.is_bare() && !matches!(self.text, PostText::Free(_));
+        if !is_bare || self.arguments.bytes.capacity() > KEPT_BYTES {
+            return;
+        }
+        let _ = SENT.try_with(|sent| {
+            let mut sent = sent.borrow_mut();
+            if sent.len() < KEPT {
+                sent.push(self);
+            }
+        });
+    }
+
     /// Sends a call, if it is one of a stub's method and nothing beside, and the connection has a
     /// short way for it now; this task is woken once it is answered.
     #[inline]
@@ -172,7 +222,7 @@ impl Post {
             PostText::Path(method) => &method.text,
             PostText::Method(_) | PostText::Free(_) => return None,
         };
-        if !self.arguments.is_plain() {
+        if !self.arguments.is_bare() {
             return None;
         }
         po.link().call(text, &self.arguments.bytes, cx)
@@ -205,8 +255,7 @@ impl Post {
             last,
             data,
         } = manner;
-        let mut none = Handles::new();
-        let (arguments, handles) = self.arguments.with_handles(&mut none);
+        let (arguments, handles) = self.arguments.with_handles();
         let mut request = Request {
             text: Some(self.text.as_text()),
             value,
@@ -220,5 +269,34 @@ impl Post {
             idempotent: self.text.is_idempotent(),
         };
         link.poll_open(link, &mut request, cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Kind, value::Packed};
+
+    #[test]
+    fn what_was_sent_is_kept_if_it_is_bare_and_small_and_few_are_there() {
+        let kept = || SENT.with_borrow(Vec::len);
+        let post = |text| Post::new(text, Arguments::whole(Packed::array([])));
+        post(PostText::NONE).sent();
+        assert_eq!(kept(), 1);
+
+        let error = Error::new(Kind::Misuse, "no argument");
+        Post::new(PostText::NONE, Arguments::failed(error)).sent();
+        assert_eq!(kept(), 1, "it carried an error");
+        post(PostText::free("1".into(), Vec::new())).sent();
+        assert_eq!(kept(), 1, "it had a text of its own");
+        let mut large = post(PostText::NONE);
+        large.arguments.bytes.reserve_exact(KEPT_BYTES + 1);
+        large.sent();
+        assert_eq!(kept(), 1, "it was large");
+
+        for _ in 0..2 * KEPT {
+            post(PostText::NONE).sent();
+        }
+        assert_eq!(kept(), KEPT);
     }
 }

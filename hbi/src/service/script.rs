@@ -95,5 +95,5 @@ fn into_call<T>(script: Script, po: PostingEnd) -> Call<T, Error, OfConnection> 
         arguments.fail(error);
     }
     let text = PostText::free(source, parameters);
-    Call::posting(po, Post { text, arguments })
+    Call::posting(po, Post::new(text, arguments))
 }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::{
     Arg, Arguments, Call, Exchange, IntoArg, Notify, Opened,
-    post::{PostText, StubMethod},
+    post::{Post, PostText, StubMethod},
 };
 use crate::{
     Error, Kind, PostingEnd, Result,
@@ -73,26 +73,36 @@ impl Target {
     }
 
     /// A call of a method.
+    #[inline]
     pub fn call<T, E, B>(
         &self,
         method: &'static StubMethod,
         arguments: impl FnOnce(&mut Arguments),
     ) -> Call<T, E, B> {
-        let (po, text, before) = match &self.0 {
-            Kinds::Peer(po) => (po, PostText::Path(method), 0),
-            Kinds::Object(po, _) | Kinds::Pending(po, _) => (po, PostText::Method(method), 1),
+        let (po, mut post) = match &self.0 {
+            Kinds::Peer(po) => {
+                let text = PostText::Path(method);
+                (po, Post::method(text, method.parameters, po))
+            }
+            Kinds::Object(po, _) | Kinds::Pending(po, _) => (po, self.post_to_object(po, method)),
         };
-        let mut to = Arguments::new(before + method.parameters, po);
+        arguments(&mut post.arguments);
+        match post.arguments.is_apart() {
+            false => Call::method(po, post, method),
+            true => Call::shared(po, post, method),
+        }
+    }
+
+    /// A call of an object's method, without its arguments yet.
+    #[cold]
+    fn post_to_object(&self, po: &PostingEnd, method: &'static StubMethod) -> Box<Post> {
+        let mut post = Post::method(PostText::Method(method), 1 + method.parameters, po);
         match &self.0 {
             Kinds::Peer(_) => {}
-            Kinds::Object(_, object) => to.add(ObjectItself(object)),
-            Kinds::Pending(_, arg) => to.pending(arg.clone()),
+            Kinds::Object(_, object) => post.arguments.add(ObjectItself(object)),
+            Kinds::Pending(_, arg) => post.arguments.pending(arg.clone()),
         }
-        arguments(&mut to);
-        if to.is_apart() {
-            return Call::shared(po, text, to, method);
-        }
-        Call::method(po, text, to, method)
+        post
     }
 
     /// A notification.

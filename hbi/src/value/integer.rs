@@ -3,8 +3,6 @@
 
 use std::any::Any;
 
-use super::Pack;
-
 macro_rules! each_integer {
     ($do:ident) => {
         $do!(i8 i16 i32 i64 u8 u16 u32 u64)
@@ -13,13 +11,12 @@ macro_rules! each_integer {
 
 /// Packs a value if its type is one of whole numbers; whether it is.
 #[inline(always)]
-pub(crate) fn pack<T: 'static>(out: &mut impl Pack, value: &T) -> bool {
+pub(crate) fn pack<T: 'static>(out: &mut Vec<u8>, value: &T) -> bool {
     let value: &dyn Any = value;
     macro_rules! pack_one {
         ($form:ident: $($integer:ty)*) => {$(
             if let Some(&n) = value.downcast_ref::<$integer>() {
-                let form: Form = $form(n.into());
-                out.pack_short(form.first, form.last, form.len);
+                append(out, $form(n.into()));
                 return true;
             }
         )*};
@@ -98,6 +95,16 @@ fn form(marker: u8, width: usize, n: u64) -> Form {
         last: (digits >> 56) as u8,
         len: width + 1,
     }
+}
+
+/// Appends a number. All nine bytes are copied, which is cheaper than as many as there are.
+#[inline]
+fn append(out: &mut Vec<u8>, form: Form) {
+    let end = out.len() + form.len;
+    let mut nine = [form.last; 9];
+    nine[..8].copy_from_slice(&form.first.to_le_bytes());
+    out.extend_from_slice(&nine);
+    out.truncate(end);
 }
 
 /// The number at the front, and what follows it.

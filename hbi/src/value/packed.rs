@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use serde::{Serialize, Serializer, de::DeserializeOwned};
 
-use super::{Handles, MAX_DEPTH, Pack, integer, skip};
+use super::{Handles, MAX_DEPTH, integer, skip};
 
 /// The MessagePack of "nothing".
 const NIL: &[u8] = &[0xc0];
@@ -108,7 +108,7 @@ impl fmt::Debug for Packed {
 /// As [`Packed::pack`]; `out` then holds a part of the value.
 #[inline]
 pub(crate) fn pack_into<T: Serialize + 'static>(
-    out: &mut impl Pack,
+    out: &mut Vec<u8>,
     handles: &mut Handles,
     value: &T,
 ) -> Result<(), ValueError> {

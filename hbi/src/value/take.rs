@@ -132,6 +132,7 @@ impl Packed {
 }
 
 /// Appends the head of an array.
+#[inline]
 pub fn array_head(out: &mut Vec<u8>, len: usize) {
     match len {
         0..=15 => out.push(0x90 | len as u8),

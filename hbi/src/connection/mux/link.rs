@@ -24,7 +24,7 @@ use crate::{
         CoNumber, Current, Link, LinkInfo, Message, Object, Posted, Prepared, Received, Request,
     },
     script::{Interner, StubText, Text},
-    value::{Handles, Packed, Packing, Short},
+    value::{Handles, Packed, Short},
     wire::mux::{self, Arrival, CoId, OpenRefused, Opening, Payload, Reply, SendRefused, Settings},
 };
 
@@ -289,7 +289,7 @@ impl Link for MuxLink {
         &self.info
     }
 
-    fn call(&self, text: &StubText, arguments: &Packing, cx: &mut Context<'_>) -> Option<CoNumber> {
+    fn call(&self, text: &StubText, arguments: &[u8], cx: &mut Context<'_>) -> Option<CoNumber> {
         if self.info.deadline.is_some() || self.info.trace || !Current::is_none() {
             return None;
         }

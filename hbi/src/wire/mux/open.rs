@@ -18,7 +18,7 @@ use super::{
     output::FEW,
     send::{SMALL, SendRefused, too_large, too_many_streams},
 };
-use crate::{Failure, Kind, value::Packing};
+use crate::{Failure, Kind};
 
 /// Bytes of openings that wait for the connection's credit before more openings have to wait
 /// themselves; one is always taken.
@@ -60,7 +60,7 @@ impl<P, U> Connection<P, U> {
     /// Opens a conversation that is one call and nothing beside, the common case, and wakes this task
     /// when it is answered. `None` where something is in the way, which [`Self::open`] tells.
     #[inline]
-    pub fn call(&mut self, script: u32, arguments: &Packing, cx: &mut Context<'_>) -> Option<CoId> {
+    pub fn call(&mut self, script: u32, arguments: &[u8], cx: &mut Context<'_>) -> Option<CoId> {
         let room = self.peer.as_ref()?.conversations as usize;
         let begins = self.closed.is_none() && !self.leaving && self.peer_leaving.is_none();
         if !begins || self.ours.len() >= room {
@@ -89,7 +89,7 @@ impl<P, U> Connection<P, U> {
         head[HEAD] = frame::CALL;
         head[HEAD + 1..].copy_from_slice(&script.to_le_bytes());
         self.out.extend_from_slice(&head);
-        arguments.append_to(&mut self.out);
+        self.out.extend_from_slice(arguments);
         Some(id)
     }
 
