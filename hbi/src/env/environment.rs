@@ -12,7 +12,7 @@ use bytes::Bytes;
 #[cfg(feature = "script")]
 use super::script::Room;
 use super::{
-    Bounds, Incoming, Kept, Outcome, Reactive, Service, describe,
+    Bounds, Incoming, Kept, Method, Outcome, Reactive, Service, Table, describe,
     function::Exposed,
     incoming::{Callee, Parts, full_name},
     layer::Layers,
@@ -67,7 +67,8 @@ pub(crate) struct Environment {
 /// Where a name leads to a call.
 #[derive(Clone)]
 pub(super) enum Target {
-    Method(Arc<dyn Service>, usize),
+    /// A method, and its place in the table of its service.
+    Method(Arc<dyn Service>, usize, &'static Table, &'static Method),
     Function(String, Arc<dyn Exposed>),
     Describe,
 }
@@ -150,7 +151,7 @@ impl Environment {
             if table.name == namespace
                 && let Some(place) = table.find(method)
             {
-                return Some(Target::Method(Arc::clone(service), place));
+                return Some(Target::method(service, place));
             }
         }
         match self.artifact(name)? {
@@ -301,7 +302,7 @@ impl Environment {
             );
             return refuse(Kind::Unknown, text);
         };
-        Ok(Target::Method(Arc::clone(&reactive.service), place))
+        Ok(Target::method(&reactive.service, place))
     }
 
     pub(super) fn call_target(
@@ -361,6 +362,12 @@ fn refuse<T>(kind: Kind, text: String) -> Result<T, Failure> {
 }
 
 impl Target {
+    /// The method at a place of a service's table.
+    pub(super) fn method(service: &Arc<dyn Service>, place: usize) -> Self {
+        let table = service.table();
+        Target::Method(Arc::clone(service), place, table, &table.methods[place])
+    }
+
     /// Lands a call, within the layers of the environment.
     #[inline]
     pub(super) fn land<'a>(&self, env: &Environment, parts: &'a mut Parts<'a>) -> Landed {
@@ -378,10 +385,7 @@ impl Target {
     #[inline]
     pub(super) fn callee(&self) -> Callee<'_> {
         match self {
-            Target::Method(service, place) => {
-                let table = service.table();
-                Callee::Method(table, &table.methods[*place])
-            }
+            Target::Method(_, _, table, method) => Callee::Method(table, method),
             Target::Function(name, _) => Callee::Function(name),
             Target::Describe => Callee::Function("describe"),
         }
@@ -395,7 +399,7 @@ impl Target {
     #[inline]
     fn land_bare<'a>(&self, env: &Environment, parts: &'a mut Parts<'a>) -> Landed {
         match self {
-            Target::Method(service, place) => service.land(*place, Incoming(parts)),
+            Target::Method(service, place, ..) => service.land(*place, Incoming(parts)),
             Target::Function(_, exposed) => exposed.land(Incoming(parts)),
             Target::Describe => match Packed::pack(&describe::describe(env)) {
                 Ok(packed) => {

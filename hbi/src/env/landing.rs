@@ -224,7 +224,7 @@ impl Prepared for Script {
 }
 
 impl EnvLanding {
-    #[inline]
+    #[inline(always)]
     fn land_any(&mut self, arrived: Arrived<'_>, output: &mut Vec<u8>) -> Landed {
         let Arrived {
             script,
@@ -267,6 +267,7 @@ impl EnvLanding {
     }
 
     /// For its effect: nobody waits for a failure.
+    #[inline(never)]
     fn land_unheard(&mut self, arrived: Arrived<'_>, output: &mut Vec<u8>) -> Landed {
         match self.land_any(arrived, output) {
             Landed::Failed(failure) => {

@@ -86,14 +86,14 @@ fn callee(env: &Environment, name: &str) -> Callee {
             return None;
         };
         let place = object.service.table().find(method)?;
-        Some(Target::Method(Arc::clone(&object.service), place))
+        Some(Target::method(&object.service, place))
     });
     match target {
         None => Callee::Other,
         Some(Target::Describe) => Callee::Plain,
         Some(target) if target.takes_data() => Callee::TakesData,
         Some(Target::Function(..)) => Callee::Plain,
-        Some(Target::Method(service, place)) => match service.table().methods[place].shape {
+        Some(Target::Method(.., method)) => match method.shape {
             Shape::Converse => Callee::Converses,
             _ => Callee::Plain,
         },
@@ -106,8 +106,8 @@ impl Target {
         match self {
             Target::Describe => false,
             Target::Function(_, exposed) => exposed.takes_data(),
-            Target::Method(service, place) => {
-                let last = service.table().methods[*place].params.last();
+            Target::Method(.., method) => {
+                let last = method.params.last();
                 last.is_some_and(|param| param.ty.rsplit("::").next() == Some("Data"))
             }
         }

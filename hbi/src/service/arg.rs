@@ -50,7 +50,10 @@ impl Arguments {
     #[inline]
     pub(super) fn begin(&mut self, count: usize, po: &PostingEnd) {
         self.bytes.clear();
-        array_head(&mut self.bytes, count);
+        match count {
+            0..=15 => self.bytes.push(0x90 | count as u8),
+            _ => array_head(&mut self.bytes, count),
+        }
         self.literal = po.literal();
         self.bare = self.literal.is_none();
     }

@@ -366,12 +366,21 @@ impl<T: DeserializeOwned + 'static, E: Outcome, B> Call<T, E, B> {
         };
         let link = self.po.link();
         let mut short = Short::none();
-        let reply = ready!(link.poll_reply(link, *co, &mut short, cx));
-        *state = State::Over;
-        match reply {
-            Ok(None) => self.unpacked(unpack_whole(&short, &mut Handles::new())),
-            Ok(Some(packed)) => self.answered(packed),
-            Err(error) => Poll::Ready(Err(self.shown(error))),
+        // taken apart where it stands: it was just written, in parts
+        match link.poll_reply(link, *co, &mut short, cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(None)) => {
+                *state = State::Over;
+                self.unpacked(unpack_whole(&short, &mut Handles::new()))
+            }
+            Poll::Ready(Ok(Some(packed))) => {
+                *state = State::Over;
+                self.answered(packed)
+            }
+            Poll::Ready(Err(error)) => {
+                *state = State::Over;
+                Poll::Ready(Err(self.shown(error)))
+            }
         }
     }
 

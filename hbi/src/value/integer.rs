@@ -3,12 +3,6 @@
 
 use std::any::Any;
 
-macro_rules! each_integer {
-    ($do:ident) => {
-        $do!(i8 i16 i32 i64 u8 u16 u32 u64)
-    };
-}
-
 /// Packs a value if its type is one of whole numbers; whether it is.
 #[inline(always)]
 pub(crate) fn pack<T: 'static>(out: &mut Vec<u8>, value: &T) -> bool {
@@ -33,15 +27,16 @@ pub(crate) fn unpack<T: 'static>(input: &mut &[u8]) -> Option<T> {
     let mut value: Option<T> = None;
     let any: &mut dyn Any = &mut value;
     macro_rules! unpack_one {
-        ($($integer:ty)*) => {$(
+        ($read:ident: $($integer:ty)*) => {$(
             if let Some(value) = any.downcast_mut::<Option<$integer>>() {
                 let (n, rest) = read(input)?;
-                *value = Some(n.try_into().ok()?);
+                *value = Some(n.$read()?.try_into().ok()?);
                 *input = rest;
             }
         )*};
     }
-    each_integer!(unpack_one);
+    unpack_one!(signed: i8 i16 i32 i64);
+    unpack_one!(unsigned: u8 u16 u32 u64);
     value
 }
 
@@ -107,31 +102,58 @@ fn append(out: &mut Vec<u8>, form: Form) {
     out.truncate(end);
 }
 
+/// A number that was read: its bits, and whether they are those of a negative one.
+struct Read {
+    bits: u64,
+    negative: bool,
+}
+
+impl Read {
+    #[inline]
+    fn signed(self) -> Option<i64> {
+        let n = self.bits as i64;
+        (self.negative == (n < 0)).then_some(n)
+    }
+
+    #[inline]
+    fn unsigned(self) -> Option<u64> {
+        (!self.negative).then_some(self.bits)
+    }
+}
+
 /// The number at the front, and what follows it.
 #[inline]
-fn read(input: &[u8]) -> Option<(i128, &[u8])> {
+fn read(input: &[u8]) -> Option<(Read, &[u8])> {
     fn digits<const N: usize>(input: &[u8]) -> Option<([u8; N], &[u8])> {
         let (digits, rest) = input.split_first_chunk()?;
         Some((*digits, rest))
     }
+    let positive = |n| Read {
+        bits: n,
+        negative: false,
+    };
+    let signed = |n: i64| Read {
+        bits: n as u64,
+        negative: n < 0,
+    };
     macro_rules! wide {
-        ($integer:ty, $input:expr) => {{
+        ($read:ident, $integer:ty, $input:expr) => {{
             let (digits, rest) = digits($input)?;
-            (<$integer>::from_be_bytes(digits).into(), rest)
+            ($read(<$integer>::from_be_bytes(digits).into()), rest)
         }};
     }
     let (&marker, rest) = input.split_first()?;
     Some(match marker {
-        0x00..=0x7f => (marker.into(), rest),
-        0xe0..=0xff => ((marker as i8).into(), rest),
-        0xcc => wide!(u8, rest),
-        0xcd => wide!(u16, rest),
-        0xce => wide!(u32, rest),
-        0xcf => wide!(u64, rest),
-        0xd0 => wide!(i8, rest),
-        0xd1 => wide!(i16, rest),
-        0xd2 => wide!(i32, rest),
-        0xd3 => wide!(i64, rest),
+        0x00..=0x7f => (positive(marker.into()), rest),
+        0xe0..=0xff => (signed((marker as i8).into()), rest),
+        0xcc => wide!(positive, u8, rest),
+        0xcd => wide!(positive, u16, rest),
+        0xce => wide!(positive, u32, rest),
+        0xcf => wide!(positive, u64, rest),
+        0xd0 => wide!(signed, i8, rest),
+        0xd1 => wide!(signed, i16, rest),
+        0xd2 => wide!(signed, i32, rest),
+        0xd3 => wide!(signed, i64, rest),
         _ => return None,
     })
 }
@@ -162,7 +184,7 @@ mod tests {
                     }
                 )*};
             }
-            each_integer!(check);
+            check!(i8 i16 i32 i64 u8 u16 u32 u64);
         }
     }
 

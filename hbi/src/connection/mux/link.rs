@@ -142,7 +142,7 @@ impl MuxLink {
     }
 
     /// Lets go of the state, then wakes the driver.
-    #[inline]
+    #[inline(always)]
     fn unlock(state: MutexGuard<'_, State>, driver: Option<Waker>) {
         drop(state);
         if let Some(driver) = driver {
@@ -218,8 +218,13 @@ impl State {
     #[inline]
     fn make_room(&mut self, bytes: usize) {
         if self.mux.wants_buffer(bytes) {
-            self.mux.take_buffer(scratch::buffer());
+            self.take_buffer();
         }
+    }
+
+    #[cold]
+    fn take_buffer(&mut self) {
+        self.mux.take_buffer(scratch::buffer());
     }
 
     /// The driver waits for the transport to take more; only who changes what it is to be woken for

@@ -106,9 +106,12 @@ impl<P, U> Connection<P, U> {
         }
         co.bits |= bit::IN_STARTED | bit::IN_ENDED;
         self.wakers.extend(co.answer.take_waker());
-        // made right where it stays, whichever way
         match value.first_chunk() {
-            Some(value) => co.answer = Answer::There(Reply::Short(Short::front(value, short))),
+            // made right where it stays: there is nothing to be dropped
+            Some(value) => {
+                let answer = Answer::There(Reply::Short(Short::front(value, short)));
+                std::mem::forget(std::mem::replace(&mut co.answer, answer));
+            }
             None => co.answer = Answer::There(Reply::new(&value[..short], input)),
         }
         Some(HEAD + len)
