@@ -870,3 +870,32 @@ async fn answers_that_wait_for_credit_stand_between_others() {
         assert_eq!(answer.unwrap().unwrap(), vec![len as u8; len as usize]);
     }
 }
+
+/// A call may be made in the place of another that was sent, of whatever connection: nothing of that one
+/// goes along.
+#[tokio::test]
+async fn calls_of_a_thread_take_nothing_over_from_one_another() {
+    let mut connections = Vec::new();
+    for address in ["mem://taken_over", "text+tcp://127.0.0.1:0"] {
+        let env = |_| async { Ok(HostingEnv::new().service(UsersHost::new(MyUsers))) };
+        let server = hbi::serve(address, env).await.unwrap();
+        let address = server.address().to_string();
+        let peer = hbi::connect(&address, HostingEnv::new()).await.unwrap();
+        connections.push((server, peer));
+    }
+    let large = "x".repeat(10 << 10);
+    for _ in 0..3 {
+        for (_, peer) in &connections {
+            let users = UsersStub::new(peer);
+            assert_eq!(users.greet("a", 2).await.unwrap(), "a!a!");
+            assert_eq!(users.greet(&*large, 1).await.unwrap(), format!("{large}!"));
+            assert_eq!(users.get(7).await.unwrap().id, 7);
+            let script = peer.script::<String>("users::greet(name, 1)");
+            assert_eq!(script.bind("name", "c").await.unwrap(), "c!");
+            let composed = users.greet(users.greet("b", 1), 2);
+            assert_eq!(composed.await.unwrap(), "b!!b!!");
+            drop(users.greet("never sent", 9));
+            assert_eq!(users.ids().await.unwrap(), [1, 2, 3]);
+        }
+    }
+}

@@ -357,6 +357,18 @@ pub(super) fn unheard(hook: Option<&ErrorHook>, failure: Failure) {
     }
 }
 
+/// Answers what the environment has.
+#[inline(never)]
+fn describe(env: &Environment, output: &mut Vec<u8>) -> Landed {
+    match Packed::pack(&describe::describe(env)) {
+        Ok(packed) => {
+            output.extend_from_slice(packed.bytes());
+            Landed::Done(Handles::new())
+        }
+        Err(error) => super::incoming::failed(error.into()),
+    }
+}
+
 fn refuse<T>(kind: Kind, text: String) -> Result<T, Failure> {
     Err(Failure::new(kind, text))
 }
@@ -369,11 +381,21 @@ impl Target {
     }
 
     /// Lands a call, within the layers of the environment.
-    #[inline]
+    #[inline(always)]
     pub(super) fn land<'a>(&self, env: &Environment, parts: &'a mut Parts<'a>) -> Landed {
-        let Some(layers) = &env.layers else {
-            return self.land_bare(env, parts);
-        };
+        match &env.layers {
+            None => self.land_bare(env, parts),
+            Some(layers) => self.land_within(layers, env, parts),
+        }
+    }
+
+    #[inline(never)]
+    fn land_within<'a>(
+        &self,
+        layers: &Arc<Layers>,
+        env: &Environment,
+        parts: &'a mut Parts<'a>,
+    ) -> Landed {
         let arguments = parts.arguments.len();
         let hosted = parts.hosted.get_or_insert_with(|| parts.origin.hosted());
         layers.around(self.name(), arguments, Arc::clone(hosted), || {
@@ -396,18 +418,12 @@ impl Target {
         self.callee().full_name()
     }
 
-    #[inline]
+    #[inline(always)]
     fn land_bare<'a>(&self, env: &Environment, parts: &'a mut Parts<'a>) -> Landed {
         match self {
             Target::Method(service, place, ..) => service.land(*place, Incoming(parts)),
             Target::Function(_, exposed) => exposed.land(Incoming(parts)),
-            Target::Describe => match Packed::pack(&describe::describe(env)) {
-                Ok(packed) => {
-                    parts.output.extend_from_slice(packed.bytes());
-                    Landed::Done(Handles::new())
-                }
-                Err(error) => super::incoming::failed(error.into()),
-            },
+            Target::Describe => describe(env, parts.output),
         }
     }
 }

@@ -76,7 +76,7 @@ impl Arguments {
         failed
     }
 
-    /// Whether they are values and nothing beside, can be sent, and are no literals.
+    /// Whether they are an array and nothing beside, which values go right into.
     #[inline]
     pub(super) fn is_bare(&self) -> bool {
         self.bare
@@ -104,10 +104,10 @@ impl Arguments {
         (&self.bytes, &mut self.handles)
     }
 
-    /// The array, taken, with the handles in it.
+    /// The array, with the handles in it, which are taken. Its room stays here: it may be larger.
     pub(super) fn take(&mut self) -> Packed {
-        let bytes = std::mem::take(&mut self.bytes);
-        Packed::from_parts(bytes.into(), std::mem::take(&mut self.handles))
+        let bytes = Bytes::copy_from_slice(&self.bytes);
+        Packed::from_parts(bytes, std::mem::take(&mut self.handles))
     }
 
     /// Adds the next argument.

@@ -226,7 +226,10 @@ impl<T, E, B> Call<T, E, B> {
             Some(time) => self.timed(arg, time),
             None => arg,
         };
-        *state = State::Shared(Box::new(arg.clone()));
+        let shared = State::Shared(Box::new(arg.clone()));
+        if let State::Ready(post) = std::mem::replace(&mut *state, shared) {
+            post.done();
+        }
         arg
     }
 
@@ -306,7 +309,7 @@ impl<T, E, B> Call<T, E, B> {
             && let Some(co) = post.call(&self.po, cx)
         {
             if let State::Ready(post) = std::mem::replace(state, State::Sent(co)) {
-                post.sent();
+                post.done();
             }
             return true;
         }
@@ -333,7 +336,7 @@ impl<T, E, B> Call<T, E, B> {
             Ok(co) => {
                 let text = post.text.take_free();
                 if let State::Ready(post) = std::mem::replace(state, State::Sent(co)) {
-                    post.sent();
+                    post.done();
                 }
                 if text.is_some() {
                     self.extra().text = text;

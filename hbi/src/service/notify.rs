@@ -85,7 +85,7 @@ impl Sending {
             }
         };
         if let Some(Ok(post)) = post.take() {
-            post.sent();
+            post.done();
         }
         po.link().detach(sent?);
         Poll::Ready(Ok(()))

@@ -15,14 +15,14 @@ use crate::{
 };
 
 thread_local! {
-    /// Posts that were sent, for the thread's next calls: what is used again is warm.
+    /// Posts that are done, for the thread's next calls: what is used again is warm.
     #[expect(clippy::vec_box, reason = "the boxes are what is used again")]
-    static SENT: RefCell<Vec<Box<Post>>> = const { RefCell::new(Vec::new()) };
+    static DONE: RefCell<Vec<Box<Post>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// How many are kept, and of how many bytes of arguments at most.
+/// How many are kept, and of how many bytes of arguments at most: 128 KiB a thread.
 const KEPT: usize = 16;
-const KEPT_BYTES: usize = 16 << 10;
+const KEPT_BYTES: usize = 8 << 10;
 
 /// A method as its stub calls it; generated code has one static for each.
 #[derive(Debug)]
@@ -175,7 +175,13 @@ pub(super) struct Manner {
 
 impl Post {
     pub(super) fn new(text: PostText, arguments: Arguments) -> Box<Self> {
-        Box::new(Self { text, arguments })
+        match Self::used() {
+            Some(mut post) => {
+                *post = Self { text, arguments };
+                post
+            }
+            None => Box::new(Self { text, arguments }),
+        }
     }
 
     /// A call of a method with so many arguments, none of which it has yet.
@@ -190,26 +196,27 @@ impl Post {
     #[inline]
     fn used() -> Option<Box<Self>> {
         // there are none while the thread ends
-        let used = SENT.try_with(|sent| sent.borrow_mut().pop());
+        let used = DONE.try_with(|done| done.borrow_mut().pop());
         used.ok().flatten()
     }
 
     #[cold]
     fn unused() -> Box<Self> {
-        Self::new(PostText::NONE, Arguments::default())
+        let (text, arguments) = (PostText::NONE, Arguments::default());
+        Box::new(Self { text, arguments })
     }
 
-    /// It was sent; another may be made of it.
+    /// It was sent, or is none any more; another may be made of it.
     #[inline]
-    pub(super) fn sent(self: Box<Self>) {
+    pub(super) fn done(self: Box<Self>) {
         let is_bare = self.arguments.is_bare() && !matches!(self.text, PostText::Free(_));
         if !is_bare || self.arguments.bytes.capacity() > KEPT_BYTES {
             return;
         }
-        let _ = SENT.try_with(|sent| {
-            let mut sent = sent.borrow_mut();
-            if sent.len() < KEPT {
-                sent.push(self);
+        let _ = DONE.try_with(|done| {
+            let mut done = done.borrow_mut();
+            if done.len() < KEPT {
+                done.push(self);
             }
         });
     }
@@ -278,25 +285,28 @@ mod tests {
     use crate::{Kind, value::Packed};
 
     #[test]
-    fn what_was_sent_is_kept_if_it_is_bare_and_small_and_few_are_there() {
-        let kept = || SENT.with_borrow(Vec::len);
+    fn what_is_done_is_kept_if_it_is_bare_and_small_and_few_are_there() {
+        let kept = || DONE.with_borrow(Vec::len);
         let post = |text| Post::new(text, Arguments::whole(Packed::array([])));
-        post(PostText::NONE).sent();
+        post(PostText::NONE).done();
         assert_eq!(kept(), 1);
+        // the next is made of it
+        let next = post(PostText::NONE);
+        assert_eq!(kept(), 0);
+        next.done();
 
         let error = Error::new(Kind::Misuse, "no argument");
-        Post::new(PostText::NONE, Arguments::failed(error)).sent();
-        assert_eq!(kept(), 1, "it carried an error");
-        post(PostText::free("1".into(), Vec::new())).sent();
-        assert_eq!(kept(), 1, "it had a text of its own");
+        Post::new(PostText::NONE, Arguments::failed(error)).done();
+        assert_eq!(kept(), 0, "it carried an error");
+        post(PostText::free("1".into(), Vec::new())).done();
+        assert_eq!(kept(), 0, "it had a text of its own");
         let mut large = post(PostText::NONE);
         large.arguments.bytes.reserve_exact(KEPT_BYTES + 1);
-        large.sent();
-        assert_eq!(kept(), 1, "it was large");
+        large.done();
+        assert_eq!(kept(), 0, "it was large");
 
-        for _ in 0..2 * KEPT {
-            post(PostText::NONE).sent();
-        }
+        let posts: Vec<_> = (0..2 * KEPT).map(|_| post(PostText::NONE)).collect();
+        posts.into_iter().for_each(Post::done);
         assert_eq!(kept(), KEPT);
     }
 }

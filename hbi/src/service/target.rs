@@ -84,25 +84,20 @@ impl Target {
                 let text = PostText::Path(method);
                 (po, Post::method(text, method.parameters, po))
             }
-            Kinds::Object(po, _) | Kinds::Pending(po, _) => (po, self.post_to_object(po, method)),
+            Kinds::Object(po, object) => {
+                let it = |arguments: &mut Arguments| arguments.add(ObjectItself(object));
+                (po, post_to_object(po, method, it))
+            }
+            Kinds::Pending(po, arg) => {
+                let it = |arguments: &mut Arguments| arguments.pending(arg.clone());
+                (po, post_to_object(po, method, it))
+            }
         };
         arguments(&mut post.arguments);
         match post.arguments.is_apart() {
             false => Call::method(po, post, method),
             true => Call::shared(po, post, method),
         }
-    }
-
-    /// A call of an object's method, without its arguments yet.
-    #[cold]
-    fn post_to_object(&self, po: &PostingEnd, method: &'static StubMethod) -> Box<Post> {
-        let mut post = Post::method(PostText::Method(method), 1 + method.parameters, po);
-        match &self.0 {
-            Kinds::Peer(_) => {}
-            Kinds::Object(_, object) => post.arguments.add(ObjectItself(object)),
-            Kinds::Pending(_, arg) => post.arguments.pending(arg.clone()),
-        }
-        post
     }
 
     /// A notification.
@@ -131,6 +126,18 @@ impl Target {
     ) -> Opened<S, E> {
         Opened::new(self.call(method, arguments))
     }
+}
+
+/// A call of an object's method, with the object as its only argument yet.
+#[cold]
+fn post_to_object(
+    po: &PostingEnd,
+    method: &'static StubMethod,
+    it: impl FnOnce(&mut Arguments),
+) -> Box<Post> {
+    let mut post = Post::method(PostText::Method(method), 1 + method.parameters, po);
+    it(&mut post.arguments);
+    post
 }
 
 /// An object by reference, as the argument that its methods are called of.

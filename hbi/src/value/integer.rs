@@ -203,4 +203,29 @@ mod tests {
         }
         assert_eq!(unpack::<String>(&mut &[7][..]), None);
     }
+
+    #[test]
+    fn every_form_is_read_as_the_number_that_it_is() {
+        fn of(marker: u8, digits: &[u8]) -> Vec<u8> {
+            [&[marker], digits].concat()
+        }
+        let large = (1_u64 << 63).to_be_bytes();
+        assert_eq!(unpack::<u64>(&mut &of(0xcf, &large)[..]), Some(1 << 63));
+        assert_eq!(unpack::<i64>(&mut &of(0xcf, &large)[..]), None);
+        assert_eq!(unpack::<i64>(&mut &of(0xd3, &large)[..]), Some(i64::MIN));
+        let five = 5_u64.to_be_bytes();
+        for (marker, width) in [(0xcc, 1), (0xcd, 2), (0xce, 4), (0xcf, 8)] {
+            for marker in [marker, marker + 4] {
+                let bytes = of(marker, &five[8 - width..]);
+                assert_eq!(unpack::<u8>(&mut &bytes[..]), Some(5), "{marker:#x}");
+                assert_eq!(unpack::<i8>(&mut &bytes[..]), Some(5), "{marker:#x}");
+                assert_eq!(unpack::<u64>(&mut &bytes[..]), Some(5), "{marker:#x}");
+            }
+            let minus = (-5_i64).to_be_bytes();
+            let bytes = of(marker + 4, &minus[8 - width..]);
+            assert_eq!(unpack::<i8>(&mut &bytes[..]), Some(-5), "{marker:#x}");
+            assert_eq!(unpack::<u8>(&mut &bytes[..]), None, "{marker:#x}");
+            assert_eq!(unpack::<u64>(&mut &bytes[..]), None, "{marker:#x}");
+        }
+    }
 }

@@ -2,9 +2,8 @@
 
 use std::{fmt, ops::Deref};
 
-/// So many bytes are short: two registers full. With a part of a third the copies of it overlap, and
-/// whoever reads what was just written waits.
-pub(crate) const LONGEST: usize = 32;
+/// So many bytes are short: a UUID as text is.
+pub(crate) const LONGEST: usize = 38;
 
 /// The MessagePack of a value without handles, if it is short.
 #[derive(Clone, Copy)]

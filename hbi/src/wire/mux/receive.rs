@@ -107,7 +107,8 @@ impl<P, U> Connection<P, U> {
         co.bits |= bit::IN_STARTED | bit::IN_ENDED;
         self.wakers.extend(co.answer.take_waker());
         match value.first_chunk() {
-            // made right where it stays: there is nothing to be dropped
+            // made right where it stays, as there is nothing to be dropped: the copies of its parts
+            // overlap, and who read what was just written would wait
             Some(value) => {
                 let answer = Answer::There(Reply::Short(Short::front(value, short)));
                 std::mem::forget(std::mem::replace(&mut co.answer, answer));
