@@ -171,6 +171,13 @@ impl Arguments {
         !self.bare && self.parts.is_some()
     }
 
+    /// The arguments apart, taken: none are left.
+    pub(super) fn take_apart(&mut self) -> Vec<Arg> {
+        let parts = std::mem::take(self.apart());
+        (self.parts, self.bare) = (None, true);
+        parts
+    }
+
     /// The arguments apart, as a composition needs them.
     pub(super) fn apart(&mut self) -> &mut Vec<Arg> {
         self.bare = false;

@@ -172,7 +172,7 @@ impl Post {
             PostText::Free(_) => return Node::new(Op::Alone(None), Vec::new()),
         };
         if arguments.is_apart() {
-            return Node::call(po, callee, std::mem::take(arguments.apart()));
+            return Node::call(po, callee, arguments.take_apart());
         }
         match arguments.take().elements() {
             Ok(values) => {
