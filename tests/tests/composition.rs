@@ -1,6 +1,7 @@
 //! Compositions at their edges: large, deep, shared, in loops, with deadlines, and those that fail.
 
 use std::{
+    future::IntoFuture,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -116,6 +117,21 @@ async fn more_than_255_values_are_bound() {
         script = script.bind(format!("a{n}"), n);
     }
     assert_eq!(pair.client.run::<i64>(script).await.unwrap(), 299);
+}
+
+#[tokio::test]
+async fn a_notification_is_sent_once_however_often_it_is_awaited() {
+    let (mine, calc, _pair) = calc().await;
+    let mut sending = calc.note(1).into_future();
+    (&mut sending).await.unwrap();
+    let error = (&mut sending).await.unwrap_err();
+    assert!(
+        error.kind() == Kind::Misuse && error.message().contains("awaited"),
+        "{error}"
+    );
+    // what comes behind has landed after whatever was sent
+    assert_eq!(calc.count().await.unwrap(), 0);
+    assert_eq!(mine.calls.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]

@@ -17,10 +17,10 @@ const MANY: u64 = 1920;
 
 /// The works, with the most instructions for each, unoptimised and optimised.
 const BOUNDS: [(&str, u64, u64); 4] = [
-    ("seq", 125_000, 13_000),
-    ("pipe_64", 47_000, 4_200),
-    ("script_3", 155_000, 30_000),
-    ("loop_3", 460_000, 82_000),
+    ("seq", 88_000, 12_100),
+    ("pipe_64", 32_000, 3_600),
+    ("script_3", 140_000, 26_600),
+    ("loop_3", 445_000, 79_000),
 ];
 
 #[test]
