@@ -326,7 +326,7 @@ impl Failing for MyFailing {
         let sent = self.sent.clone();
         tokio::spawn(async move {
             // more than the window, so that the next stays here until it is read
-            sender.send((vec![7; 300_000], None)).await.unwrap();
+            sender.send((vec![7; 600_000], None)).await.unwrap();
             sender.send((Vec::new(), Some(counter))).await.unwrap();
             sender.fail("the source ran dry").await;
             sent.send(()).unwrap();
@@ -340,7 +340,7 @@ impl Failing for MyFailing {
 
     async fn breaks(&self, co: hbi::HoCo) -> hbi::Result<()> {
         let mut co = co.start_send().await?;
-        co.send_data(vec![7; 300_000]).await?;
+        co.send_data(vec![7; 600_000]).await?;
         co.send_obj(&counter(&self.dropped)).await?;
         self.sent.send(()).unwrap();
         Err(hbi::Error::refusal("no more of it"))

@@ -251,6 +251,54 @@ fn the_page_shows_what_is_written_and_read() {
     assert_eq!(seen, ["a4 66 69 6c 65 ", "data 61 62 63 ", "data "]);
 }
 
+#[test]
+fn pieces_of_data_share_a_frame_and_their_end_has_its_own() {
+    let (mut a, mut b) = joined();
+    let id = a.open(call(None, &[]), Instant::now()).unwrap();
+    feed(&mut b, &output(&mut a)).unwrap();
+    // the largest piece that is sent whole, small ones, the end of a run, and a run after it
+    let pieces = [64 << 10, 1, 2, 20_000, 0, 3, 0, 0];
+    for (n, len) in pieces.into_iter().enumerate() {
+        a.send_data(id, 0, Bytes::from(vec![n as u8; len])).unwrap();
+    }
+    a.end(id, 0);
+    let bytes = output(&mut a);
+    let mut frames = Vec::new();
+    let mut rest = &bytes[..];
+    while let [l0, l1, l2, kind, ..] = *rest {
+        let len = u32::from_le_bytes([l0, l1, l2, 0]) as usize;
+        frames.push((kind, len));
+        rest = &rest[8 + len..];
+    }
+    // of DATA frames three bytes are no data
+    let data = |len: usize| (0x05, 3 + len);
+    let expected = [
+        data(64 << 10),
+        data(20_003),
+        data(0),
+        data(3),
+        data(0),
+        data(0),
+    ];
+    assert_eq!(frames[..6], expected);
+    assert!(frames[6..].iter().all(|(kind, _)| *kind != 0x05));
+    feed(&mut b, &bytes).unwrap();
+    // what arrives is what was sent, in order, with the ends of runs where they were
+    let mut runs = vec![Vec::new()];
+    while let Poll::Ready(Ok(Some(Arrival::Data(bytes)))) = b.poll_receive(hosted(), 0, &mut cx()) {
+        match bytes.is_empty() {
+            true => runs.push(Vec::new()),
+            false => runs.last_mut().unwrap().extend_from_slice(&bytes),
+        }
+    }
+    let sent = pieces.into_iter().enumerate();
+    let sent: Vec<u8> = sent.flat_map(|(n, len)| vec![n as u8; len]).collect();
+    assert_eq!(
+        runs,
+        [&sent[..sent.len() - 3], &sent[sent.len() - 3..], &[], &[]]
+    );
+}
+
 #[tokio::test]
 async fn a_server_reads_the_token_of_the_page() {
     let (shown, mut tokens) = tokio::sync::mpsc::unbounded_channel();
@@ -384,9 +432,9 @@ fn violations_are_told_by_what_was_seen() {
             vec![open(0), frame(0x07, 0, &[0, 0, 0xc1])],
         ),
         ("can be counted", vec![frame(0x0f, 0, &[0xff; 4])]),
-        ("window of 262144", {
+        ("window of 524288", {
             let mut frames = vec![open(0)];
-            frames.extend((0..6).map(|_| {
+            frames.extend((0..9).map(|_| {
                 let mut body = vec![0, 0, 0];
                 body.extend(vec![0xc0; 60_000]);
                 frame(0x05, 0, &body)
@@ -502,12 +550,12 @@ fn a_peer_that_never_reads_makes_nothing_pile_up() {
     }
     // a window at the receiver, a buffer at the sender, and no more
     assert!(
-        in_between.len() < 300_000,
+        in_between.len() < 600_000,
         "{} bytes went out",
         in_between.len()
     );
     assert!(
-        sent < 500_000,
+        sent < 750_000,
         "{sent} bytes were taken from the application"
     );
 }

@@ -17,7 +17,8 @@ use super::{
 };
 use crate::{Failure, Kind};
 
-/// Bytes of bulk that go out at once before small messages get their turn again.
+/// Bytes of bulk that go out at once before small messages get their turn again; the frame that
+/// exceeds them is the last.
 const BULK_TURN: usize = 128 << 10;
 
 /// The largest piece of bulk in one frame: an answer waits for no more than this.
@@ -443,7 +444,7 @@ impl<P, U> Connection<P, U> {
             };
             // a channel without credit waits for its CREDIT, one that the connection's credit
             // stopped stays in the list
-            let written = self.write_queued(id, channel, BULK_FRAME.min(turn), Some(output));
+            let written = self.write_queued(id, channel, BULK_FRAME, Some(output));
             turn = turn.saturating_sub(written);
             tries = if written > 0 {
                 self.bulk.len()
@@ -504,25 +505,33 @@ impl<P, U> Connection<P, U> {
             match chunk {
                 Chunk::Data(bytes) => {
                     let room = (credit as usize).saturating_sub(MESSAGE_COST as usize);
-                    let n = bytes.len().min(room).min(largest - 3).min(limit - written);
-                    if (n == 0 && !bytes.is_empty()) || credit < MESSAGE_COST {
+                    let most = room.min(largest - 3).min(limit - written);
+                    if (most == 0 && !bytes.is_empty()) || credit < MESSAGE_COST {
                         starved = true;
                         break;
                     }
-                    let piece = bytes.split_to(n);
+                    let n = run(&sending.queue, most);
                     let cost = n as u32 + MESSAGE_COST;
                     sending.credit -= cost;
                     self.credit -= cost;
                     sending.queued -= n;
                     written += cost as usize;
-                    if bytes.is_empty() {
-                        sending.queue.pop_front();
-                    }
                     let mut head = [0; HEAD + 3];
                     head[..HEAD].copy_from_slice(&frame::head(n + 3, kind::DATA, id.to_wire()));
                     head[HEAD + 1..].copy_from_slice(&channel.to_le_bytes());
                     sink.write(&head);
-                    sink.piece(piece);
+                    let mut left = n;
+                    while let Some(Chunk::Data(bytes)) = sending.queue.front_mut() {
+                        let piece = bytes.split_to(bytes.len().min(left));
+                        left -= piece.len();
+                        if bytes.is_empty() {
+                            sending.queue.pop_front();
+                        }
+                        sink.piece(piece);
+                        if left == 0 {
+                            break;
+                        }
+                    }
                 }
                 Chunk::Message {
                     kind,
@@ -637,6 +646,23 @@ impl<P, U> Connection<P, U> {
 fn objects(handles: &[WireHandle]) -> Vec<u32> {
     let objects = handles.iter().filter(|h| h.kind == HandleKind::Object);
     objects.map(|h| h.number).collect()
+}
+
+/// How many bytes of data at the front go into one frame that takes so many: pieces side by side do,
+/// but for one without bytes, which says that a run of them ends.
+fn run(queue: &VecDeque<Chunk>, most: usize) -> usize {
+    let pieces = queue.iter().map_while(|chunk| match chunk {
+        Chunk::Data(bytes) if !bytes.is_empty() => Some(bytes.len()),
+        _ => None,
+    });
+    let mut n = 0;
+    for piece in pieces {
+        n += piece;
+        if n >= most {
+            return most;
+        }
+    }
+    n
 }
 
 /// Whether a message at the front was written in part.

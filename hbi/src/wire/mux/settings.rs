@@ -6,13 +6,16 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Settings {
-    /// The largest frame body this side takes, in bytes. Default 64 KiB; 16 KiB to 16 MiB.
+    /// The largest frame body this side takes, in bytes. Default 65 KiB, so that
+    /// 64 KiB of data and what stands before them are one; 16 KiB to 16 MiB.
     pub frame: u32,
     /// The largest message (arguments of a call, an answer, an item) this side takes, in bytes.
     /// Default 4 MiB. Larger things travel as `Data` or `Items`.
     pub message: u32,
-    /// Bytes that may be on the way or waiting in one channel. Default 256 KiB. A wider window suits
-    /// a long fat link, a narrower one keeps latency beside bulk data low.
+    /// Bytes that may be on the way or waiting in one channel. Default 512 KiB: what two
+    /// sockets' queues hold, what one read brings, and the quarter that is taken before it is given back,
+    /// so that bulk does not wait for it. A wider window suits a long fat link, a narrower one keeps
+    /// latency beside bulk data low.
     pub window: u32,
     /// Bytes that may be on the way in all channels together. Default 4 MiB.
     pub connection_window: u32,
@@ -37,9 +40,9 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            frame: 64 << 10,
+            frame: 65 << 10,
             message: 4 << 20,
-            window: 256 << 10,
+            window: 512 << 10,
             connection_window: 4 << 20,
             conversations: 4_096,
             scripts: 4_096,
