@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     runtime::{Handle, RuntimeFlavor},
@@ -229,6 +229,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let input = self.poll_input(link, cx, clock)?;
         let landed = !self.waiting.is_empty() && self.land_waiting();
         let busy = landed || input != Came::Nothing;
+        let gathers = (self.gathers && !busy) || self.spin.gathers(self.scratch.wakers.len());
         self.wake();
         let mut state = loop {
             // what the transport did not take yet, or holds still
@@ -239,7 +240,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             if !self.written_all || !state.mux.has_output() {
                 break state;
             }
-            if self.gathers && !busy && !std::mem::replace(&mut self.gathered, true) {
+            if gathers && !std::mem::replace(&mut self.gathered, true) {
                 // what callers add once they were woken goes out with what is there
                 return Ok(Turn::Yield);
             }
@@ -250,6 +251,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             (self.written_all, self.wrote) = (false, true);
         };
         self.gathered = false;
+        if input == Came::Part && self.waiting.is_empty() {
+            return Ok(Turn::Yield);
+        }
         if (landed || input == Came::Some) && self.waiting.is_empty() {
             return Ok(Turn::Again);
         }
@@ -329,6 +333,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         // there will hardly be more, but only who was told so is woken when there is
         match self.read(link, cx, clock) {
             Ok(Came::Nothing) => Ok(Came::All),
+            Ok(Came::Part) => Ok(Came::Part),
             Ok(Came::All | Came::Some) => Ok(Came::Some),
             Err(end) => {
                 // what came before is answered, if the peer still listens
@@ -357,7 +362,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let read = if std::mem::take(&mut self.unread) {
             Poll::Ready(Ok(before))
         } else {
-            read_some(&mut self.stream, &mut self.scratch.input, cx)
+            let most = self.spin.most();
+            read_some(&mut self.stream, &mut self.scratch.input, most, cx)
         };
         let n = match read {
             Poll::Pending => return Ok(Came::Nothing),
@@ -371,9 +377,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         let now = clock.now();
         let mut input = std::mem::take(&mut self.scratch.input);
-        let came = match input.len() < input.capacity() {
-            true => Came::All,
-            false => Came::Some,
+        let came = if self.spin.is_cut(n) {
+            Came::Part
+        } else if input.len() < input.capacity() {
+            Came::All
+        } else {
+            Came::Some
         };
         let mut at = 0;
         let taken;
@@ -396,6 +405,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             };
         }
         let opened = std::mem::take(&mut self.opened);
+        self.spin
+            .brought(n, self.scratch.wakers.len().max(opened as usize));
         self.paused = match &mut self.pace {
             Some(pace) => pace.opened(opened, now),
             None => None,
@@ -692,6 +703,8 @@ enum Came {
     All,
     /// Something, behind which there may be more.
     Some,
+    /// Part of what there is: others get a turn with it before the rest is read.
+    Part,
 }
 
 /// What comes after a turn.
@@ -721,14 +734,16 @@ fn cut(reason: &str) -> Failure {
     Failure::new(Kind::Disconnected, format!("disconnected: {reason}"))
 }
 
-/// Reads once into the spare room of a buffer.
+/// Reads once into the spare room of a buffer, at most so much.
 fn read_some(
     stream: &mut (impl AsyncRead + Unpin),
     buffer: &mut BytesMut,
+    most: usize,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<usize>> {
     use tokio::io::AsyncReadExt;
-    let read = stream.read_buf(buffer);
+    let mut buffer = buffer.limit(most);
+    let read = stream.read_buf(&mut buffer);
     tokio::pin!(read);
     read.poll(cx)
 }

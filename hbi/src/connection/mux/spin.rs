@@ -1,7 +1,9 @@
-//! Looking again before going to sleep, for input, or for room for output. Where a peer on another core
-//! answers within microseconds, to be woken takes several times as long as that, and more of both
-//! processors; where it is on the same core or far away, looking only delays it. So both are tried, and
-//! what moves more is done.
+//! How a driver waits, and how much it takes on at once. It may look again before going to sleep, for
+//! input, or for room for output: where a peer on another core answers within microseconds, to be woken
+//! takes several times as long as that, and more of both processors; where it is on the same core or far
+//! away, looking only delays it. And it may split a crowd of calls or answers, so that the peer works on
+//! the one half while this side does on the other; on the same core that is only more to write and to
+//! read. So all are tried, and what moves more is done.
 
 use std::{cell::Cell, time::Instant};
 
@@ -12,11 +14,15 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 const LOOKS: u32 = 5 * 61;
 
 /// Waits of each way that are compared.
-const TRIAL: usize = 8;
+const TRIAL: usize = 16;
 
 /// Waits until they are compared anew, at first and at last.
-const FIRST: u32 = 64;
+const FIRST: u32 = 256;
 const LAST: u32 = 4096;
+
+/// So many calls or answers of one read are a crowd, which can be split. Halves of fewer take more
+/// system calls than they win.
+const CROWD: usize = 640;
 
 thread_local! {
     /// Which driver of the thread looks: the last that began to. The others sleep.
@@ -41,6 +47,10 @@ pub(super) struct Spin {
     trial: bool,
     rates: [u32; TRIAL],
     slept: u32,
+    looked: u32,
+    /// Bytes of the last read, if it brought a crowd, and whether one came since the last trial.
+    crowd: usize,
+    crowded: bool,
     /// Waits so far of this trial, or in the way that was better, and how many that is to be.
     count: u32,
     interval: u32,
@@ -50,6 +60,8 @@ pub(super) struct Spin {
 enum Way {
     Sleep,
     Look,
+    /// Looks, and splits crowds.
+    Split,
 }
 
 impl Spin {
@@ -65,6 +77,9 @@ impl Spin {
             trial: true,
             rates: [0; TRIAL],
             slept: 0,
+            looked: 0,
+            crowd: 0,
+            crowded: false,
             count: 0,
             interval: FIRST,
         }
@@ -73,6 +88,36 @@ impl Spin {
     /// So many bytes were read or written.
     pub(super) fn moved(&mut self, bytes: usize) {
         self.moved = self.moved.saturating_add(bytes);
+    }
+
+    /// How much to read at most.
+    #[inline]
+    pub(super) fn most(&self) -> usize {
+        match self.way {
+            Way::Split if self.crowd > 0 => self.crowd / 2,
+            _ => usize::MAX,
+        }
+    }
+
+    /// Whether a read that brought so many bytes was held to that.
+    #[inline]
+    pub(super) fn is_cut(&self, bytes: usize) -> bool {
+        bytes == self.most()
+    }
+
+    /// So many bytes were read with so many calls or answers in them.
+    #[inline]
+    pub(super) fn brought(&mut self, bytes: usize, messages: usize) {
+        let crowd = self.allowed && messages >= CROWD;
+        self.crowd = if crowd { bytes } else { 0 };
+        self.crowded |= crowd;
+    }
+
+    /// Whether what callers add once so many of them are woken is to go out with what is there: halves of
+    /// a crowd become one again.
+    #[inline]
+    pub(super) fn gathers(&self, woken: usize) -> bool {
+        self.allowed && woken >= CROWD && self.way != Way::Split
     }
 
     /// Whether to look again. `came` is now, where what it waits for came since it was asked last, and
@@ -89,7 +134,7 @@ impl Spin {
         }
         if came.is_some() || left {
             self.left = match self.way {
-                Way::Look => LOOKS,
+                Way::Look | Way::Split => LOOKS,
                 Way::Sleep => 0,
             };
             if self.left > 0 {
@@ -120,19 +165,30 @@ impl Spin {
         }
     }
 
-    /// One way was tried, and so is the other, or the better is gone from now on.
+    /// One way was tried, and so is the next, or the best is gone from now on.
     fn tried(&mut self, median: u32) {
         self.count = 0;
-        if self.way == Way::Sleep {
-            self.slept = median;
-            self.way = Way::Look;
-            return;
+        match self.way {
+            Way::Sleep => {
+                (self.slept, self.way) = (median, Way::Look);
+                return;
+            }
+            Way::Look if std::mem::take(&mut self.crowded) => {
+                (self.looked, self.way) = (median, Way::Split);
+                return;
+            }
+            Way::Look => self.looked = median,
+            Way::Split => {}
         }
         // looking takes a processor, so it has to be clearly better
-        let better = match median / 4 > self.slept / 3 {
-            true => Way::Look,
-            false => Way::Sleep,
+        let (mut better, best) = match self.looked / 4 > self.slept / 3 {
+            true => (Way::Look, self.looked),
+            false => (Way::Sleep, self.slept),
         };
+        // where the other side splits, too, each of them shows a part of what both win
+        if self.way == Way::Split && median / 8 > best / 7 {
+            better = Way::Split;
+        }
         self.interval = match self.better == better {
             true => (self.interval * 2).min(LAST),
             false => FIRST,
@@ -145,6 +201,46 @@ impl Spin {
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    /// Waits until sleeping and looking were tried.
+    const TRIED: u32 = 2 * TRIAL as u32;
+
+    /// Reads crowds so often, which take so long as a whole and in halves; how many of the last hundred
+    /// reads were held to a half.
+    fn split(spin: &mut Spin, reads: u32, messages: usize, whole: u64, halves: u64) -> u32 {
+        let mut now = Instant::now();
+        let mut split = 0;
+        for read in 0..reads {
+            let half = spin.is_cut(10_000);
+            assert_eq!(half, spin.most() < 20_000);
+            // what gathers would make a crowd of the halves again
+            let gathers = spin.allowed && messages >= CROWD && spin.way != Way::Split;
+            assert_eq!(spin.gathers(messages), gathers);
+            spin.brought(20_000, messages);
+            spin.moved(20_000);
+            spin.again(Some(now), true);
+            now += Duration::from_micros(if half { halves } else { whole });
+            split += u32::from(half && read + 100 >= reads);
+        }
+        split
+    }
+
+    #[test]
+    fn a_crowd_is_split_where_that_moves_more() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .expect("a runtime");
+        let _entered = runtime.enter();
+        let mut spin = Spin::new();
+        // both sides work at once
+        assert!(split(&mut spin, TRIED + 100, 1024, 500, 300) > 80);
+        // on one core it only takes longer, and hardly winning is not worth it
+        assert_eq!(split(&mut spin, 2 * LAST, 1024, 300, 400), 0);
+        assert_eq!(split(&mut spin, 2 * LAST, 1024, 300, 290), 0);
+        assert!(split(&mut spin, 2 * LAST, 1024, 500, 300) > 80);
+        // few are read as they come
+        assert_eq!(split(&mut Spin::new(), 2 * LAST, 64, 500, 300), 0);
+    }
 
     /// Waits so often, each way so long; how many of the last hundred were looked through.
     fn looked(spin: &mut Spin, waits: u32, sleep: Duration, look: Duration) -> u32 {
@@ -170,7 +266,7 @@ mod tests {
         let _entered = runtime.enter();
         let mut spin = Spin::new();
         // on another core
-        assert_eq!(looked(&mut spin, 8 + 8 + 60, WOKEN, NEAR), 8 + 60);
+        assert_eq!(looked(&mut spin, TRIED + 60, WOKEN, NEAR), TRIED / 2 + 60);
         // then on the same one, where it is the looking that takes time
         assert_eq!(looked(&mut spin, 2 * LAST, NEAR, WOKEN), 0);
         // and far away, where there is no difference
@@ -180,7 +276,7 @@ mod tests {
         // of a thread the last that began to look does
         let (mut first, mut last) = (Spin::new(), Spin::new());
         for spin in [&mut first, &mut last] {
-            assert_eq!(looked(spin, 8 + 8 + 60, WOKEN, NEAR), 8 + 60);
+            assert_eq!(looked(spin, TRIED + 60, WOKEN, NEAR), TRIED / 2 + 60);
         }
         let now = Instant::now();
         assert!(first.again(Some(now), true) && first.again(None, false));
@@ -196,6 +292,8 @@ mod tests {
             .expect("a runtime");
         let _entered = runtime.enter();
         let (near, woken) = (Duration::from_micros(5), Duration::from_micros(40));
-        assert_eq!(looked(&mut Spin::new(), 500, woken, near), 0);
+        let mut spin = Spin::new();
+        assert_eq!(looked(&mut spin, 500, woken, near), 0);
+        assert_eq!(split(&mut spin, 500, 1024, 500, 300), 0);
     }
 }
