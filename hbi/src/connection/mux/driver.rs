@@ -200,7 +200,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    /// Reads, lands and writes until nothing more arrives, then looks at the time.
+    /// Reads, lands and writes until nothing more arrives, or others are to have their turn, then looks at
+    /// the time.
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         // methods of the driver want it whole while the state is locked
         let link = Arc::clone(&self.link);
@@ -229,7 +230,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let input = self.poll_input(link, cx, clock)?;
         let landed = !self.waiting.is_empty() && self.land_waiting();
         let busy = landed || input != Came::Nothing;
-        let gathers = (self.gathers && !busy) || self.spin.gathers(self.scratch.wakers.len());
         self.wake();
         let mut state = loop {
             // what the transport did not take yet, or holds still
@@ -240,7 +240,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             if !self.written_all || !state.mux.has_output() {
                 break state;
             }
-            if gathers && !std::mem::replace(&mut self.gathered, true) {
+            if self.gathers && !busy && !std::mem::replace(&mut self.gathered, true) {
                 // what callers add once they were woken goes out with what is there
                 return Ok(Turn::Yield);
             }
@@ -251,9 +251,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             (self.written_all, self.wrote) = (false, true);
         };
         self.gathered = false;
-        if input == Came::Part && self.waiting.is_empty() {
-            return Ok(Turn::Yield);
-        }
+        // the rest is for the next turn, which comes when others had theirs
+        let rest = busy && (!self.waiting.is_empty() || input == Came::Part);
         if (landed || input == Came::Some) && self.waiting.is_empty() {
             return Ok(Turn::Again);
         }
@@ -274,7 +273,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 return Ok(Turn::Again);
             }
         }
-        if busy && !self.waiting.is_empty() {
+        if rest {
             return Ok(Turn::Yield);
         }
         if !self.written_all {
@@ -376,6 +375,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return Err(self.ended());
         }
         let now = clock.now();
+        let woken = self.scratch.wakers.len();
         let mut input = std::mem::take(&mut self.scratch.input);
         let came = if self.spin.is_cut(n) {
             Came::Part
@@ -405,8 +405,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             };
         }
         let opened = std::mem::take(&mut self.opened);
-        self.spin
-            .brought(n, self.scratch.wakers.len().max(opened as usize));
+        let answered = self.scratch.wakers.len().saturating_sub(woken);
+        self.spin.brought(n, answered.max(opened as usize));
         self.paused = match &mut self.pace {
             Some(pace) => pace.opened(opened, now),
             None => None,

@@ -24,12 +24,15 @@ const LAST: u32 = 4096;
 /// system calls than they win.
 const CROWD: usize = 640;
 
+/// What is read at least, in bytes: an end of the connection, which wakes many, is no crowd.
+const LEAST: usize = 1 << 10;
+
 thread_local! {
     /// Which driver of the thread looks: the last that began to. The others sleep.
     static LOOKS_NOW: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Whether a driver that has nothing to do looks again.
+/// Whether a driver that has nothing to do looks again, and whether it splits crowds.
 #[derive(Debug)]
 pub(super) struct Spin {
     /// Not on a runtime of several threads, which wakes another of them whenever a task yields.
@@ -48,7 +51,7 @@ pub(super) struct Spin {
     rates: [u32; TRIAL],
     slept: u32,
     looked: u32,
-    /// Bytes of the last read, if it brought a crowd, and whether one came since the last trial.
+    /// Bytes of the last read, if it brought a crowd, and whether one came in this trial.
     crowd: usize,
     crowded: bool,
     /// Waits so far of this trial, or in the way that was better, and how many that is to be.
@@ -94,7 +97,7 @@ impl Spin {
     #[inline]
     pub(super) fn most(&self) -> usize {
         match self.way {
-            Way::Split if self.crowd > 0 => self.crowd / 2,
+            Way::Split if self.crowd > 0 => (self.crowd / 2).max(LEAST),
             _ => usize::MAX,
         }
     }
@@ -111,13 +114,6 @@ impl Spin {
         let crowd = self.allowed && messages >= CROWD;
         self.crowd = if crowd { bytes } else { 0 };
         self.crowded |= crowd;
-    }
-
-    /// Whether what callers add once so many of them are woken is to go out with what is there: halves of
-    /// a crowd become one again.
-    #[inline]
-    pub(super) fn gathers(&self, woken: usize) -> bool {
-        self.allowed && woken >= CROWD && self.way != Way::Split
     }
 
     /// Whether to look again. `came` is now, where what it waits for came since it was asked last, and
@@ -162,6 +158,7 @@ impl Spin {
             self.tried(self.rates[TRIAL / 2]);
         } else if !self.trial && self.count == self.interval {
             (self.trial, self.count, self.way) = (true, 0, Way::Sleep);
+            self.crowded = false;
         }
     }
 
@@ -173,20 +170,20 @@ impl Spin {
                 (self.slept, self.way) = (median, Way::Look);
                 return;
             }
-            Way::Look if std::mem::take(&mut self.crowded) => {
+            Way::Look if self.crowded => {
                 (self.looked, self.way) = (median, Way::Split);
                 return;
             }
             Way::Look => self.looked = median,
             Way::Split => {}
         }
-        // looking takes a processor, so it has to be clearly better
-        let (mut better, best) = match self.looked / 4 > self.slept / 3 {
-            true => (Way::Look, self.looked),
-            false => (Way::Sleep, self.slept),
-        };
-        // where the other side splits, too, each of them shows a part of what both win
-        if self.way == Way::Split && median / 8 > best / 7 {
+        // looking takes a processor, and splitting system calls, so each has to be clearly better
+        let clearly = |rate: u32, than: u32| rate / 4 > than / 3;
+        let (mut better, mut best) = (Way::Sleep, self.slept);
+        if clearly(self.looked, best) {
+            (better, best) = (Way::Look, self.looked);
+        }
+        if self.way == Way::Split && clearly(median, best) {
             better = Way::Split;
         }
         self.interval = match self.better == better {
@@ -213,9 +210,6 @@ mod tests {
         for read in 0..reads {
             let half = spin.is_cut(10_000);
             assert_eq!(half, spin.most() < 20_000);
-            // what gathers would make a crowd of the halves again
-            let gathers = spin.allowed && messages >= CROWD && spin.way != Way::Split;
-            assert_eq!(spin.gathers(messages), gathers);
             spin.brought(20_000, messages);
             spin.moved(20_000);
             spin.again(Some(now), true);
@@ -234,6 +228,11 @@ mod tests {
         let mut spin = Spin::new();
         // both sides work at once
         assert!(split(&mut spin, TRIED + 100, 1024, 500, 300) > 80);
+        // an end that many wait for is no crowd, and there is always something to be read
+        spin.brought(1, 1024);
+        assert_eq!(spin.most(), LEAST);
+        spin.brought(20_000, 10);
+        assert_eq!(spin.most(), usize::MAX);
         // on one core it only takes longer, and hardly winning is not worth it
         assert_eq!(split(&mut spin, 2 * LAST, 1024, 300, 400), 0);
         assert_eq!(split(&mut spin, 2 * LAST, 1024, 300, 290), 0);
