@@ -871,46 +871,6 @@ async fn answers_that_wait_for_credit_stand_between_others() {
     }
 }
 
-/// Each end reads what came in pieces where that is faster, between two threads: every call is answered
-/// with its own answer, however they were cut.
-#[test]
-fn a_thousand_calls_at_a_time_between_two_threads_are_answered() {
-    let runtime = || {
-        let mut runtime = tokio::runtime::Builder::new_current_thread();
-        runtime.enable_all().build().unwrap()
-    };
-    let (tell, address) = std::sync::mpsc::channel();
-    let (over, until) = tokio::sync::oneshot::channel::<()>();
-    let server = std::thread::spawn(move || {
-        runtime().block_on(async move {
-            let env = |_| async { Ok(HostingEnv::new().service(UsersHost::new(MyUsers))) };
-            let server = hbi::serve("tcp://127.0.0.1:0", env).await.unwrap();
-            tell.send(server.address().to_string()).unwrap();
-            let _ = until.await;
-        });
-    });
-    runtime().block_on(async move {
-        let peer = hbi::connect(address.recv().unwrap(), HostingEnv::new());
-        let peer = peer.await.unwrap();
-        let users = UsersStub::new(&peer);
-        let mut callers = tokio::task::JoinSet::new();
-        for caller in 0..1024 {
-            let users = users.clone();
-            callers.spawn(async move {
-                for round in 0..100 {
-                    let id = (caller * 100 + round).to_string();
-                    assert_eq!(users.greet(&*id, 1).await.unwrap(), format!("{id}!"));
-                }
-            });
-        }
-        while let Some(caller) = callers.join_next().await {
-            caller.unwrap();
-        }
-        drop(over);
-    });
-    server.join().unwrap();
-}
-
 /// A call may be made in the place of another that was sent, of whatever connection: nothing of that one
 /// goes along.
 #[tokio::test]

@@ -274,6 +274,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
         }
         if rest {
+            // it is no sleep, but counts as one that is over: there may be no other for long
+            if input == Came::Part {
+                drop(state);
+                self.looks_again(busy, clock);
+            }
             return Ok(Turn::Yield);
         }
         if !self.written_all {
