@@ -3,14 +3,15 @@
 use std::{
     any::Any,
     fmt,
-    future::Future,
-    pin::Pin,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
+use tokio::task::coop;
 
 use super::{Hosted, Origin};
 use crate::{
@@ -332,7 +333,23 @@ pub enum Holds {
     Conversation,
 }
 
-/// What a connection asks of the hosting environment behind it. Owned by the connection's task.
+/// Runs landings outside of tokio's budget: each polls a method where it lands, and together they would
+/// use up what the connection's task has for itself. Whoever lands many in a row bounds them.
+pub(crate) fn unbudgeted<R>(land: impl FnOnce() -> R) -> R {
+    let mut land = Some(land);
+    let landed = poll_fn(|_| {
+        land.take()
+            .map_or(Poll::Pending, |land| Poll::Ready(land()))
+    });
+    let mut cx = Context::from_waker(Waker::noop());
+    match pin!(coop::unconstrained(landed)).poll(&mut cx) {
+        Poll::Ready(landed) => landed,
+        Poll::Pending => unreachable!("it is polled once"),
+    }
+}
+
+/// What a connection asks of the hosting environment behind it. Owned by the connection's task, which
+/// lands [outside of tokio's budget](unbudgeted).
 pub trait Landing: Send {
     /// Whether a number has a text.
     fn is_defined(&self, number: u32) -> bool;

@@ -24,6 +24,7 @@ pub use conversation::{Receiving, Sending, Working};
 pub use data::Data;
 pub use hosting::{Augmented, Cancellation, HoCo, Hosted};
 pub use items::{Items, ItemsSender};
+pub(crate) use link::unbudgeted;
 pub use link::{
     Arrived, BoxFuture, CoNumber, Encoding, Holds, Landed, Landing, Link, LinkInfo, Message,
     Prepared, Received, Request, Written,

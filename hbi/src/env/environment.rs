@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     Error, Failure, Kind, PostingEnd,
-    endpoint::{BoxFuture, Carried, Hosted, Landed},
+    endpoint::{BoxFuture, Carried, Hosted, Landed, unbudgeted},
     value::{Dialect, Handles, Packed},
 };
 
@@ -325,7 +325,7 @@ impl Environment {
                 hosted: Some(Arc::clone(hosted)),
                 literal,
             };
-            target.land(self, &mut parts)
+            unbudgeted(|| target.land(self, &mut parts))
         };
         match landed {
             Landed::Done(handles) => Outcome::Ready(Ok(Packed::from_parts(output.into(), handles))),

@@ -12,7 +12,6 @@ use std::{
 };
 
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::task::coop;
 
 use super::{Method, Param, Table};
 use crate::{
@@ -381,7 +380,7 @@ impl Incoming<'_> {
             let mut cx = Context::from_waker(Waker::noop());
             let polled = match parallel {
                 true => Poll::Pending,
-                false => Pin::new(&mut coop::unconstrained(future.as_mut())).poll(&mut cx),
+                false => future.as_mut().poll(&mut cx),
             };
             match polled {
                 Poll::Ready(value) => {

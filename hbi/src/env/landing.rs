@@ -4,12 +4,9 @@
 use std::{
     future::ready,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
     sync::{Arc, OnceLock},
     task::{Context, Poll, Waker},
 };
-
-use tokio::task::coop;
 
 #[cfg(feature = "script")]
 use super::script::is_built_in;
@@ -404,7 +401,7 @@ fn poll_first(
 ) -> Landed {
     let polled = catch_unwind(AssertUnwindSafe(|| {
         let mut cx = Context::from_waker(Waker::noop());
-        Pin::new(&mut coop::unconstrained(future.as_mut())).poll(&mut cx)
+        future.as_mut().poll(&mut cx)
     }));
     match polled {
         Ok(Poll::Pending) => Landed::Waiting {

@@ -37,14 +37,12 @@ impl Short {
         Some(Self { len, bytes })
     }
 
-    /// The same for the first `len` of `bytes`, which are at least so many that all can be copied:
-    /// that is cheaper than as many as there are.
+    /// Makes it the first `len` of `bytes`, which are at least so many that all can be copied: that is
+    /// cheaper than as many as there are.
     #[inline]
-    pub(crate) fn front(bytes: &[u8; LONGEST], len: usize) -> Self {
-        Self {
-            len: len.min(LONGEST) as u8,
-            bytes: *bytes,
-        }
+    pub(crate) fn set_front(&mut self, bytes: &[u8; LONGEST], len: usize) {
+        self.len = len.min(LONGEST) as u8;
+        self.bytes = *bytes;
     }
 }
 
@@ -65,7 +63,8 @@ mod tests {
     fn a_short_value_is_what_it_was() {
         let input: Vec<u8> = (0..100).collect();
         for len in 0..=LONGEST {
-            let front = Short::front(input.first_chunk().unwrap(), len);
+            let mut front = Short::new(&[7; LONGEST]).unwrap();
+            front.set_front(input.first_chunk().unwrap(), len);
             assert_eq!(*front, input[..len]);
             assert_eq!(format!("{front:?}"), format!("Short({:?})", &input[..len]));
             assert_eq!(*Short::new(&input[..len]).unwrap(), input[..len]);

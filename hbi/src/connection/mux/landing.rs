@@ -25,7 +25,7 @@ use crate::{
     },
     endpoint::{
         Arrived, BoxFuture, CoNumber, Current, Landed, Link, Origin, Prepared, hosted_span,
-        run_conversation,
+        run_conversation, unbudgeted,
     },
     value::{Handles, Packed},
     wire::mux::{self, ANSWER_HEAD, Body, CoId, Event, Input, Open, Violation},
@@ -40,8 +40,10 @@ const LANDINGS_PER_TURN: usize = 4096;
 /// Time that landings may take before other tasks get their turn.
 const TIME_PER_TURN: Duration = Duration::from_millis(2);
 
-/// Landings between looks at the clock.
-const LANDINGS_PER_LOOK: usize = 16;
+/// Landings between looks at the clock, at first and at last: after more of them that took little the
+/// next are not expected to take much.
+const FIRST_LOOK: usize = 16;
+const LANDINGS_PER_LOOK: usize = 64;
 
 /// An opening, with its arguments where they lie in the input or on their own.
 pub(super) struct Opened {
@@ -141,7 +143,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         drop(lost);
         if !self.scratch.work.is_empty() {
             if !held_back {
-                self.perform(input.bytes());
+                unbudgeted(|| self.perform(input.bytes()));
             }
             if self.scratch.work.is_done() {
                 self.scratch.work.clear();
@@ -156,9 +158,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Does what there is to do, as much as may be now.
     fn perform(&mut self, input: &[u8]) {
         // a few are over before there is a reason to look at the clock
-        let began = (self.scratch.work.len() >= LANDINGS_PER_LOOK).then(Instant::now);
-        let over_time = || began.is_some_and(|began| began.elapsed() > TIME_PER_TURN);
-        let mut landings = 0;
+        let mut watch = Watch::of(self.scratch.work.len());
         loop {
             if let Some(called) = self.scratch.work.next_call() {
                 self.land_call(called, input);
@@ -171,10 +171,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             } else {
                 return;
             }
-            landings += 1;
-            if self.scratch.answers.bytes.len() > BACKLOG
-                || landings % LANDINGS_PER_LOOK == 0 && over_time()
-            {
+            if self.scratch.answers.bytes.len() > BACKLOG || watch.is_over() {
                 return;
             }
         }
@@ -302,18 +299,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if self.waiting.is_empty() || !self.may_land() {
             return false;
         }
-        let began = Instant::now();
-        for landings in 1..=LANDINGS_PER_TURN {
-            let Some(opened) = self.waiting.pop_front() else {
-                break;
-            };
-            self.land(opened, &[]);
-            if self.scratch.answers.bytes.len() > BACKLOG
-                || landings % LANDINGS_PER_LOOK == 0 && began.elapsed() > TIME_PER_TURN
-            {
-                break;
+        let mut watch = Watch::of(self.waiting.len());
+        unbudgeted(|| {
+            for _ in 0..LANDINGS_PER_TURN {
+                let Some(opened) = self.waiting.pop_front() else {
+                    break;
+                };
+                self.land(opened, &[]);
+                if self.scratch.answers.bytes.len() > BACKLOG || watch.is_over() {
+                    break;
+                }
             }
-        }
+        });
         self.give_answers();
         if self.waiting.is_empty() {
             self.held.clear();
@@ -521,6 +518,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 outgoing.start(&self.this, co);
             }
         }
+    }
+}
+
+/// Sees to it that landings take no longer than a turn may.
+struct Watch {
+    /// Where there are enough of them to look at the time.
+    began: Option<Instant>,
+    landings: usize,
+    next_look: usize,
+}
+
+impl Watch {
+    /// For so many landings.
+    fn of(landings: usize) -> Self {
+        Self {
+            began: (landings >= FIRST_LOOK).then(Instant::now),
+            landings: 0,
+            next_look: FIRST_LOOK,
+        }
+    }
+
+    /// One landing more is done: whether it was the last of this turn.
+    #[inline]
+    fn is_over(&mut self) -> bool {
+        self.landings += 1;
+        self.landings == self.next_look && self.look()
+    }
+
+    fn look(&mut self) -> bool {
+        self.next_look += self.landings.min(LANDINGS_PER_LOOK);
+        self.began
+            .is_some_and(|began| began.elapsed() > TIME_PER_TURN)
     }
 }
 

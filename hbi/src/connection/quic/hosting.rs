@@ -16,7 +16,7 @@ use crate::{
     connection::{handles, now, running::Running},
     endpoint::{
         Arrived, BoxFuture, Current, Hosted, Landed, Origin, Received, hosted_span,
-        run_conversation,
+        run_conversation, unbudgeted,
     },
     value::{Handles, Packed},
     wire::{
@@ -238,7 +238,7 @@ impl QuicDriver {
             origin: &origin,
         };
         self.output.clear();
-        let landed = self.landing.land(arrived, &mut self.output);
+        let landed = unbudgeted(|| self.landing.land(arrived, &mut self.output));
         let packed = match landed {
             Landed::Waiting {
                 future,

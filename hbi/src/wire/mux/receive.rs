@@ -107,11 +107,14 @@ impl<P, U> Connection<P, U> {
         co.bits |= bit::IN_STARTED | bit::IN_ENDED;
         self.wakers.extend(co.answer.take_waker());
         match value.first_chunk() {
-            // made right where it stays, as there is nothing to be dropped: the copies of its parts
+            // copied once, to where it stays, as there is nothing to be dropped: the copies of its parts
             // overlap, and who read what was just written would wait
             Some(value) => {
-                let answer = Answer::There(Reply::Short(Short::front(value, short)));
+                let answer = Answer::There(Reply::Short(Short::none()));
                 std::mem::forget(std::mem::replace(&mut co.answer, answer));
+                if let Answer::There(Reply::Short(answer)) = &mut co.answer {
+                    answer.set_front(value, short);
+                }
             }
             None => co.answer = Answer::There(Reply::new(&value[..short], input)),
         }
