@@ -17,6 +17,7 @@ use super::{
     incoming::{Callee, Parts, full_name},
     layer::Layers,
     share::Pool,
+    unchecked::Slot,
 };
 use crate::{
     Error, Failure, Kind, PostingEnd,
@@ -316,8 +317,10 @@ impl Environment {
         let mut output = Vec::new();
         let origin = &hosted.current().origin(hosted);
         let landed = {
+            let mut slot = Slot::default();
             let mut parts = Parts {
                 callee: target.callee(),
+                slot: &mut slot,
                 arguments: &bytes,
                 handles,
                 output: &mut output,

@@ -13,7 +13,7 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Method, Param, Table};
+use super::{Method, Param, Table, unchecked::Slot};
 use crate::{
     Error, Failure, Kind,
     endpoint::{Caller, Current, HoCo, Hosted, Landed, Origin, Receiving},
@@ -32,6 +32,8 @@ pub struct Incoming<'a>(pub(super) &'a mut Parts<'a>);
 #[derive(Debug)]
 pub(super) struct Parts<'a> {
     pub(super) callee: Callee<'a>,
+    /// The place of its future.
+    pub(super) slot: &'a mut Slot,
     pub(super) arguments: &'a [u8],
     pub(super) handles: Handles,
     pub(super) output: &'a mut Vec<u8>,
@@ -375,8 +377,7 @@ impl Incoming<'_> {
         // the method is polled here first: most are ready at once, and need no task
         let landed = self.guarded(|call, handles| {
             let arguments = call.decoded(decode)?;
-            // made where it stays
-            let mut future = Box::into_pin(Box::write(Box::new_uninit(), run(arguments)));
+            let mut future = call.0.slot.place(|| run(arguments));
             let mut cx = Context::from_waker(Waker::noop());
             let polled = match parallel {
                 true => Poll::Pending,
@@ -384,6 +385,7 @@ impl Incoming<'_> {
             };
             match polled {
                 Poll::Ready(value) => {
+                    call.0.slot.keep(future);
                     call.answer(handles, &outcome(value, literal)?)?;
                     Ok(None)
                 }
@@ -497,13 +499,13 @@ fn guarded<T>(run: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
 }
 
 /// A future whose panics become failures.
-struct Guarded<F>(Pin<Box<F>>);
+struct Guarded<F>(F);
 
-impl<F: Future> Future for Guarded<F> {
+impl<F: Future + Unpin> Future for Guarded<F> {
     type Output = Result<F::Output, Failure>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(cx))) {
+        match catch_unwind(AssertUnwindSafe(|| Pin::new(&mut self.0).poll(cx))) {
             Ok(poll) => poll.map(Ok),
             Err(panic) => Poll::Ready(Err(panicked(&*panic))),
         }

@@ -14,11 +14,11 @@ use rhai::{Dynamic, EvalAltResult, NativeCallContext, Position, Scope};
 
 use super::{
     account::{Account, PassedOn},
-    convert, fiber,
+    convert,
 };
 use crate::{
     Failure, Kind, Place,
-    env::{Artifacts, Bounds, Outcome, incoming::panicked},
+    env::{Artifacts, Bounds, Outcome, incoming::panicked, unchecked::fiber},
     value::Packed,
 };
 

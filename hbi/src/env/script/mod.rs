@@ -8,8 +8,6 @@ mod account;
 mod calls;
 mod convert;
 mod engine;
-#[allow(unsafe_code)]
-mod fiber;
 mod library;
 mod names;
 mod run;

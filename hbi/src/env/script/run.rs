@@ -15,7 +15,6 @@ use super::{
     calls::{self, Ended, Landing, Thrown},
     convert,
     engine::{FUNCTIONS, engine},
-    fiber::Fiber,
     library::{self, Kept},
     names::Names,
 };
@@ -24,6 +23,7 @@ use crate::{
     env::{
         Artifacts, Bounds,
         share::{Pool, Share},
+        unchecked::fiber::Fiber,
     },
     value::Packed,
 };

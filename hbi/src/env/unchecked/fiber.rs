@@ -1,7 +1,7 @@
 //! A computation on a stack of its own, which waits for futures in the middle of ordinary code: a
 //! future that suspends the stack instead of the thread.
 //!
-//! The only unsafe code of the library. What makes it sound:
+//! What makes it sound:
 //!
 //! 1. *The yielder is alive whenever it is reached.* [`wait`] finds it in a thread-local that is set
 //!    for the length of each resume, and the code that runs then is the fiber's own, in whose frame
@@ -60,7 +60,7 @@ enum In {
 
 /// The order to stop reached code that waits: it is to return at once.
 #[derive(Debug)]
-pub(super) struct Stopped;
+pub(in crate::env) struct Stopped;
 
 thread_local! {
     static YIELDER: Cell<*const Yielder<In, Out>> = const { Cell::new(ptr::null()) };
@@ -93,7 +93,7 @@ fn suspend(out: Out) -> Result<In, Stopped> {
 ///
 /// # Errors
 /// When the fiber is to stop.
-pub(super) fn wait<F>(future: F) -> Result<F::Output, Stopped>
+pub(in crate::env) fn wait<F>(future: F) -> Result<F::Output, Stopped>
 where
     F: Future<Output: Send + 'static> + Send + 'static,
 {
@@ -108,12 +108,12 @@ where
 ///
 /// # Errors
 /// When the fiber is to stop.
-pub(super) fn breathe() -> Result<(), Stopped> {
+pub(in crate::env) fn breathe() -> Result<(), Stopped> {
     suspend(Out::Yield).map(|_| ())
 }
 
 /// A computation on a stack of its own, as a future of its result.
-pub(super) struct Fiber<T: 'static> {
+pub(in crate::env) struct Fiber<T: 'static> {
     coroutine: Option<Coroutine<In, Out, T, DefaultStack>>,
     waiting: Option<Pin<Box<dyn Future<Output = Answer> + Send>>>,
     yielder: *const Yielder<In, Out>,
@@ -125,7 +125,7 @@ unsafe impl<T: Send> Send for Fiber<T> {}
 
 impl<T: Send + 'static> Fiber<T> {
     /// A fiber that will run `code`.
-    pub(super) fn new(code: impl FnOnce() -> T + Send + 'static) -> io::Result<Self> {
+    pub(in crate::env) fn new(code: impl FnOnce() -> T + Send + 'static) -> io::Result<Self> {
         let kept = STACKS.lock().unwrap_or_else(|e| e.into_inner()).pop();
         let stack = match kept {
             Some(stack) => stack,
