@@ -7,6 +7,8 @@ mod landing;
 mod link;
 mod scratch;
 mod spin;
+#[cfg(test)]
+mod tests;
 mod work;
 
 pub(crate) use driver::Driver;

@@ -1,0 +1,183 @@
+//! The driver against a peer's state machine, over a transport that watches how much is read.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{
+        AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf, duplex,
+    },
+    time,
+};
+
+use super::{Driver, MuxLink, scratch::READ};
+use crate::{
+    Error, Failure, Settings,
+    endpoint::{Arrived, BoxFuture, Encoding, Landed, Landing, LinkInfo, Prepared, Written},
+    value::Handles,
+    wire::mux::{self, Event, Input, Opening, Output, Reply},
+};
+
+type Peer = mux::Connection<(), ()>;
+
+/// Calls of each round: a crowd.
+const CALLS: usize = 1000;
+
+/// More rounds than it takes to try all ways to wait.
+const ROUNDS: usize = 64;
+
+/// Answers each call with its arguments.
+struct Echo;
+
+impl Landing for Echo {
+    fn is_defined(&self, _: u32) -> bool {
+        false
+    }
+
+    fn define(&mut self, _: u32, _: &[&str], _: &str) {}
+
+    fn land(&mut self, arrived: Arrived<'_>, output: &mut Vec<u8>) -> Landed {
+        output.extend_from_slice(arrived.arguments);
+        Landed::Done(Handles::new())
+    }
+
+    fn prepare(&mut self, _: u32) -> Arc<dyn Prepared> {
+        unreachable!("calls are not kept")
+    }
+
+    fn read(&mut self, _: &str) -> Result<Written, Failure> {
+        unreachable!("it is no text wire")
+    }
+
+    fn read_value(&mut self, _: &str) -> BoxFuture<Result<Arc<dyn Prepared>, Failure>> {
+        unreachable!("it is no text wire")
+    }
+
+    fn connected(&mut self) -> Option<BoxFuture<()>> {
+        None
+    }
+
+    fn disconnected(&mut self, _: &Error) {}
+}
+
+/// A stream that writes down how much each read that brought something asked for.
+struct Watched {
+    stream: DuplexStream,
+    reads: Arc<Mutex<Vec<usize>>>,
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let asked = buffer.remaining();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if buffer.remaining() < asked {
+            self.reads.lock().unwrap().push(asked);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+fn written(peer: &mut Peer) -> Vec<u8> {
+    let mut output = Output::default();
+    peer.fill(&mut output);
+    output.as_slice().expect("it is all small").to_vec()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_that_is_read_in_parts_is_answered_whole() {
+    let (near, mut far) = duplex(1 << 20);
+    let info = LinkInfo {
+        peer_address: String::new(),
+        local_address: String::new(),
+        encoding: Encoding::Bound,
+        deadline: None,
+        trace: false,
+        identity: None,
+    };
+    let reads = Arc::default();
+    let stream = Watched {
+        stream: near,
+        reads: Arc::clone(&reads),
+    };
+    let link = Arc::new(MuxLink::new(info, Settings::default(), &[]));
+    tokio::spawn(Driver::new(link, stream, Box::new(Echo)));
+
+    let mut peer = Peer::new(Settings::default(), Instant::now());
+    peer.define(0, &[""; 0], "echo");
+    far.write_all(&written(&mut peer)).await.unwrap();
+    let talk = async {
+        let (mut input, mut ready) = (Vec::new(), false);
+        let mut cx = Context::from_waker(Waker::noop());
+        for round in 0..=ROUNDS {
+            let mut calls = Vec::new();
+            // the first round only learns what the other side says of itself
+            for call in 0..if ready { CALLS } else { 0 } {
+                let arguments = ((round * CALLS + call) as u32).to_be_bytes();
+                let opening = Opening {
+                    script: Some(0),
+                    value: true,
+                    call: true,
+                    last: true,
+                    deadline: None,
+                    depth: 0,
+                    trace: None,
+                    arguments: &arguments,
+                    handles: &[],
+                };
+                let id = peer.open(opening, Instant::now()).expect("it is taken");
+                calls.push((id, arguments));
+            }
+            far.write_all(&written(&mut peer)).await.unwrap();
+            let mut next = 0;
+            while !ready || next < calls.len() {
+                far.read_buf(&mut input).await.unwrap();
+                let mut at = 0;
+                while let Some(event) = peer
+                    .receive(Instant::now(), Input::copied(&input), &mut at)
+                    .expect("it keeps to the protocol")
+                {
+                    ready |= matches!(event, Event::Ready);
+                }
+                input.drain(..at);
+                while let Some((id, arguments)) = calls.get(next)
+                    && let Poll::Ready(reply) = peer.poll_reply(*id, &mut cx)
+                {
+                    let right = matches!(reply, Reply::Short(value) if *value == arguments[..]);
+                    assert!(right, "call {next} of round {round}");
+                    next += 1;
+                }
+            }
+        }
+    };
+    // what is left unread hangs
+    time::timeout(Duration::from_secs(60), talk).await.unwrap();
+    let held = |reads: &[usize]| reads.iter().filter(|&&most| most < READ / 4).count();
+    assert!(held(&reads.lock().unwrap()) > 0, "no crowd was split");
+}
