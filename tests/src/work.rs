@@ -2,6 +2,8 @@
 
 use std::{
     fmt,
+    future::{Future, poll_fn},
+    pin::pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -10,7 +12,10 @@ use std::{
 
 use hbi::prelude::*;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, mpsc};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::coop,
+};
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -63,6 +68,8 @@ pub trait Work {
     /// Adds.
     #[hbi(idempotent)]
     async fn add(&self, a: i64, b: i64) -> i64;
+    /// Does so many operations that take of the budget of the runtime's task; how often it was polled.
+    async fn spend(&self, operations: u32) -> u32;
     /// Divides.
     #[hbi(idempotent)]
     async fn div(&self, a: i64, b: i64) -> Result<i64, DivError>;
@@ -265,6 +272,21 @@ impl MyWork {
 impl Work for MyWork {
     async fn add(&self, a: i64, b: i64) -> i64 {
         a.wrapping_add(b)
+    }
+
+    async fn spend(&self, operations: u32) -> u32 {
+        let mut spent = pin!(async {
+            for _ in 0..operations {
+                coop::consume_budget().await;
+            }
+        });
+        let mut polls = 0;
+        poll_fn(|cx| {
+            polls += 1;
+            spent.as_mut().poll(cx)
+        })
+        .await;
+        polls
     }
 
     async fn div(&self, a: i64, b: i64) -> Result<i64, DivError> {

@@ -22,7 +22,8 @@ macro_rules! over {
 macro_rules! behaviours {
     ($transport:ident) => {
         each!($transport:
-            calls_answer_values, errors_arrive_typed, notifications_are_heard_and_pushed_back,
+            calls_answer_values, methods_that_could_go_on_are_polled_once, errors_arrive_typed,
+            notifications_are_heard_and_pushed_back,
             a_composition_is_one_round_trip, errors_of_steps_say_which, scripts_call_the_same_methods,
             unknown_names_and_wrong_arguments_are_told, a_panic_is_the_callers_error_only,
             replies_come_out_of_order, thousand_calls_both_ways, items_come_and_end,
@@ -76,6 +77,24 @@ async fn calls_answer_values(over: Transport) {
     assert_eq!(work.version().await.unwrap(), 7);
     assert_eq!(work.echo(vec![7; 100_000]).await.unwrap(), vec![7; 100_000]);
     assert_eq!(server.connections(), 1);
+}
+
+async fn methods_that_could_go_on_are_polled_once(over: Transport) {
+    let Pair {
+        peer,
+        work,
+        server: _server,
+        ..
+    } = over.pair().await;
+    // far more than a task has of the runtime's budget, for one method and for those of one read
+    let calls = (0..8).map(|_| work.spend(1000));
+    let polls = futures_util::future::join_all(calls).await;
+    assert!(polls.into_iter().all(|polls| polls.unwrap() == 1));
+    let line = "let a = work::spend(n); work::add(a, work::spend(n))";
+    let two: i64 = peer.script(line).bind("n", 1000).await.unwrap();
+    assert_eq!(two, 2);
+    let free = "let n = 0; for i in 0..3 { n += work::spend(1000); } n";
+    assert_eq!(peer.script::<i64>(free).await.unwrap(), 3);
 }
 
 async fn errors_arrive_typed(over: Transport) {

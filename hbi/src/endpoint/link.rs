@@ -348,8 +348,7 @@ pub(crate) fn unbudgeted<R>(land: impl FnOnce() -> R) -> R {
     }
 }
 
-/// What a connection asks of the hosting environment behind it. Owned by the connection's task, which
-/// lands [outside of tokio's budget](unbudgeted).
+/// What a connection asks of the hosting environment behind it. Owned by the connection's task.
 pub trait Landing: Send {
     /// Whether a number has a text.
     fn is_defined(&self, number: u32) -> bool;
@@ -358,7 +357,8 @@ pub trait Landing: Send {
     /// at when it lands first; one that does not compile answers each use with its error.
     fn define(&mut self, number: u32, parameters: &[&str], source: &str);
 
-    /// Lands the script that opens a conversation. Its value is appended to `output`.
+    /// Lands the script that opens a conversation. Its value is appended to `output`. A method is polled
+    /// here: whoever lands does so outside of tokio's budget.
     fn land(&mut self, arrived: Arrived<'_>, output: &mut Vec<u8>) -> Landed;
 
     /// Readies a script that came in an open conversation. Cheap, as [`Landing::define`].

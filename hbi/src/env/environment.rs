@@ -17,7 +17,6 @@ use super::{
     incoming::{Callee, Parts, full_name},
     layer::Layers,
     share::Pool,
-    unchecked::Slot,
 };
 use crate::{
     Error, Failure, Kind, PostingEnd,
@@ -317,10 +316,8 @@ impl Environment {
         let mut output = Vec::new();
         let origin = &hosted.current().origin(hosted);
         let landed = {
-            let mut slot = Slot::default();
             let mut parts = Parts {
                 callee: target.callee(),
-                slot: &mut slot,
                 arguments: &bytes,
                 handles,
                 output: &mut output,

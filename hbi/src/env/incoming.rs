@@ -7,6 +7,7 @@ use std::{
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
+    ptr,
     sync::Arc,
     task::{Context, Poll, Waker},
 };
@@ -32,8 +33,6 @@ pub struct Incoming<'a>(pub(super) &'a mut Parts<'a>);
 #[derive(Debug)]
 pub(super) struct Parts<'a> {
     pub(super) callee: Callee<'a>,
-    /// The place of its future.
-    pub(super) slot: &'a mut Slot,
     pub(super) arguments: &'a [u8],
     pub(super) handles: Handles,
     pub(super) output: &'a mut Vec<u8>,
@@ -68,6 +67,15 @@ impl Callee<'_> {
     #[inline]
     fn is_parallel(self) -> bool {
         matches!(self, Callee::Method(_, method) if method.parallel)
+    }
+
+    /// Where its futures stand; methods of one table lie next to each other.
+    #[inline]
+    fn slot(self) -> Slot {
+        Slot::new(match self {
+            Callee::Method(_, method) => ptr::from_ref(method).addr() / size_of::<Method>(),
+            Callee::Function(name) => name.as_ptr().addr() / size_of::<usize>(),
+        })
     }
 
     pub(super) fn full_name(self) -> String {
@@ -374,10 +382,11 @@ impl Incoming<'_> {
         R: 'static,
     {
         let (parallel, literal) = (self.0.callee.is_parallel(), self.0.literal);
+        let slot = self.0.callee.slot();
         // the method is polled here first: most are ready at once, and need no task
         let landed = self.guarded(|call, handles| {
             let arguments = call.decoded(decode)?;
-            let mut future = call.0.slot.place(|| run(arguments));
+            let mut future = slot.place(|| run(arguments));
             let mut cx = Context::from_waker(Waker::noop());
             let polled = match parallel {
                 true => Poll::Pending,
@@ -385,7 +394,7 @@ impl Incoming<'_> {
             };
             match polled {
                 Poll::Ready(value) => {
-                    call.0.slot.keep(future);
+                    slot.keep(future);
                     call.answer(handles, &outcome(value, literal)?)?;
                     Ok(None)
                 }
@@ -499,13 +508,13 @@ fn guarded<T>(run: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
 }
 
 /// A future whose panics become failures.
-struct Guarded<F>(F);
+struct Guarded<F>(Pin<Box<F>>);
 
-impl<F: Future + Unpin> Future for Guarded<F> {
+impl<F: Future> Future for Guarded<F> {
     type Output = Result<F::Output, Failure>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match catch_unwind(AssertUnwindSafe(|| Pin::new(&mut self.0).poll(cx))) {
+        match catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(cx))) {
             Ok(poll) => poll.map(Ok),
             Err(panic) => Poll::Ready(Err(panicked(&*panic))),
         }

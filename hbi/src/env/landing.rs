@@ -14,9 +14,7 @@ use super::{
     Environment,
     environment::{Hooks, Target},
     incoming::{Parts, failed, panicked},
-    straight,
-    unchecked::Slot,
-    written,
+    straight, written,
 };
 #[cfg(feature = "script")]
 use crate::script::Callee;
@@ -34,8 +32,7 @@ const READ_IN_PLACE: usize = 64 << 10;
 /// The environment as a connection's task owns it.
 pub(crate) struct EnvLanding {
     env: Arc<Environment>,
-    /// By number, each with the place of its method's future, where it calls one.
-    scripts: Vec<Option<(Arc<Script>, Slot)>>,
+    scripts: Vec<Option<Arc<Script>>>,
     /// Bytes of their sources.
     kept: usize,
     hooks: Hooks,
@@ -233,11 +230,7 @@ impl EnvLanding {
             origin,
             ..
         } = arrived;
-        let Some((script, slot)) = self
-            .scripts
-            .get_mut(script as usize)
-            .and_then(Option::as_mut)
-        else {
+        let Some(script) = self.scripts.get(script as usize).and_then(Option::as_ref) else {
             return failed(undefined(script));
         };
         if self.trace
@@ -249,7 +242,6 @@ impl EnvLanding {
             Way::Call(target) => {
                 let mut parts = Parts {
                     callee: target.callee(),
-                    slot,
                     arguments,
                     handles,
                     output,
@@ -311,11 +303,9 @@ impl Landing for EnvLanding {
     fn define(&mut self, number: u32, parameters: &[&str], source: &str) {
         let place = number as usize;
         if place >= self.scripts.len() {
-            self.scripts.resize_with(place + 1, || None);
+            self.scripts.resize(place + 1, None);
         }
-        let old = self.scripts[place]
-            .as_ref()
-            .map_or(0, |(old, _)| old.size());
+        let old = self.scripts[place].as_ref().map_or(0, |old| old.size());
         let bounds = &self.env.bounds;
         let names: usize = parameters.iter().map(|name| name_size(name)).sum();
         let kept = self.kept - old + source.len() + names;
@@ -327,7 +317,7 @@ impl Landing for EnvLanding {
             Script::new(&self.env, parameters, source)
         };
         self.kept = self.kept - old + script.size();
-        self.scripts[place] = Some((Arc::new(script), Slot::default()));
+        self.scripts[place] = Some(Arc::new(script));
     }
 
     fn land(&mut self, arrived: Arrived<'_>, output: &mut Vec<u8>) -> Landed {
@@ -339,7 +329,7 @@ impl Landing for EnvLanding {
 
     fn prepare(&mut self, number: u32) -> Arc<dyn Prepared> {
         match self.scripts.get(number as usize).and_then(Option::as_ref) {
-            Some((script, _)) => Arc::clone(script) as Arc<dyn Prepared>,
+            Some(script) => Arc::clone(script) as Arc<dyn Prepared>,
             None => {
                 let script = Script::new(&self.env, &[], "");
                 // nobody else has it yet
@@ -403,7 +393,7 @@ fn undefined(number: u32) -> Failure {
     )
 }
 
-/// Polls a landing where it stands: most are ready at once.
+/// Polls a landing where it stands, as it is outside of tokio's budget: most are ready at once.
 fn poll_first(
     mut future: BoxFuture<Result<Packed, Failure>>,
     hosted: Arc<Hosted>,

@@ -40,10 +40,10 @@ const LANDINGS_PER_TURN: usize = 4096;
 /// Time that landings may take before other tasks get their turn.
 const TIME_PER_TURN: Duration = Duration::from_millis(2);
 
-/// Landings between looks at the clock, at first and at last: after more of them that took little the
-/// next are not expected to take much.
-const FIRST_LOOK: usize = 16;
-const LANDINGS_PER_LOOK: usize = 64;
+/// Landings between looks at the clock. While all before took little time, which is most often so, they
+/// are more: a turn goes on for so many landings more, at most, than the time it may take.
+const LANDINGS_PER_LOOK: usize = 16;
+const MOST_PER_LOOK: usize = 64;
 
 /// An opening, with its arguments where they lie in the input or on their own.
 pub(super) struct Opened {
@@ -171,7 +171,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             } else {
                 return;
             }
-            if self.scratch.answers.bytes.len() > BACKLOG || watch.is_over() {
+            if self.scratch.answers.bytes.len() > BACKLOG || watch.ends_turn() {
                 return;
             }
         }
@@ -306,7 +306,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     break;
                 };
                 self.land(opened, &[]);
-                if self.scratch.answers.bytes.len() > BACKLOG || watch.is_over() {
+                if self.scratch.answers.bytes.len() > BACKLOG || watch.ends_turn() {
                     break;
                 }
             }
@@ -533,23 +533,27 @@ impl Watch {
     /// For so many landings.
     fn of(landings: usize) -> Self {
         Self {
-            began: (landings >= FIRST_LOOK).then(Instant::now),
+            began: (landings >= LANDINGS_PER_LOOK).then(Instant::now),
             landings: 0,
-            next_look: FIRST_LOOK,
+            next_look: LANDINGS_PER_LOOK,
         }
     }
 
-    /// One landing more is done: whether it was the last of this turn.
+    /// Counts a landing; whether it is the last of this turn.
     #[inline]
-    fn is_over(&mut self) -> bool {
+    fn ends_turn(&mut self) -> bool {
         self.landings += 1;
-        self.landings == self.next_look && self.look()
+        self.landings == self.next_look
+            && self.began.is_some_and(|began| self.took(began.elapsed()))
     }
 
-    fn look(&mut self) -> bool {
-        self.next_look += self.landings.min(LANDINGS_PER_LOOK);
-        self.began
-            .is_some_and(|began| began.elapsed() > TIME_PER_TURN)
+    /// So long it took until now; whether that is too long.
+    fn took(&mut self, time: Duration) -> bool {
+        self.next_look += match time < TIME_PER_TURN / 8 {
+            true => self.landings.min(MOST_PER_LOOK),
+            false => LANDINGS_PER_LOOK,
+        };
+        time > TIME_PER_TURN
     }
 }
 
@@ -613,5 +617,42 @@ impl Opened {
             self.arguments = Arguments::Own(Box::new(own));
         }
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// After how many landings that take so long each the clock is looked at, until the turn ends.
+    fn looks(most: usize, each: impl Fn(usize) -> Duration) -> Vec<usize> {
+        let mut watch = Watch::of(most);
+        let (mut looks, mut time) = (Vec::new(), Duration::ZERO);
+        for landing in 1..=most {
+            time += each(landing);
+            watch.landings = landing;
+            if landing == watch.next_look {
+                looks.push(landing);
+                if watch.took(time) {
+                    break;
+                }
+            }
+        }
+        looks
+    }
+
+    #[test]
+    fn the_clock_is_looked_at_as_often_as_landings_take_time() {
+        let (short, long) = (Duration::from_nanos(200), Duration::from_millis(1));
+        assert_eq!(looks(300, |_| short), [16, 32, 64, 128, 192, 256]);
+        assert_eq!(looks(300, |_| long), [16]);
+        assert_eq!(
+            looks(300, |_| Duration::from_micros(30)),
+            [16, 32, 48, 64, 80]
+        );
+        // what takes long behind what does not is found out in time
+        let mixed = |landing| if landing > 150 { long } else { short };
+        assert_eq!(looks(300, mixed), [16, 32, 64, 128, 192]);
+        assert!(looks(15, |_| long).is_empty());
     }
 }

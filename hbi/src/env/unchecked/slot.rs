@@ -1,28 +1,37 @@
-//! A place for the future of a method, which its next call uses again: to ask the allocator for one each
-//! time takes a twentieth of a small call.
+//! Places for the futures of methods, which the next call of a method uses again: to ask the allocator for
+//! one each time takes a twentieth of a small call. They are the thread's, however many connections it has.
 //!
 //! What makes it sound: *a future is dropped where it stands.* A pinned future may refer to itself, so its
 //! memory is used again only once its destructor was run there; from then on it is memory without a value.
 
-use std::{any::Any, mem::MaybeUninit, pin::Pin};
+use std::{any::Any, cell::Cell, mem::MaybeUninit, pin::Pin};
 
-/// Futures up to this many bytes leave their place to the next. A connection keeps one for each method
-/// that was called on it.
+/// Places that a thread keeps, and bytes of the largest: 16 KiB in all.
+const KEPT: usize = 16;
 const LARGEST: usize = 1 << 10;
 
-/// The place that the last call left, if it was of the same method.
-#[derive(Debug, Default)]
-pub(in crate::env) struct Slot(Option<Box<dyn Any + Send>>);
+thread_local! {
+    /// What calls left; each may be of any type.
+    static LEFT: [Cell<Option<Box<dyn Any>>>; KEPT] = const { [const { Cell::new(None) }; KEPT] };
+}
+
+/// A place among those of the thread. A call has it to itself from [`Self::place`] on.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::env) struct Slot(usize);
 
 impl Slot {
-    /// Puts a future where the last one was, or to a place of its own.
+    /// The slot of a method by its number; numbers that are next to each other have slots of their own.
     #[inline(always)]
-    pub(in crate::env) fn place<F: Send + 'static>(
-        &mut self,
-        make: impl FnOnce() -> F,
-    ) -> Pin<Box<F>> {
-        let left = self.0.take().map(Box::<dyn Any + Send>::downcast);
-        let place = match left {
+    pub(in crate::env) fn new(number: usize) -> Self {
+        Self(number % KEPT)
+    }
+
+    /// Puts a future where the last one of its type was, or to a place of its own.
+    #[inline(always)]
+    pub(in crate::env) fn place<F: 'static>(self, make: impl FnOnce() -> F) -> Pin<Box<F>> {
+        // there is none while the thread ends
+        let left = LEFT.try_with(|left| left[self.0].take()).ok().flatten();
+        let place = match left.map(Box::<dyn Any>::downcast) {
             Some(Ok(place)) => place,
             Some(Err(_)) | None => Box::new_uninit(),
         };
@@ -32,10 +41,12 @@ impl Slot {
 
     /// Drops a future that is over, and keeps its place.
     #[inline(always)]
-    pub(in crate::env) fn keep<F: Send + 'static>(&mut self, future: Pin<Box<F>>) {
-        if size_of::<F>() <= LARGEST {
-            self.0 = Some(emptied(future));
+    pub(in crate::env) fn keep<F: 'static>(self, future: Pin<Box<F>>) {
+        if size_of::<F>() > LARGEST {
+            return;
         }
+        let place = emptied(future);
+        let _ = LEFT.try_with(|left| left[self.0].set(Some(place)));
     }
 }
 
@@ -56,7 +67,7 @@ fn emptied<F>(full: Pin<Box<F>>) -> Box<MaybeUninit<F>> {
 #[cfg(test)]
 mod tests {
     use std::{
-        future::{Future, poll_fn},
+        future::{Future, poll_fn, ready},
         panic::{AssertUnwindSafe, catch_unwind},
         ptr,
         sync::{
@@ -68,58 +79,89 @@ mod tests {
 
     use super::*;
 
+    /// Each test has a thread of its own, and so these places.
+    const SLOT: Slot = Slot(3);
+
+    fn is_kept() -> bool {
+        LEFT.with(|left| {
+            let place = left[SLOT.0].take();
+            let kept = place.is_some();
+            left[SLOT.0].set(place);
+            kept
+        })
+    }
+
     /// Counts how often it is dropped, and tells where that is.
-    struct Dropped<const SIZE: usize>(Arc<AtomicUsize>, Arc<AtomicUsize>, [u8; SIZE]);
+    #[repr(align(64))]
+    struct Dropped<const SIZE: usize> {
+        drops: Arc<AtomicUsize>,
+        at: Arc<AtomicUsize>,
+        _bytes: [u8; SIZE],
+    }
 
     impl<const SIZE: usize> Drop for Dropped<SIZE> {
         fn drop(&mut self) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-            self.1.store(ptr::from_ref(self).addr(), Ordering::Relaxed);
+            self.drops.fetch_add(1, Ordering::Relaxed);
+            self.at.store(ptr::from_ref(self).addr(), Ordering::Relaxed);
         }
     }
 
     #[test]
     fn a_place_is_used_again_once_what_was_there_is_dropped() {
         fn check<const SIZE: usize>(kept: bool) {
-            let (drops, at) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-            let mut slot = Slot::default();
+            let (drops, at) = (Arc::default(), Arc::new(AtomicUsize::new(0)));
+            let new = || Dropped {
+                drops: Arc::clone(&drops),
+                at: Arc::clone(&at),
+                _bytes: [1; SIZE],
+            };
+            let drops = || drops.load(Ordering::Relaxed);
             let mut last = None;
+            // what takes the memory that is given back
+            let mut others = Vec::new();
             for round in 1..=3 {
-                let placed = slot.place(|| Dropped(drops.clone(), at.clone(), [1; SIZE]));
+                let placed = SLOT.place(new);
                 let here = ptr::from_ref(&*placed).addr();
-                assert!(slot.0.is_none(), "it is taken");
-                assert_eq!(drops.load(Ordering::Relaxed), round - 1);
-                slot.keep(placed);
-                assert_eq!(drops.load(Ordering::Relaxed), round);
+                assert!(!is_kept(), "it is taken");
+                assert_eq!(drops(), round - 1);
+                SLOT.keep(placed);
+                assert_eq!(drops(), round);
                 assert_eq!(at.load(Ordering::Relaxed), here, "dropped where it was");
-                assert_eq!(slot.0.is_some(), kept);
+                assert_eq!(is_kept(), kept);
+                others.push(Box::new(new()));
                 if kept {
-                    assert!(last.is_none_or(|last| last == here), "it has moved");
+                    assert!(last.is_none_or(|last| last == here), "it is another");
                 }
                 last = Some(here);
             }
+            others.into_iter().for_each(std::mem::forget);
             // one that goes on takes its place along
-            drop(slot.place(|| Dropped(drops.clone(), at.clone(), [1; SIZE])));
-            assert!(slot.0.is_none());
+            drop(SLOT.place(new));
+            assert!(!is_kept());
             // an empty place has nothing to drop, and another type has a place of its own
-            slot.keep(Slot::default().place(|| Dropped(drops.clone(), at.clone(), [2; SIZE])));
-            let other = slot.place(|| 7_u8);
-            assert_eq!(*other, 7);
-            drop(slot);
-            assert_eq!(drops.load(Ordering::Relaxed), 5);
+            SLOT.keep(Slot(0).place(new));
+            assert_eq!(is_kept(), kept);
+            assert_eq!(*SLOT.place(|| 7_u8), 7);
+            assert!(!is_kept());
+            assert_eq!(drops(), 5);
         }
         check::<0>(true);
         check::<100>(true);
-        check::<LARGEST>(false);
+        check::<{ LARGEST - 64 }>(true);
+        check::<{ LARGEST }>(false);
+        // nothing at all stands at no place
+        for _ in 0..2 {
+            SLOT.keep(SLOT.place(|| async {}));
+            SLOT.keep(SLOT.place(|| ready(())));
+        }
     }
 
     #[test]
     fn futures_that_refer_to_themselves_are_right_in_a_place_used_again() {
-        let mut slot = Slot::default();
         let mut waiting = Vec::new();
         for round in 0..100_u64 {
             let waits = round % 3 == 0;
-            let mut future = slot.place(|| async move {
+            let mut future = SLOT.place(|| async move {
                 let numbers = [round, round + 1, round + 2];
                 let last = &numbers[2];
                 let mut waits = waits;
@@ -134,7 +176,7 @@ mod tests {
             match future.as_mut().poll(&mut cx) {
                 Poll::Ready(sum) => {
                     assert_eq!(sum, 2 * round + 2);
-                    slot.keep(future);
+                    SLOT.keep(future);
                 }
                 Poll::Pending => waiting.push((round, future)),
             }
@@ -158,15 +200,18 @@ mod tests {
             }
         }
         let (drops, inner) = (Arc::new(AtomicUsize::new(0)), Arc::new(()));
-        let mut slot = Slot::default();
-        let placed = slot.place(|| Panics {
-            drops: drops.clone(),
-            _inner: inner.clone(),
+        let placed = SLOT.place(|| Panics {
+            drops: Arc::clone(&drops),
+            _inner: Arc::clone(&inner),
         });
-        assert!(catch_unwind(AssertUnwindSafe(|| slot.keep(placed))).is_err());
-        assert!(slot.0.is_none());
-        drop(slot);
+        assert!(catch_unwind(AssertUnwindSafe(|| SLOT.keep(placed))).is_err());
+        assert!(!is_kept());
         assert_eq!(drops.load(Ordering::Relaxed), 1);
         assert_eq!(Arc::strong_count(&inner), 1, "its fields were dropped");
+        // where none is made there is none to be dropped
+        SLOT.keep(SLOT.place(|| inner.clone()));
+        let made = AssertUnwindSafe(|| SLOT.place(|| -> Arc<()> { panic!("on purpose") }));
+        assert!(catch_unwind(made).is_err());
+        assert!(!is_kept());
     }
 }
