@@ -1,9 +1,9 @@
-//! Many calls at a time between two threads, each with a runtime of its own: there a connection reads
-//! what came in pieces, where that is faster.
+//! Many calls at a time. Between two threads, each with a runtime of its own, a connection reads what came
+//! in pieces, where that is faster; and a transport takes only a part of what is to be written.
 
 use std::{sync::mpsc, thread, time::Duration};
 
-use hbi::HostingEnv;
+use hbi::{HostingEnv, Options, Settings};
 use tokio::{runtime, sync::oneshot, task::JoinSet, time};
 
 /// More than a read is split from, and more rounds than it takes to try every way.
@@ -64,4 +64,33 @@ fn every_call_of_a_crowd_gets_its_own_answer() {
         drop(over);
     });
     server.join().unwrap();
+}
+
+/// More than a mebibyte of frames, which a thread does not keep a buffer for.
+const MULTITUDE: u32 = 100_000;
+
+#[tokio::test]
+async fn what_a_transport_does_not_take_at_once_arrives_whole() {
+    let mut settings = Settings::default();
+    settings.conversations = MULTITUDE;
+    let options = Options::new().settings(settings);
+    for address in ["mem://multitude", "tcp://127.0.0.1:0"] {
+        let env = |_| async { Ok(HostingEnv::new().service(EchoHost::new(MyEcho))) };
+        let server = options.serve(address, env).await.unwrap();
+        let address = server.address().to_string();
+        let peer = options.connect(&address, HostingEnv::new()).await.unwrap();
+        let echo = EchoStub::new(&peer);
+        let mut callers = JoinSet::new();
+        for id in 0..MULTITUDE {
+            let echo = echo.clone();
+            callers.spawn(async move { echo.echo(id).await.map(|answer| (id, answer)) });
+        }
+        let all = async {
+            while let Some(answer) = callers.join_next().await {
+                let (id, answer) = answer.unwrap().unwrap();
+                assert_eq!(answer, id, "{address}");
+            }
+        };
+        time::timeout(Duration::from_secs(60), all).await.unwrap();
+    }
 }

@@ -74,12 +74,12 @@ impl Lent {
         let Some(shared) = &mut self.0 else {
             return;
         };
-        shared.bound();
         let rest = (!shared.output.is_empty() || !shared.input.is_empty()).then(|| {
             let mut own = Box::<Scratch>::default();
             own.take_rest(shared);
             own
         });
+        shared.bound();
         // there is none there, or one that was made meanwhile and nobody needs
         SHARED.set(std::mem::replace(&mut self.0, rest));
     }
@@ -141,8 +141,13 @@ impl Scratch {
         }
     }
 
-    /// Gives memory back that one connection needed, and the next will hardly.
+    /// Gives memory back that one connection needed, and the next will hardly. All is empty by now: what
+    /// is left to read or to write its driver has taken along.
     fn bound(&mut self) {
+        debug_assert!(
+            self.output.is_empty() && self.input.is_empty() && self.answers.is_empty(),
+            "something would be lost"
+        );
         if self.output.capacity() > KEPT_BYTES {
             self.output = Output::default();
         }
