@@ -74,7 +74,7 @@ impl Callee<'_> {
     fn slot(self) -> Slot {
         Slot::new(match self {
             Callee::Method(_, method) => ptr::from_ref(method).addr() / size_of::<Method>(),
-            Callee::Function(name) => name.as_ptr().addr() / size_of::<usize>(),
+            Callee::Function(name) => name.as_ptr().addr() / size_of::<&str>(),
         })
     }
 
@@ -386,13 +386,12 @@ impl Incoming<'_> {
         // the method is polled here first: most are ready at once, and need no task
         let landed = self.guarded(|call, handles| {
             let arguments = call.decoded(decode)?;
+            if parallel {
+                return Ok(Some(Box::pin(run(arguments))));
+            }
             let mut future = slot.place(|| run(arguments));
             let mut cx = Context::from_waker(Waker::noop());
-            let polled = match parallel {
-                true => Poll::Pending,
-                false => future.as_mut().poll(&mut cx),
-            };
-            match polled {
+            match future.as_mut().poll(&mut cx) {
                 Poll::Ready(value) => {
                     slot.keep(future);
                     call.answer(handles, &outcome(value, literal)?)?;

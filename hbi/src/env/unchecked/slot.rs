@@ -1,12 +1,17 @@
 //! Places for the futures of methods, which the next call of a method uses again: to ask the allocator for
 //! one each time takes a twentieth of a small call. They are the thread's, however many connections it has.
 //!
-//! What makes it sound: *a future is dropped where it stands.* A pinned future may refer to itself, so its
-//! memory is used again only once its destructor was run there; from then on it is memory without a value.
+//! What makes it sound:
+//!
+//! 1. *A future is dropped where it stands.* A pinned future may refer to itself, so its memory is used
+//!    again only once its destructor was run there; from then on it is memory without a value.
+//! 2. *A slot is never used on a fiber's stack*, where the address of a thread-local could be kept until
+//!    another thread goes on. Methods that scripts call are polled by the fiber's future, on the
+//!    thread's own stack.
 
 use std::{any::Any, cell::Cell, mem::MaybeUninit, pin::Pin};
 
-/// Places that a thread keeps, and bytes of the largest: 16 KiB in all.
+/// Places that each thread keeps, and bytes of the largest: 16 KiB in all.
 const KEPT: usize = 16;
 const LARGEST: usize = 1 << 10;
 
@@ -29,8 +34,11 @@ impl Slot {
     /// Puts a future where the last one of its type was, or to a place of its own.
     #[inline(always)]
     pub(in crate::env) fn place<F: 'static>(self, make: impl FnOnce() -> F) -> Pin<Box<F>> {
-        // there is none while the thread ends
-        let left = LEFT.try_with(|left| left[self.0].take()).ok().flatten();
+        // there is none while the thread ends, and a large one is not looked for
+        let left = match size_of::<F>() <= LARGEST {
+            true => LEFT.try_with(|left| left[self.0].take()).ok().flatten(),
+            false => None,
+        };
         let place = match left.map(Box::<dyn Any>::downcast) {
             Some(Ok(place)) => place,
             Some(Err(_)) | None => Box::new_uninit(),
@@ -79,7 +87,6 @@ mod tests {
 
     use super::*;
 
-    /// Each test has a thread of its own, and so these places.
     const SLOT: Slot = Slot(3);
 
     fn is_kept() -> bool {
@@ -109,6 +116,7 @@ mod tests {
     #[test]
     fn a_place_is_used_again_once_what_was_there_is_dropped() {
         fn check<const SIZE: usize>(kept: bool) {
+            drop(SLOT.place(|| ()));
             let (drops, at) = (Arc::default(), Arc::new(AtomicUsize::new(0)));
             let new = || Dropped {
                 drops: Arc::clone(&drops),
@@ -128,13 +136,12 @@ mod tests {
                 assert_eq!(drops(), round);
                 assert_eq!(at.load(Ordering::Relaxed), here, "dropped where it was");
                 assert_eq!(is_kept(), kept);
-                others.push(Box::new(new()));
+                others.push(Box::<Dropped<SIZE>>::new_uninit());
                 if kept {
                     assert!(last.is_none_or(|last| last == here), "it is another");
                 }
                 last = Some(here);
             }
-            others.into_iter().for_each(std::mem::forget);
             // one that goes on takes its place along
             drop(SLOT.place(new));
             assert!(!is_kept());
