@@ -42,7 +42,7 @@ const CORES: Cores = Cores {
     client: 1,
 };
 
-/// Measures what the page shows, and writes it into its places there.
+/// Measures what the page shows, and writes it into its places there; then fails where a measurement did.
 pub(crate) fn make(dir: &Path, choice: &Choice) -> Result<()> {
     ensure!(
         !cfg!(debug_assertions),
@@ -63,8 +63,11 @@ pub(crate) fn make(dir: &Path, choice: &Choice) -> Result<()> {
         let measured = pinned.measure(COUNTED.to_vec())?;
         return page.put("allocations", &allocations(&measured)?);
     }
+    // what failed is told once all is written
+    let mut complete = Vec::new();
     let mut half = |name: &str, choice: &Choice| {
         let measured = choice.measure(Work::ALL.to_vec())?;
+        complete.push(measured.complete());
         chart::works(&measured, &charts, name)?;
         report::write(&measured, &charts, name)?;
         page.put(&format!("goals {name}"), &goals(&measured)?)?;
@@ -84,6 +87,7 @@ pub(crate) fn make(dir: &Path, choice: &Choice) -> Result<()> {
     }
     pinned.peer = SCALED.map(String::from).into();
     let measured = pinned.measure(Work::scale())?;
+    complete.push(measured.complete());
     chart::scale(&measured, &charts)?;
     report::write(&measured, &charts, "scale")?;
     page.put("scale", &cpu(&measured)?)?;
@@ -95,7 +99,8 @@ pub(crate) fn make(dir: &Path, choice: &Choice) -> Result<()> {
             "All but the allocations was made in {minutes} minute(s), on {machine}; {}.",
             report::VERSIONS
         ),
-    )
+    )?;
+    complete.into_iter().collect()
 }
 
 /// The page and its places.
