@@ -3,17 +3,13 @@
 use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
 use bytes::BytesMut;
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf},
-    task::coop,
-};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 
 use super::{
     TextLink,
@@ -25,7 +21,7 @@ use crate::{
     connection::{now, running::Running},
     endpoint::{
         BoxFuture, CoNumber, Current, Holds, Hosted, Landing, Link, Origin, Prepared, Received,
-        run_conversation,
+        run_conversation, unbudgeted,
     },
     value::Packed,
     wire::text::{Event, Receiver, Violation, one_line, write_error, write_object},
@@ -766,7 +762,7 @@ fn poll_first(
 ) -> Poll<Result<Packed, Failure>> {
     let polled = catch_unwind(AssertUnwindSafe(|| {
         let mut cx = Context::from_waker(Waker::noop());
-        current.scope(|| Pin::new(&mut coop::unconstrained(future.as_mut())).poll(&mut cx))
+        current.scope(|| unbudgeted(|| future.as_mut().poll(&mut cx)))
     }));
     polled.unwrap_or_else(|_| {
         Poll::Ready(Err(Failure::new(
