@@ -52,15 +52,14 @@ fn feed(machine: &mut Machine, bytes: &[u8]) -> Result<Vec<String>, String> {
     let (mut at, mut events) = (0, Vec::new());
     loop {
         // as the driver does: calls the short way, the rest by events
-        let call = machine.next_call(Input::shared(&input), &mut at);
-        if let Some(call) = call.map_err(|violation| violation.to_string())? {
+        let calls = machine.take_calls(Input::shared(&input), &mut at, |call| {
             events.push(format!(
                 "open {:?} value true last true arguments {}",
                 Some(call.script),
                 hex(call.arguments)
             ));
-            continue;
-        }
+        });
+        calls.map_err(|violation| violation.to_string())?;
         let event = machine.receive(Instant::now(), Input::shared(&input), &mut at);
         let event = event.map_err(|violation| violation.to_string())?;
         match event {
@@ -346,11 +345,10 @@ fn any_cut_of_the_bytes_gives_the_same_events() {
             let mut at = 0;
             let input = Input::shared(&input);
             loop {
-                let call = machine.next_call(input, &mut at).expect("no violation");
-                if let Some(call) = call {
+                let calls = machine.take_calls(input, &mut at, |call| {
                     events.push(format!("{call:?}"));
-                    continue;
-                }
+                });
+                calls.expect("no violation");
                 let event = machine.receive(Instant::now(), input, &mut at);
                 match event.expect("no violation") {
                     Some(event) => events.push(format!("{event:?}")),

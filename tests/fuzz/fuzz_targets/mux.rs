@@ -44,18 +44,21 @@ fn feed(machine: &mut Machine, bytes: Vec<u8>) -> Result<Vec<u8>, Violation> {
     let mut at = 0;
     let shared = Input::shared(&input);
     loop {
-        while let Some(call) = machine.next_call(shared, &mut at)? {
+        let mut calls = Vec::new();
+        let taken = machine.take_calls(shared, &mut at, |call| calls.push(call.id));
+        for call in calls {
             let mut frame = Vec::new();
-            begin_answer(&mut frame, call.id);
+            begin_answer(&mut frame, call);
             frame.push(0xc0);
             end_answer(&mut frame);
-            if machine.takes_answer(call.id, 1) {
+            if machine.takes_answer(call, 1) {
                 let len = frame.len();
                 machine.write_answers(&mut frame, 0..len);
             } else {
-                let _ = machine.answer(call.id, &[0xc0], &[]);
+                let _ = machine.answer(call, &[0xc0], &[]);
             }
         }
+        taken?;
         let Some(event) = machine.receive(Instant::now(), shared, &mut at)? else {
             break;
         };

@@ -93,18 +93,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         // who is not let in is told so together with the preface
         let up = state.mux.peer_settings().is_some();
         let end = loop {
-            match state.mux.next_call(input, at) {
-                Ok(Some(call)) => {
-                    self.opened += 1;
-                    self.scratch.work.push_call(Called {
-                        id: call.id,
-                        script: call.script,
-                        arguments: Place::of(call.arguments, input.bytes()),
-                    });
-                    continue;
-                }
-                Ok(None) => {}
-                Err(violation) => break Err(violation),
+            let work = &mut self.scratch.work;
+            let calls = state.mux.take_calls(input, at, |call| {
+                self.opened += 1;
+                work.push_call(Called {
+                    id: call.id,
+                    script: call.script,
+                    arguments: Place::of(call.arguments, input.bytes()),
+                });
+            });
+            if let Err(violation) = calls {
+                break Err(violation);
             }
             match state.mux.receive(now, input, at) {
                 Ok(None) => break Ok(()),
@@ -338,10 +337,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             handles: Handles::new(),
             origin: &origin,
         };
-        let from = self.scratch.answers.begin(id);
-        let landed = self.landing.land(arrived, &mut self.scratch.answers.bytes);
-        match landed {
-            Landed::Done(handles) => self.scratch.answers.end(id, from, handles),
+        let answers = &mut self.scratch.answers;
+        let from = answers.begin(id);
+        match self.landing.land(arrived, &mut answers.bytes) {
+            Landed::Done(handles) => answers.end(id, from, handles),
             landed => self.landed(id, landed, from, &Called::CURRENT, true, true),
         }
     }

@@ -38,43 +38,48 @@ pub(super) struct DataLeft {
 }
 
 impl<P, U> Connection<P, U> {
-    /// Reads a call that is nothing beside, the common case, from `input` at `at`, which moves on.
-    /// `None` where something else is next: [`Self::receive`] reads it.
+    /// Reads calls that are nothing beside, the common case, from `input` at `at`, which moves on, up to
+    /// where something else is next: [`Self::receive`] reads it.
     ///
     /// # Errors
     /// A violation of the protocol: nothing more can be read.
     #[inline]
-    pub fn next_call<'b>(
+    pub fn take_calls<'b>(
         &mut self,
         input: Input<'b>,
         at: &mut usize,
-    ) -> Result<Option<Call<'b>>, Violation> {
-        let rest = &input.bytes()[*at..];
-        let (len, co) = match frame::read_head(rest) {
-            Some((len, kind::OPEN, co)) if len <= self.own.frame as usize => (len, co),
-            _ => return Ok(None),
-        };
-        let Some([frame::CALL, a, b, c, d, arguments @ ..]) = rest.get(HEAD..HEAD + len) else {
-            return Ok(None);
-        };
-        let (id, script) = (CoId::from_wire(co), u32::from_le_bytes([*a, *b, *c, *d]));
-        let reads = self.data_left.is_none() && self.peer.is_some();
-        if !reads || !id.is_hosted() || script >= self.own.scripts {
-            return Ok(None);
+        mut take: impl FnMut(Call<'b>),
+    ) -> Result<(), Violation> {
+        if self.data_left.is_some() || self.peer.is_none() {
+            return Ok(());
         }
-        self.theirs.open(id, self.own.conversations, |co| {
-            co.bits = bit::IN_STARTED | bit::IN_ENDED;
-        })?;
-        if arguments.len() > ALLOWANCE {
-            self.charge_connection(id, arguments.len() as u32 + MESSAGE_COST)?;
+        let (longest, scripts) = (self.own.frame as usize, self.own.scripts);
+        loop {
+            let rest = &input.bytes()[*at..];
+            let Some((len, kind::OPEN, co)) = frame::read_head(rest) else {
+                return Ok(());
+            };
+            let Some([frame::CALL, a, b, c, d, arguments @ ..]) = rest.get(HEAD..HEAD + len) else {
+                return Ok(());
+            };
+            let (id, script) = (CoId::from_wire(co), u32::from_le_bytes([*a, *b, *c, *d]));
+            if len > longest || script >= scripts || !id.is_hosted() {
+                return Ok(());
+            }
+            self.theirs.open(id, self.own.conversations, |co| {
+                co.bits = bit::IN_STARTED | bit::IN_ENDED;
+            })?;
+            if arguments.len() > ALLOWANCE {
+                self.charge_connection(id, arguments.len() as u32 + MESSAGE_COST)?;
+            }
+            self.seen += 1;
+            *at += HEAD + len;
+            take(Call {
+                id,
+                script,
+                arguments,
+            });
         }
-        self.seen += 1;
-        *at += HEAD + len;
-        Ok(Some(Call {
-            id,
-            script,
-            arguments,
-        }))
     }
 
     /// Takes the short answer of a call that is over with it, the common case, which stands in
