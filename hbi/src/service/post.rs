@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    cell::RefCell,
+    cell::{Cell, RefCell},
     task::{Context, Poll},
     time::Duration,
 };
@@ -15,13 +15,14 @@ use crate::{
 };
 
 thread_local! {
-    /// Posts that are done, for the thread's next calls: what is used again is warm.
+    /// The post that was done last, and others, for the thread's next calls: what is used again is warm.
+    static LAST: Cell<Option<Box<Post>>> = const { Cell::new(None) };
     #[expect(clippy::vec_box, reason = "the boxes are what is used again")]
-    static DONE: RefCell<Vec<Box<Post>>> = const { RefCell::new(Vec::new()) };
+    static OTHERS: RefCell<Vec<Box<Post>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// How many are kept, and of how many bytes of arguments at most: 128 KiB a thread.
-const KEPT: usize = 16;
+/// How many others are kept, and of how many bytes of arguments at most: 128 KiB a thread.
+const KEPT: usize = 15;
 const KEPT_BYTES: usize = 8 << 10;
 
 /// A method as its stub calls it; generated code has one static for each.
@@ -193,11 +194,13 @@ impl Post {
         post
     }
 
-    #[inline]
+    #[inline(always)]
     fn used() -> Option<Box<Self>> {
         // there are none while the thread ends
-        let used = DONE.try_with(|done| done.borrow_mut().pop());
-        used.ok().flatten()
+        LAST.try_with(Cell::take).ok().flatten().or_else(|| {
+            let other = OTHERS.try_with(|others| others.borrow_mut().pop());
+            other.ok().flatten()
+        })
     }
 
     #[cold]
@@ -213,10 +216,18 @@ impl Post {
         if !is_bare || self.arguments.bytes.capacity() > KEPT_BYTES {
             return;
         }
-        let _ = DONE.try_with(|done| {
-            let mut done = done.borrow_mut();
-            if done.len() < KEPT {
-                done.push(self);
+        if let Ok(Some(other)) = LAST.try_with(|last| last.replace(Some(self))) {
+            other.keep();
+        }
+    }
+
+    /// Keeps one that is not the last.
+    #[cold]
+    fn keep(self: Box<Self>) {
+        let _ = OTHERS.try_with(|others| {
+            let mut others = others.borrow_mut();
+            if others.len() < KEPT {
+                others.push(self);
             }
         });
     }
@@ -286,7 +297,12 @@ mod tests {
 
     #[test]
     fn what_is_done_is_kept_if_it_is_bare_and_small_and_few_are_there() {
-        let kept = || DONE.with_borrow(Vec::len);
+        let kept = || {
+            let last = LAST.take();
+            let kept = usize::from(last.is_some()) + OTHERS.with_borrow(Vec::len);
+            LAST.set(last);
+            kept
+        };
         let post = |text| Post::new(text, Arguments::whole(Packed::array([])));
         post(PostText::NONE).done();
         assert_eq!(kept(), 1);
@@ -307,6 +323,6 @@ mod tests {
 
         let posts: Vec<_> = (0..2 * KEPT).map(|_| post(PostText::NONE)).collect();
         posts.into_iter().for_each(Post::done);
-        assert_eq!(kept(), KEPT);
+        assert_eq!(kept(), 1 + KEPT);
     }
 }
