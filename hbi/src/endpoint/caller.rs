@@ -81,7 +81,7 @@ impl Current {
 
     /// Runs `f` with this.
     #[inline]
-    pub fn scope<R>(self, f: impl FnOnce() -> R) -> R {
+    pub fn scope<R>(&self, f: impl FnOnce() -> R) -> R {
         enum Outer {
             Depth(u8),
             Whole(Current),
@@ -100,7 +100,7 @@ impl Current {
                 return Outer::Depth(cells.depth.replace(self.depth));
             }
             let outer = cells.get();
-            cells.set(self);
+            cells.set(*self);
             Outer::Whole(outer)
         });
         f()

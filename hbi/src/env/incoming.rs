@@ -375,7 +375,7 @@ impl Incoming<'_> {
         mut self,
         decode: impl FnOnce(&mut Args<'_>) -> Result<A, Failure>,
         run: impl FnOnce(A) -> F,
-        outcome: fn(R, Option<Dialect>) -> Result<T, Failure>,
+        outcome: impl Fn(R, Option<Dialect>) -> Result<T, Failure> + Send + 'static,
     ) -> Landed
     where
         T: Serialize + Send + 'static,
@@ -424,7 +424,7 @@ impl Incoming<'_> {
         mut self,
         decode: impl FnOnce(&mut Args<'_>) -> Result<A, Failure>,
         run: impl FnOnce(A) -> R,
-        outcome: fn(R, Option<Dialect>) -> Result<T, Failure>,
+        outcome: impl FnOnce(R, Option<Dialect>) -> Result<T, Failure>,
     ) -> Landed {
         let literal = self.0.literal;
         let landed = self.guarded(|call, handles| {
@@ -454,8 +454,10 @@ impl Incoming<'_> {
     ) -> Result<(T, Handles), Box<Failure>> {
         let mut handles = Handles::new();
         let from = self.0.output.len();
-        let current = self.0.origin.current;
-        let landed = current.scope(|| catch_unwind(AssertUnwindSafe(|| land(self, &mut handles))));
+        let origin = self.0.origin;
+        let landed = origin
+            .current
+            .scope(|| catch_unwind(AssertUnwindSafe(|| land(self, &mut handles))));
         let failure = match landed {
             Ok(Ok(value)) => return Ok((value, handles)),
             Ok(Err(failure)) => failure,

@@ -117,7 +117,7 @@ impl Arguments {
     }
 
     /// Adds a value.
-    #[inline]
+    #[inline(always)]
     pub(super) fn value<T: Serialize + 'static>(&mut self, value: &T) {
         if self.bare && integer::pack(&mut self.bytes, value) {
             return;
@@ -226,7 +226,7 @@ pub trait IntoArg<T> {
 
 #[diagnostic::do_not_recommend]
 impl<T: Serialize + 'static> IntoArg<T> for T {
-    #[inline]
+    #[inline(always)]
     fn put(self, arguments: &mut Arguments) {
         arguments.value(&self);
     }

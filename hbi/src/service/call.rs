@@ -21,7 +21,7 @@ use super::{
 use crate::{
     Data, Error, Kind, PostingEnd,
     endpoint::CoNumber,
-    value::{Handles, Packed, Short, ValueError, unpack_whole},
+    value::{Handles, Packed, Short, ValueError, unpack_short},
 };
 
 /// A call of a peer's method, which answers a `T` or fails with an `E`.
@@ -374,7 +374,7 @@ impl<T: DeserializeOwned + 'static, E: Outcome, B> Call<T, E, B> {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(None)) => {
                 *state = State::Over;
-                self.unpacked(unpack_whole(&short, &mut Handles::new()))
+                self.unpacked(unpack_short(&short))
             }
             Poll::Ready(Ok(Some(packed))) => {
                 *state = State::Over;

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use serde::{Serialize, Serializer, de::DeserializeOwned};
 
-use super::{Handles, MAX_DEPTH, integer, skip};
+use super::{Handles, MAX_DEPTH, Short, integer, skip};
 
 /// The MessagePack of "nothing".
 const NIL: &[u8] = &[0xc0];
@@ -168,7 +168,7 @@ pub(crate) const SHARED: usize = 16 << 10;
 /// # Errors
 /// When the bytes are not one whole `T`, or a handle in it was taken before.
 #[inline]
-pub(crate) fn unpack_whole<T: DeserializeOwned + 'static>(
+fn unpack_whole<T: DeserializeOwned + 'static>(
     mut rest: &[u8],
     handles: &mut Handles,
 ) -> Result<T, ValueError> {
@@ -180,6 +180,19 @@ pub(crate) fn unpack_whole<T: DeserializeOwned + 'static>(
         "{} bytes left over after the value",
         rest.len()
     )))
+}
+
+/// Unpacks a short value.
+///
+/// # Errors
+/// When it is no `T`.
+#[inline(always)]
+pub(crate) fn unpack_short<T: DeserializeOwned + 'static>(value: &Short) -> Result<T, ValueError> {
+    let mut rest = &value[..];
+    match integer::unpack(&mut rest) {
+        Some(integer) if rest.is_empty() => Ok(integer),
+        _ => unpack_whole(value, &mut Handles::new()),
+    }
 }
 
 /// The bytes that a whole value is, without a copy.

@@ -142,6 +142,7 @@ pub(super) enum Answer {
 
 impl Answers {
     /// Begins a frame, to whose end a value will be packed; returns where.
+    #[inline]
     pub(super) fn begin(&mut self, id: CoId) -> usize {
         let from = self.bytes.len();
         mux::begin_answer(&mut self.bytes, id);
@@ -149,12 +150,18 @@ impl Answers {
     }
 
     /// Ends a frame, whose value has been packed.
+    #[inline(always)]
     pub(super) fn end(&mut self, id: CoId, from: usize, handles: Handles) {
-        let end = self.bytes.len();
-        if handles.is_empty() && end - from <= LARGEST {
+        if handles.is_empty() && self.bytes.len() - from <= LARGEST {
             return mux::end_answer(&mut self.bytes[from..]);
         }
-        // how long it is its head may have no room for
+        self.apart(id, from, handles);
+    }
+
+    /// The same for a value with handles, or one whose length its head may have no room for.
+    #[cold]
+    fn apart(&mut self, id: CoId, from: usize, handles: Handles) {
+        let end = self.bytes.len();
         let apart = Answer::Apart { id, end, handles };
         self.others.push_back((from, apart));
     }

@@ -247,11 +247,13 @@ impl<P, U> Connection<P, U> {
     /// [`Self::poll_reply`] tells.
     #[inline]
     pub fn take_short(&mut self, id: CoId, into: &mut Short) -> bool {
-        match self.ours.get_mut(id) {
-            Some(co) if co.is_done() && self.line.is_empty() => match &co.answer {
-                Answer::There(Reply::Short(short)) => *into = *short,
-                _ => return false,
-            },
+        let Some(co) = self.ours.get_mut(id) else {
+            return false;
+        };
+        match &co.answer {
+            Answer::There(Reply::Short(short)) if co.is_done() && self.line.is_empty() => {
+                *into = *short;
+            }
             _ => return false,
         }
         self.ours.free(id, Conversation::clear);

@@ -112,7 +112,7 @@ impl<T: Default> Numbers<T> {
     }
 
     /// Takes a free number; `begin` makes of the default value what it is to be.
-    #[inline]
+    #[inline(always)]
     pub(super) fn insert(&mut self, begin: impl FnOnce(&mut T)) -> CoId {
         self.live += 1;
         let index = match self.free.pop() {

@@ -59,7 +59,7 @@ pub enum OpenRefused {
 impl<P, U> Connection<P, U> {
     /// Opens a conversation that is one call and nothing beside, the common case, and wakes this task
     /// when it is answered. `None` where something is in the way, which [`Self::open`] tells.
-    #[inline]
+    #[inline(always)]
     pub fn call(&mut self, script: u32, arguments: &[u8], cx: &mut Context<'_>) -> Option<CoId> {
         let room = self.peer.as_ref()?.conversations as usize;
         let begins = self.closed.is_none() && !self.leaving && self.peer_leaving.is_none();
@@ -81,7 +81,8 @@ impl<P, U> Connection<P, U> {
         let id = self.ours.insert(|co| {
             co.bits = BITS;
             co.ordinal = opened;
-            co.answer = Answer::Watched(waker);
+            // by default there is nothing to be dropped
+            std::mem::forget(std::mem::replace(&mut co.answer, Answer::Watched(waker)));
         });
         let mut head = [0; HEAD + 5];
         let len = arguments.len() + 5;
