@@ -379,10 +379,32 @@ fn any_cut_of_the_bytes_gives_the_same_events() {
     assert_eq!(events(&every), whole, "byte by byte");
 }
 
+#[test]
+fn calls_before_a_violation_are_taken() {
+    let call = |index: u32| frame(0x02, index, &[0x03, 1, 0, 0, 0, 0x90]);
+    let (good, bad) = ([call(0), call(1)].concat(), call(1));
+    let input = [vector("preface"), good.clone(), bad].concat();
+    let (mut machine, mut at) = (machine(), 0);
+    let input = Bytes::from(input);
+    let input = Input::shared(&input);
+    let mut calls = Vec::new();
+    let before = machine.take_calls(input, &mut at, |call| calls.push(call.id));
+    assert!(before.is_ok() && calls.is_empty(), "the preface is first");
+    let event = machine.receive(Instant::now(), input, &mut at);
+    assert!(matches!(event, Ok(Some(Event::Ready))));
+    let preface = at;
+    let taken = machine.take_calls(input, &mut at, |call| calls.push(call.id));
+    let violation = taken.unwrap_err().to_string();
+    assert!(violation.contains("opened again"), "{violation}");
+    assert_eq!(calls.len(), 2);
+    assert_eq!(at, preface + good.len());
+}
+
 /// A frame written by hand.
 #[test]
 fn violations_are_told_by_what_was_seen() {
     let open = |index: u32| frame(0x02, index, &[0x01, 1, 0, 0, 0, 0x90]);
+    let call = |index: u32| frame(0x02, index, &[0x03, 1, 0, 0, 0, 0x90]);
     let item = |co, flags| frame(0x04, co, &[flags, 0, 0, 0xc0]);
     let cases: &[(&str, Vec<Vec<u8>>)] = &[
         ("unknown kind 0x7f", vec![frame(0x7f, 0, &[])]),
@@ -395,14 +417,14 @@ fn violations_are_told_by_what_was_seen() {
         ("opened again before its end", vec![open(0), open(0)]),
         ("out of turn", vec![open(3 << 23)]),
         ("at most 4096 may be open", vec![open(4096)]),
+        ("opened again before its end", vec![call(0), call(0)]),
+        ("out of turn", vec![call(3 << 23)]),
+        ("at most 4096 may be open", vec![call(4096)]),
         (
             "under a number of this side",
             vec![frame(0x02, 1 << 31, &[0, 1, 0, 0, 0])],
         ),
-        (
-            "after the end of its side",
-            vec![frame(0x02, 0, &[0x03, 1, 0, 0, 0, 0x90]), item(0, 0)],
-        ),
+        ("after the end of its side", vec![call(0), item(0, 0)]),
         ("ends within its fields", vec![frame(0x08, 0, &[0])]),
         ("bytes after its fields", vec![frame(0x0a, 0, &[0; 9])]),
         (

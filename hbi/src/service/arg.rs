@@ -122,6 +122,10 @@ impl Arguments {
         if self.bare && integer::pack(&mut self.bytes, value) {
             return;
         }
+        self.any_value(value);
+    }
+
+    fn any_value<T: Serialize + 'static>(&mut self, value: &T) {
         match self.literal {
             None => self.packed(|bytes, handles| pack_into(bytes, handles, value)),
             Some(dialect) => {

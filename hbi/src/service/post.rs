@@ -21,7 +21,8 @@ thread_local! {
     static OTHERS: RefCell<Vec<Box<Post>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// How many others are kept, and of how many bytes of arguments at most: 128 KiB a thread.
+/// How many others are kept, and of how many bytes of arguments at most each is: with the last 128 KiB a
+/// thread.
 const KEPT: usize = 15;
 const KEPT_BYTES: usize = 8 << 10;
 
@@ -197,10 +198,15 @@ impl Post {
     #[inline(always)]
     fn used() -> Option<Box<Self>> {
         // there are none while the thread ends
-        LAST.try_with(Cell::take).ok().flatten().or_else(|| {
-            let other = OTHERS.try_with(|others| others.borrow_mut().pop());
-            other.ok().flatten()
-        })
+        let last = LAST.try_with(Cell::take).ok().flatten();
+        last.or_else(Self::other)
+    }
+
+    /// One that is not the last.
+    #[cold]
+    fn other() -> Option<Box<Self>> {
+        let other = OTHERS.try_with(|others| others.borrow_mut().pop());
+        other.ok().flatten()
     }
 
     #[cold]

@@ -185,7 +185,7 @@ fn unpack_whole<T: DeserializeOwned + 'static>(
 /// Unpacks a short value.
 ///
 /// # Errors
-/// When it is no `T`.
+/// When it is not one whole `T`.
 #[inline(always)]
 pub(crate) fn unpack_short<T: DeserializeOwned + 'static>(value: &Short) -> Result<T, ValueError> {
     let mut rest = &value[..];
@@ -274,5 +274,29 @@ impl ValueError {
             E::TypeMismatch(marker) => format!("found MessagePack {marker:?}, of another type"),
             other => other.to_string(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_value_is_one_whole_value_of_its_type() {
+        fn unpacked<T: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<T, String> {
+            let short = Short::new(bytes).expect("it is short");
+            unpack_short(&short).map_err(|error| error.to_string())
+        }
+        assert_eq!(unpacked::<u8>(&[7]), Ok(7));
+        assert_eq!(unpacked::<i64>(&[0xd0, 0x80]), Ok(-128));
+        assert_eq!(unpacked::<String>(b"\xa3tea"), Ok("tea".to_owned()));
+        assert_eq!(unpacked::<()>(NIL), Ok(()));
+        let over = unpacked::<u8>(&[7, 8]).unwrap_err();
+        assert_eq!(over, "1 bytes left over after the value");
+        assert!(unpacked::<String>(b"\xa3tea\x00").is_err());
+        // what is no such number, or none at all
+        for bytes in [&[0xcd, 1, 0][..], &[0xff], b"\xa3tea", &[]] {
+            assert!(unpacked::<u8>(bytes).is_err(), "{bytes:x?}");
+        }
     }
 }

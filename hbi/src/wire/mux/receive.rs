@@ -42,7 +42,7 @@ impl<P, U> Connection<P, U> {
     /// where something else is next: [`Self::receive`] reads it.
     ///
     /// # Errors
-    /// A violation of the protocol: nothing more can be read.
+    /// A violation of the protocol: nothing more can be read. `take` has had the calls before it.
     #[inline]
     pub fn take_calls<'b>(
         &mut self,
