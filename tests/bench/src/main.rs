@@ -23,7 +23,7 @@
 //! - **Warm-up** before each measurement, which is not counted.
 //! - **Rounds** go around all peers before the next one begins, so that a machine that slows down
 //!   does so for all. A figure is the median of its rounds; the spread, from the lowest to the
-//!   highest, stands beside it.
+//!   highest, stands beside it. A ratio is taken in each round, and its median shown.
 //! - **Pinning.** With `--pin` both processes share one core, core 0 if none is named. That is the
 //!   steadier figure, since nobody sleeps while the other works. With `--pin 0,1` the server has the
 //!   first core and the client the second, and wake-ups across cores dominate. Without it the system

@@ -97,33 +97,43 @@ impl fmt::Display for Note {
     }
 }
 
-/// A metric with the values of all rounds, in ascending order.
+/// A metric with its value in each round that did not fail.
 #[derive(Debug)]
 pub(crate) struct Figure {
     pub(crate) metric: String,
     pub(crate) unit: String,
-    values: Vec<f64>,
+    values: BTreeMap<u32, f64>,
 }
 
 impl Figure {
     pub(crate) fn median(&self) -> f64 {
-        let middle = self.values.len() / 2;
-        if self.values.len() % 2 == 1 {
-            return self.values[middle];
-        }
-        f64::midpoint(self.values[middle - 1], self.values[middle])
+        median(self.values.values().copied())
     }
 
     pub(crate) fn lowest(&self) -> f64 {
-        self.values[0]
+        self.values.values().copied().fold(f64::INFINITY, f64::min)
     }
 
     pub(crate) fn highest(&self) -> f64 {
-        self.values[self.values.len() - 1]
+        let values = self.values.values().copied();
+        values.fold(f64::NEG_INFINITY, f64::max)
     }
 
     pub(crate) fn rounds(&self) -> usize {
         self.values.len()
+    }
+
+    /// The median of the ratios that each round has by itself: a machine that is slow for a while is so
+    /// for both. Of the medians where no round has both.
+    pub(crate) fn ratio(&self, to: &Figure) -> f64 {
+        let rounds = self.values.iter();
+        let ratios: Vec<f64> = rounds
+            .filter_map(|(round, value)| Some(value / to.values.get(round)?))
+            .collect();
+        match ratios.is_empty() {
+            true => self.median() / to.median(),
+            false => median(ratios.into_iter()),
+        }
     }
 
     /// Whether more of it is better; less is of all others.
@@ -131,15 +141,32 @@ impl Figure {
         self.unit.ends_with("/s") || self.unit == "%"
     }
 
+    /// Whether the median is.
     pub(crate) fn is_better(&self, than: &Figure) -> bool {
-        self.times_better(than) > 1.0
+        let (ours, theirs) = (self.median(), than.median());
+        if self.is_rate() {
+            ours > theirs
+        } else {
+            ours < theirs
+        }
     }
 
-    /// How many times as good the median is as another's.
+    /// How many times as good it is as another, by their [`ratio`](Self::ratio).
     pub(crate) fn times_better(&self, than: &Figure) -> f64 {
-        let ratio = self.median() / than.median();
+        let ratio = self.ratio(than);
         if self.is_rate() { ratio } else { 1.0 / ratio }
     }
+}
+
+/// The middle one, of at least one.
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 {
+        return values[middle];
+    }
+    f64::midpoint(values[middle - 1], values[middle])
 }
 
 impl Run {
@@ -165,7 +192,7 @@ impl Run {
                         "{work}, {}, round {round} of {}",
                         peer.name, self.rounds
                     ));
-                    measured.once((at_work, at_peer), work, peer);
+                    measured.once((at_work, at_peer), work, peer, round);
                     progress.inc(1);
                 }
             }
@@ -176,7 +203,7 @@ impl Run {
 }
 
 impl Measured {
-    fn once(&mut self, at: (usize, usize), work: Work, peer: &Entry) {
+    fn once(&mut self, at: (usize, usize), work: Work, peer: &Entry, round: u32) {
         if let Err(why) = (peer.supports)(work) {
             let why = format!("not supported: {why}");
             self.notes.insert(at, Note::LeftOut(why));
@@ -195,7 +222,11 @@ impl Measured {
         }
         let at_most = self.span.measured * 2 + PATIENCE;
         match process::run_measurement::<Vec<Sample>>(peer.name, work, &self.span, at_most) {
-            Ok(samples) => samples.into_iter().for_each(|sample| self.add(at, sample)),
+            Ok(samples) => {
+                for sample in samples {
+                    self.add(at, sample, round);
+                }
+            }
             Err(error) => {
                 let failed = self.failures(work, peer.name) + 1;
                 let note = Note::Failed(failed, self.rounds, format!("{error:#}"));
@@ -204,28 +235,22 @@ impl Measured {
         }
     }
 
-    fn add(&mut self, at: (usize, usize), sample: Sample) {
+    fn add(&mut self, at: (usize, usize), sample: Sample, round: u32) {
+        let Sample {
+            metric,
+            value,
+            unit,
+        } = sample;
         let figures = self.figures.entry(at).or_default();
-        match figures
-            .iter_mut()
-            .find(|figure| figure.metric == sample.metric)
-        {
+        match figures.iter_mut().find(|figure| figure.metric == metric) {
             Some(figure) => {
-                let place = figure.values.partition_point(|value| *value < sample.value);
-                figure.values.insert(place, sample.value);
+                figure.values.insert(round, value);
             }
-            None => {
-                let Sample {
-                    metric,
-                    value,
-                    unit,
-                } = sample;
-                figures.push(Figure {
-                    metric,
-                    unit,
-                    values: vec![value],
-                });
-            }
+            None => figures.push(Figure {
+                metric,
+                unit,
+                values: BTreeMap::from([(round, value)]),
+            }),
         }
     }
 
@@ -270,5 +295,37 @@ impl Measured {
         let work = self.works.iter().position(|known| *known == work)?;
         let peer = self.peers.iter().position(|known| *known == peer)?;
         Some((work, peer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figure(unit: &str, values: &[(u32, f64)]) -> Figure {
+        Figure {
+            metric: "rate".into(),
+            unit: unit.into(),
+            values: values.iter().copied().collect(),
+        }
+    }
+
+    #[test]
+    fn a_ratio_is_that_of_rounds_not_of_medians() {
+        // the machine is slow in some rounds
+        let floor = figure("calls/s", &[(1, 6.0), (2, 4.0), (3, 4.0)]);
+        let ours = figure("calls/s", &[(1, 3.0), (2, 2.0), (3, 3.0)]);
+        assert_eq!((ours.median(), floor.median()), (3.0, 4.0));
+        assert_eq!(ours.ratio(&floor), 0.5);
+        assert_eq!((ours.lowest(), ours.highest()), (2.0, 3.0));
+        // a round that failed has none
+        let failed = figure("calls/s", &[(3, 1.0), (2, 1.0)]);
+        assert_eq!(failed.ratio(&floor), 0.25);
+        assert_eq!(figure("calls/s", &[(4, 1.0)]).ratio(&floor), 0.25);
+        // less is better but of rates
+        assert_eq!(ours.times_better(&floor), 0.5);
+        let (fast, slow) = (figure("µs", &[(1, 2.0)]), figure("µs", &[(1, 3.0)]));
+        assert_eq!(fast.times_better(&slow), 1.5);
+        assert!(fast.is_better(&slow) && !slow.is_better(&fast) && !fast.is_better(&fast));
     }
 }

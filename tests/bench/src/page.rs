@@ -267,7 +267,7 @@ fn goals(measured: &Measured) -> Result<String> {
                     };
                     beaten = figure.times_better(floor) > report::NO_FLOOR;
                     let of = floor.median();
-                    let share = ours / of;
+                    let share = figure.ratio(floor);
                     let (bound, reached) = match goal {
                         MostOf(..) => ("at most", share <= *ratio),
                         _ => ("at least", share >= *ratio),

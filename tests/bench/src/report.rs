@@ -199,9 +199,7 @@ fn table(measured: &Measured, work: Work, form: Form) -> Table {
             .map(|metric| format!("{metric}{}", unit(metric))),
     );
     table.set_header(headings);
-    let floor = measured
-        .figure(work, FLOOR, work.metric())
-        .map(Figure::median);
+    let floor = measured.figure(work, FLOOR, work.metric());
     for peer in &measured.peers {
         let Some(figure) = measured.figure(work, peer, work.metric()) else {
             continue;
@@ -213,9 +211,7 @@ fn table(measured: &Measured, work: Work, form: Form) -> Table {
             amount(figure.lowest()),
             amount(figure.highest())
         ));
-        row.push(floor.map_or("–".into(), |floor| {
-            format!("{:.2}", figure.median() / floor)
-        }));
+        row.push(floor.map_or("–".into(), |floor| format!("{:.2}", figure.ratio(floor))));
         for metric in &metrics {
             let figure = measured.figure(work, peer, metric);
             row.push(figure.map_or("–".into(), shown));
