@@ -478,6 +478,7 @@ pub(super) fn full_name(namespace: &str, name: &str) -> String {
 }
 
 /// Packs what a method answers. What answers nothing at all is an empty literal.
+#[inline(always)]
 fn pack_answer<T: Serialize + 'static>(
     out: &mut Vec<u8>,
     handles: &mut Handles,
