@@ -35,7 +35,7 @@ pub(super) struct Patient {
 
 /// How many ends wait at most, and how long.
 const PATIENT_ENDS: u32 = 16;
-const PATIENCE: Duration = Duration::from_millis(50);
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The mux wire's state machine for one connection.
 ///
