@@ -187,6 +187,30 @@ fn ends_that_nobody_waits_for_go_out_when_it_is_time_or_they_are_many() {
 }
 
 #[test]
+fn ends_that_nobody_waits_for_keep_no_large_buffer() {
+    let (mut a, mut b) = notified(0);
+    assert!(b.give_buffer().is_none(), "it has none");
+    b.take_buffer(Vec::with_capacity(1 << 20));
+    for round in 0..2 {
+        let mut opening = call(Some(1), &[0x90]);
+        (opening.value, opening.call) = (false, false);
+        let id = a.open(opening, Instant::now()).unwrap();
+        a.detach(id);
+        feed(&mut b, &output(&mut a)).unwrap();
+        b.end_unwatched(CoId::from_bits(id.to_bits() | 1 << 31));
+        let given = b
+            .give_buffer()
+            .map(|buffer| (buffer.len(), buffer.capacity()));
+        assert_eq!(given, (round == 0).then_some((0, 1 << 20)));
+    }
+    b.define(1, &[] as &[&str], "calc::log()");
+    b.take_buffer(Vec::with_capacity(1 << 20));
+    assert!(b.give_buffer().is_none(), "it is to be written");
+    feed(&mut a, &output(&mut b)).unwrap();
+    assert_eq!(a.conversations(), (0, 0));
+}
+
+#[test]
 fn ends_that_nobody_waits_for_go_out_at_a_goodbye() {
     let (mut a, mut b) = notified(1);
     a.goodbye();

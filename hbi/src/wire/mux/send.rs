@@ -63,10 +63,16 @@ impl<P, U> Connection<P, U> {
         }
     }
 
-    /// Gives up a buffer that is empty and larger than a connection keeps for itself.
+    /// Gives up a buffer that is larger than a connection keeps for itself, if nothing is to be written
+    /// from it: the few ends in it that nobody waits for stay here.
     pub fn give_buffer(&mut self) -> Option<Vec<u8>> {
-        let gives = self.out.is_empty() && self.out.capacity() > OWN_BUFFER;
-        gives.then(|| std::mem::take(&mut self.out))
+        if self.out.len() > self.patient.bytes || self.out.capacity() <= OWN_BUFFER {
+            return None;
+        }
+        let ends = self.out.as_slice().into();
+        let mut buffer = std::mem::replace(&mut self.out, ends);
+        buffer.clear();
+        Some(buffer)
     }
 
     /// Sends a value on a channel. `forced` takes it even where the channel has no room.
