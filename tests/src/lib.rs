@@ -1,7 +1,8 @@
 //! What tests of the whole system share: a service with a method of every shape, and pairs of peers
-//! over each transport, and certificates.
+//! over each transport, certificates, and a task that gives up waiting.
 
 pub mod authority;
+pub mod given_up;
 pub mod lossy;
 #[cfg(feature = "tun")]
 pub mod mirror;

@@ -5,6 +5,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use hbi::{CallError, Kind, Options, Reactor, Settings};
 // a pair's owners are bound in each test: the connection lives as long as they do
 use hbi_tests::{
+    given_up::GivenUp,
     pair::{Pair, Transport},
     work::{CounterHost, CounterStub, DivError, Event, FileError, FileMeta, MyCounter, bytes_of},
 };
@@ -37,6 +38,7 @@ macro_rules! behaviours {
             stubborn_methods_are_counted,
             ten_thousand_cancelled_calls_leave_nothing, large_values_travel, limits_are_named,
             room_is_used_though_some_who_waited_for_it_are_gone,
+            who_gives_up_waiting_leaves_nothing_behind,
             answers_beyond_what_is_held_take_turns, nesting_and_calls_back,
             a_cut_connection_ends_every_wait, goodbye_lets_calls_finish,
             after_a_shutdown_calls_are_told, one_reader_that_stands_still_stops_nobody_else
@@ -877,6 +879,28 @@ async fn room_is_used_though_some_who_waited_for_it_are_gone(over: Transport) {
     drop(other);
     let answer = tokio::time::timeout(Duration::from_secs(20), last).await;
     assert_eq!(answer.expect("there is room").unwrap().unwrap(), 42);
+}
+
+async fn who_gives_up_waiting_leaves_nothing_behind(over: Transport) {
+    let mut settings = Settings::default();
+    settings.conversations = 1;
+    let server = Options::new().settings(settings);
+    let Pair {
+        work,
+        peer,
+        server: _server,
+        ..
+    } = over.pair_with(server, Options::new(), |env| env).await;
+    let _items = work.endless().await.unwrap();
+    let given_up = GivenUp::default();
+    for _ in 0..3 {
+        given_up.waits(work.add(1, 1));
+        given_up.waits(work.log("line").into_future());
+        given_up.waits(work.recv_file("f").open());
+        given_up.waits(peer.notif("work::lines()"));
+        given_up.waits(peer.wait_closed());
+    }
+    assert_eq!(given_up.kept(), 0);
 }
 
 async fn nesting_and_calls_back(over: Transport) {

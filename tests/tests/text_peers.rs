@@ -9,6 +9,7 @@ use std::{
 };
 
 use hbi::{CallError, Data, Error, HoCo, HostingEnv, Items, Kind, Peer};
+use hbi_tests::given_up::GivenUp;
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -681,6 +682,24 @@ async fn what_peers_answer_arrives_as_the_type_asked_for() {
     let reason = timeout(SOON, peer.wait_closed()).await.expect("it ends");
     let reason = reason.to_string();
     assert!(reason.ends_with("panic: it broke"), "{reason}");
+}
+
+#[tokio::test]
+async fn who_gives_up_waiting_leaves_nothing_behind() {
+    let (_never_answers, address) = raw_server().await;
+    let mut settings = hbi::Settings::default();
+    settings.conversations = 1;
+    let options = hbi::Options::new().settings(settings);
+    let peer = options.connect(&address, HostingEnv::new()).await;
+    let peer = peer.expect("connects");
+    let _first = peer.script::<i64>("f()").send();
+    let given_up = GivenUp::default();
+    for _ in 0..3 {
+        given_up.waits(peer.script::<i64>("g()").into_future());
+        given_up.waits(peer.notif("h()"));
+        given_up.waits(peer.wait_closed());
+    }
+    assert_eq!(given_up.kept(), 0);
 }
 
 #[tokio::test]

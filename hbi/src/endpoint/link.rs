@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::task::coop;
+use tokio::{sync::Notify, task::coop};
 
 use super::{Hosted, Origin};
 use crate::{
@@ -88,6 +88,40 @@ pub struct Request<'a> {
     /// Whether all that it calls may safely run twice. Only looked at where something could be sent
     /// before the peer has shown that it is there (0-RTT).
     pub idempotent: bool,
+    /// Where it waits while the peer takes no more; to be kept until the request is done with.
+    pub place: &'a mut Option<PlaceInLine>,
+}
+
+/// A place in the line of those who wait to open a conversation. Dropping it leaves the line, without
+/// which who gave up would be kept there.
+#[derive(Debug)]
+pub struct PlaceInLine {
+    link: Arc<dyn Link>,
+    number: u64,
+}
+
+impl PlaceInLine {
+    /// Waits in a place, if there is one already, or in a new one.
+    pub fn wait(
+        place: &mut Option<Self>,
+        link: &Arc<dyn Link>,
+        wait: impl FnOnce(Option<u64>) -> u64,
+    ) {
+        let number = wait(place.as_ref().map(|place| place.number));
+        match place {
+            Some(place) => place.number = number,
+            None => {
+                let link = Arc::clone(link);
+                *place = Some(Self { link, number });
+            }
+        }
+    }
+}
+
+impl Drop for PlaceInLine {
+    fn drop(&mut self) {
+        self.link.leave(self.number);
+    }
 }
 
 /// A message to be sent in an open conversation.
@@ -180,6 +214,9 @@ pub trait Link: Send + Sync + fmt::Debug {
         cx: &mut Context<'_>,
     ) -> Poll<Result<CoNumber, Error>>;
 
+    /// Gives up a [`PlaceInLine`] in the line of those who wait for [`Link::poll_open`].
+    fn leave(&self, place: u64);
+
     /// The answer of a call; the call is over then. A short one may be put into `short`, and is `None`
     /// then.
     fn poll_reply(
@@ -246,8 +283,8 @@ pub trait Link: Send + Sync + fmt::Debug {
     /// Why the connection is gone, once it is.
     fn closed(&self) -> Option<Error>;
 
-    /// Ready once the connection is gone.
-    fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()>;
+    /// Tells all that wait once the connection is gone, after [`Link::closed`] says so.
+    fn gone(&self) -> &Notify;
 }
 
 /// A script that arrived in an open conversation, ready to land when its turn comes.

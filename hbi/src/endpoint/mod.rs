@@ -27,7 +27,7 @@ pub use items::{Items, ItemsSender};
 pub(crate) use link::unbudgeted;
 pub use link::{
     Arrived, BoxFuture, CoNumber, Encoding, Holds, Landed, Landing, Link, LinkInfo, Message,
-    Prepared, Received, Request, Written,
+    PlaceInLine, Prepared, Received, Request, Written,
 };
 pub use object::{Object, RemoteObject};
 pub use posting::{PoCo, PostingEnd};

@@ -117,7 +117,12 @@ impl PostingEnd {
 
     /// Waits until the connection is gone; returns why.
     pub async fn wait_closed(&self) -> Error {
-        poll_fn(|cx| self.link.poll_closed(cx)).await;
+        // who is there from here on is told
+        let gone = self.link.gone().notified();
+        if let Some(reason) = self.link.closed() {
+            return reason;
+        }
+        gone.await;
         self.link
             .closed()
             .unwrap_or_else(|| Error::disconnected("the connection is gone"))
@@ -160,10 +165,6 @@ impl PostingEnd {
         co.send_code(code).await?;
         co.send_data(data).await?;
         co.close().await
-    }
-
-    pub(crate) async fn open(&self, mut request: Request<'_>) -> Result<CoNumber> {
-        poll_fn(|cx| self.link.poll_open(&self.link, &mut request, cx)).await
     }
 }
 
@@ -299,7 +300,8 @@ impl PoCo<Sending> {
         arguments: Packed,
     ) -> Result<&mut Main> {
         let (arguments, mut handles) = arguments.into_parts();
-        let request = Request {
+        let (link, mut place) = (&self.link, None);
+        let mut request = Request {
             text,
             value,
             call: false,
@@ -308,13 +310,12 @@ impl PoCo<Sending> {
             arguments: &arguments,
             handles: &mut handles,
             ordered: self.ordered,
-            deadline: self.deadline.or_else(|| default_deadline(&*self.link)),
+            deadline: self.deadline.or_else(|| default_deadline(&**link)),
             idempotent: false,
+            place: &mut place,
         };
-        let co = PostingEnd::new(Arc::clone(&self.link))
-            .open(request)
-            .await?;
-        let mut main = Main::new(Arc::clone(&self.link), co);
+        let co = poll_fn(|cx| link.poll_open(link, &mut request, cx)).await?;
+        let mut main = Main::new(Arc::clone(link), co);
         main.augmented = self.augmented.clone();
         Ok(self.main.insert(main))
     }

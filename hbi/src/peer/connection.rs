@@ -1,6 +1,6 @@
 //! The ends of a connection: the peer as it is talked to, and the owner of the connection.
 
-use std::{fmt, future::poll_fn, ops::Deref, sync::Arc, time::Duration};
+use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
 use super::wire::Wire;
 use crate::{Error, Kind, PostingEnd, Result, endpoint::Link};
@@ -86,8 +86,7 @@ impl Connection {
 
     /// Waits until both sides know each other.
     pub(super) async fn ready(&self, within: Duration) -> Result<()> {
-        let ready = poll_fn(|cx| self.wire.poll_ready(cx));
-        match tokio::time::timeout(within, ready).await {
+        match tokio::time::timeout(within, self.wire.ready()).await {
             Ok(ready) => ready,
             Err(_) => {
                 let text = format!(

@@ -1,7 +1,7 @@
 //! The wires that a connection may speak, as the ends of a connection see them.
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -42,13 +42,15 @@ impl Wire {
     }
 
     /// Ready once both sides know each other. Peers of the text wire never introduce themselves.
-    pub(super) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        match self {
-            Wire::Mux(link) => link.poll_ready(cx),
-            Wire::Text(link) => link.poll_ready(cx),
+    pub(super) async fn ready(&self) -> Result<()> {
+        let (this, mut place) = (self.link(), None);
+        poll_fn(|cx| match self {
+            Wire::Mux(link) => link.poll_ready(&this, &mut place, cx),
+            Wire::Text(link) => link.poll_ready(&this, &mut place, cx),
             #[cfg(feature = "quic")]
-            Wire::Quic(link) => link.poll_ready(cx),
-        }
+            Wire::Quic(link) => link.poll_ready(&this, &mut place, cx),
+        })
+        .await
     }
 
     pub(super) fn conversations(&self) -> (usize, usize) {

@@ -10,7 +10,7 @@ use std::{
 use super::Arguments;
 use crate::{
     Error, PostingEnd,
-    endpoint::{CoNumber, Request, default_deadline, now},
+    endpoint::{CoNumber, PlaceInLine, Request, default_deadline, now},
     script::{StubText, Text, excerpt},
 };
 
@@ -80,6 +80,8 @@ const fn last_segment(path: &'static str) -> &'static str {
 pub(super) struct Post {
     pub(super) text: PostText,
     pub(super) arguments: Arguments,
+    /// Where it waits to be sent, if it does.
+    place: Option<PlaceInLine>,
 }
 
 #[derive(Debug)]
@@ -177,12 +179,17 @@ pub(super) struct Manner {
 
 impl Post {
     pub(super) fn new(text: PostText, arguments: Arguments) -> Box<Self> {
+        let new = Self {
+            text,
+            arguments,
+            place: None,
+        };
         match Self::used() {
             Some(mut post) => {
-                *post = Self { text, arguments };
+                *post = new;
                 post
             }
-            None => Box::new(Self { text, arguments }),
+            None => Box::new(new),
         }
     }
 
@@ -211,14 +218,19 @@ impl Post {
 
     #[cold]
     fn unused() -> Box<Self> {
-        let (text, arguments) = (PostText::NONE, Arguments::default());
-        Box::new(Self { text, arguments })
+        Box::new(Self {
+            text: PostText::NONE,
+            arguments: Arguments::default(),
+            place: None,
+        })
     }
 
     /// It was sent, or is none any more; another may be made of it.
     #[inline]
     pub(super) fn done(self: Box<Self>) {
-        let is_bare = self.arguments.is_bare() && !matches!(self.text, PostText::Free(_));
+        let is_bare = self.arguments.is_bare()
+            && self.place.is_none()
+            && !matches!(self.text, PostText::Free(_));
         if !is_bare || self.arguments.bytes.capacity() > KEPT_BYTES {
             return;
         }
@@ -291,6 +303,7 @@ impl Post {
             ordered: po.is_ordered(),
             deadline,
             idempotent: self.text.is_idempotent(),
+            place: &mut self.place,
         };
         link.poll_open(link, &mut request, cx)
     }

@@ -26,11 +26,7 @@ use super::{
 };
 use crate::{
     Error, Failure, Kind,
-    connection::{
-        now,
-        pace::Pace,
-        running::{Detached, Running},
-    },
+    connection::{now, pace::Pace, running::Detached},
     endpoint::{Landing, Link},
     wire::mux::{self, Output, sooner},
 };
@@ -151,11 +147,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             let mut output = Output::default();
             state.mux.fill(&mut output);
             bytes.extend_from_slice(output.as_slice().unwrap_or_default());
-            let mut wakers = Vec::new();
-            state.close(Failure::new(kind, reason), &mut wakers);
-            drop(state);
-            wakers.into_iter().for_each(Waker::wake);
         }
+        link.close(Failure::new(kind, reason));
         let told = async {
             use tokio::io::{AsyncReadExt, AsyncWriteExt};
             stream.write_all(&bytes).await?;
@@ -181,13 +174,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     fn finish(&mut self, reason: Failure) {
-        let mut state = self.link.lock();
-        state.close(reason.clone(), &mut self.scratch.wakers);
-        let running = state.mux.take_dropped();
-        let objects = state.objects.take_all();
-        drop(state);
-        running.into_iter().for_each(Running::cancel);
-        drop(objects);
+        self.link.close(reason.clone());
         self.waiting.clear();
         self.wake();
         self.landing.disconnected(&Error::from(reason));
@@ -725,13 +712,7 @@ enum Turn {
 impl<S> Drop for Driver<S> {
     fn drop(&mut self) {
         // the runtime is shutting down, or the task was aborted: nobody may be left waiting
-        let mut state = self.link.lock();
-        let mut wakers = Vec::new();
-        state.close(cut("the connection's task is gone"), &mut wakers);
-        let running = state.mux.take_dropped();
-        drop(state);
-        running.into_iter().for_each(Running::cancel);
-        wakers.into_iter().for_each(Waker::wake);
+        self.link.close(cut("the connection's task is gone"));
     }
 }
 

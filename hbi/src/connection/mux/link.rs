@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::Notify;
 use tracing::Span;
 
 use super::scratch;
@@ -21,7 +22,8 @@ use crate::connection::{
 use crate::{
     Error, Failure, Kind,
     endpoint::{
-        CoNumber, Current, Link, LinkInfo, Message, Object, Posted, Prepared, Received, Request,
+        CoNumber, Current, Link, LinkInfo, Message, Object, PlaceInLine, Posted, Prepared,
+        Received, Request,
     },
     script::{Interner, StubText, Text},
     value::{Handles, Packed, Short},
@@ -35,6 +37,7 @@ pub(super) type Machine = mux::Connection<Arc<dyn Prepared>, Running>;
 pub(crate) struct MuxLink {
     info: LinkInfo,
     state: Mutex<State>,
+    gone: Notify,
 }
 
 pub(super) struct State {
@@ -53,7 +56,6 @@ pub(super) struct State {
     started: bool,
     /// The connection ended by a goodbye.
     pub(super) ended_well: bool,
-    closed: Vec<Waker>,
 }
 
 impl fmt::Debug for MuxLink {
@@ -84,11 +86,11 @@ impl MuxLink {
             leave_by: None,
             started: false,
             ended_well: false,
-            closed: Vec::new(),
         };
         Self {
             info,
             state: Mutex::new(state),
+            gone: Notify::new(),
         }
     }
 
@@ -106,7 +108,12 @@ impl MuxLink {
     }
 
     /// Ready once both sides know each other.
-    pub(crate) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    pub(crate) fn poll_ready(
+        &self,
+        this: &Arc<dyn Link>,
+        place: &mut Option<PlaceInLine>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Error>> {
         let mut state = self.lock();
         if let Some(reason) = state.mux.closed() {
             return Poll::Ready(Err(reason.clone().into()));
@@ -114,7 +121,7 @@ impl MuxLink {
         if state.mux.peer_settings().is_some() {
             return Poll::Ready(Ok(()));
         }
-        state.mux.wait_for_room(cx);
+        state.wait_for_room(place, this, cx);
         Poll::Pending
     }
 
@@ -176,6 +183,21 @@ impl MuxLink {
         // made and dropped without the lock: a subscriber may do anything
         let span = posted.span(&self.info.peer_address, call);
         let _old = self.lock().spans.insert(co, span);
+    }
+
+    /// Ends everything with a reason, and tells all that wait for something.
+    pub(super) fn close(&self, reason: Failure) {
+        let mut state = self.lock();
+        state.mux.close(reason);
+        let mut wakers = Vec::new();
+        state.mux.take_wakers(&mut wakers);
+        let running = state.mux.take_dropped();
+        let objects = state.objects.take_all();
+        drop(state);
+        running.into_iter().for_each(Running::cancel);
+        drop(objects);
+        wakers.into_iter().for_each(Waker::wake);
+        self.gone.notify_waiters();
     }
 
     /// The handles of a payload that arrived, made usable.
@@ -253,11 +275,14 @@ impl State {
         self.know_driver(waker);
     }
 
-    /// Ends everything with a reason; returns who is to be woken.
-    pub(super) fn close(&mut self, reason: Failure, wakers: &mut Vec<Waker>) {
-        self.mux.close(reason);
-        self.mux.take_wakers(wakers);
-        wakers.append(&mut self.closed);
+    /// Waits for a number to become free, or for the peer's preface.
+    fn wait_for_room(
+        &mut self,
+        place: &mut Option<PlaceInLine>,
+        this: &Arc<dyn Link>,
+        cx: &mut Context<'_>,
+    ) {
+        PlaceInLine::wait(place, this, |place| self.mux.wait_for_room(place, cx));
     }
 
     /// The number of a text, told to the peer first where it has to be.
@@ -334,12 +359,12 @@ impl Link for MuxLink {
             if depth > 0 && state.mux.peer_settings().is_some() {
                 return Poll::Ready(Err(refused::no_room()));
             }
-            state.mux.wait_for_room(cx);
+            state.wait_for_room(request.place, this, cx);
             return Poll::Pending;
         }
         // within a landing it would wait for itself; the landings are bounded already
         if depth == 0 && !state.mux.takes_opening(request.arguments.len()) {
-            state.mux.wait_for_room(cx);
+            state.wait_for_room(request.place, this, cx);
             return Poll::Pending;
         }
         let script = match &request.text {
@@ -400,6 +425,11 @@ impl Link for MuxLink {
             }
         }
         Poll::Ready(opened)
+    }
+
+    fn leave(&self, place: u64) {
+        let left = self.lock().mux.leave(place);
+        drop(left);
     }
 
     fn poll_reply(
@@ -608,15 +638,8 @@ impl Link for MuxLink {
             .map(|failure| failure.clone().into())
     }
 
-    fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.lock();
-        if state.mux.closed().is_some() {
-            return Poll::Ready(());
-        }
-        if !state.closed.iter().any(|waker| waker.will_wake(cx.waker())) {
-            state.closed.push(cx.waker().clone());
-        }
-        Poll::Pending
+    fn gone(&self) -> &Notify {
+        &self.gone
     }
 }
 

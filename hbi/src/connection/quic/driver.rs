@@ -219,12 +219,12 @@ impl QuicDriver {
                 self.link.conn.close(CLOSE_GOODBYE.into(), b"goodbye");
                 self.link.lock().ended_well = true;
                 let reason = cut("both sides said goodbye");
-                self.link.with(|state| state.close(reason.clone()));
+                self.link.close(reason.clone());
                 reason
             }
             End::Told(told) => {
                 let Farewell { reason, kind, text } = *told;
-                self.link.with(|state| state.close(reason.clone()));
+                self.link.close(reason.clone());
                 let mut farewell = farewell;
                 let last = Control::Close {
                     kind,
@@ -237,7 +237,7 @@ impl QuicDriver {
             }
             End::Failed(reason) => {
                 close(&self.link.conn, Kind::Disconnected, "the peer ended it");
-                self.link.with(|state| state.close(reason.clone()));
+                self.link.close(reason.clone());
                 reason
             }
         };
@@ -286,7 +286,7 @@ impl QuicDriver {
             let _ = tokio::time::timeout(LINGER, shaken).await;
         }
         close(&link.conn, kind, reason);
-        link.with(|state| state.close(Failure::new(kind, reason)));
+        link.close(Failure::new(kind, reason));
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
@@ -681,7 +681,7 @@ impl Drop for QuicDriver {
         // the runtime is shutting down, or the task was aborted: nobody may be left waiting
         let text = "the connection's task is gone";
         close(&self.link.conn, Kind::Disconnected, text);
-        self.link.with(|state| state.close(cut(text)));
+        self.link.close(cut(text));
     }
 }
 

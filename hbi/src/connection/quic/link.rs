@@ -7,9 +7,11 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::Notify;
+
 use super::{
     early,
-    posting::{ORDERED, check},
+    posting::{May, ORDERED, check},
     receive::{Next, ReceiveState, Receiving, drain},
     send::{SendState, Sending},
     state::{Conversation, Dropped, Key, State},
@@ -21,7 +23,9 @@ use crate::{
         now,
         refused::{self, error},
     },
-    endpoint::{CoNumber, Current, Link, LinkInfo, Message, Posted, Received, Request},
+    endpoint::{
+        CoNumber, Current, Link, LinkInfo, Message, PlaceInLine, Posted, Received, Request,
+    },
     script::Text,
     value::{Packed, Short},
     wire::{
@@ -38,6 +42,7 @@ pub(crate) struct QuicLink {
     /// Where tasks run that write what streams do not take at once.
     pub(super) runtime: tokio::runtime::Handle,
     state: Mutex<State>,
+    gone: Notify,
 }
 
 impl fmt::Debug for QuicLink {
@@ -66,6 +71,7 @@ impl QuicLink {
             conn,
             runtime: tokio::runtime::Handle::current(),
             state: Mutex::new(state),
+            gone: Notify::new(),
         })
     }
 
@@ -97,6 +103,12 @@ impl QuicLink {
         result
     }
 
+    /// Ends everything with a reason, and tells all that wait for something.
+    pub(super) fn close(&self, reason: Failure) {
+        self.with(|state| state.close(reason));
+        self.gone.notify_waiters();
+    }
+
     /// How many conversations are open, those of this side and those of the peer.
     pub(crate) fn conversations(&self) -> (usize, usize) {
         let state = self.lock();
@@ -119,7 +131,12 @@ impl QuicLink {
     }
 
     /// Ready once both sides know each other.
-    pub(crate) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    pub(crate) fn poll_ready(
+        &self,
+        this: &Arc<dyn Link>,
+        place: &mut Option<PlaceInLine>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Error>> {
         let mut state = self.lock();
         if let Some(reason) = &state.closed {
             return Poll::Ready(Err((**reason).clone().into()));
@@ -127,8 +144,7 @@ impl QuicLink {
         if state.peer.is_some() && state.started {
             return Poll::Ready(Ok(()));
         }
-        state.line.wait(cx);
-        Poll::Pending
+        state.wait_for_room(place, this, cx)
     }
 
     /// Ends a hosted conversation whose caller wants no answer, or whose time is over.
@@ -181,14 +197,16 @@ impl Link for QuicLink {
         let mut outgoing = Outgoing::default();
         let opened = self.with(|state| {
             let early = early::may_go(request);
-            if let Err(poll) = state.may_open(depth, request.arguments.len(), early, cx) {
-                return poll;
+            match state.may_open(depth, request.arguments.len(), early) {
+                May::Open => {}
+                May::Wait => return state.wait_for_room(request.place, this, cx),
+                May::Never(error) => return Poll::Ready(Err(error)),
             }
             let mut first = None;
             if state.early.is_some() {
                 first = state.open_early(&self.conn);
                 if first.is_none() {
-                    return state.wait_for_room(cx);
+                    return state.wait_for_room(request.place, this, cx);
                 }
             }
             let key = Key::ours(state.opened + 1);
@@ -257,6 +275,11 @@ impl Link for QuicLink {
             }
         }
         opened
+    }
+
+    fn leave(&self, place: u64) {
+        let left = self.lock().line.leave(place);
+        drop(left);
     }
 
     fn poll_reply(
@@ -500,16 +523,8 @@ impl Link for QuicLink {
         state.closed.as_deref().map(|reason| reason.clone().into())
     }
 
-    fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.lock();
-        if state.closed.is_some() {
-            return Poll::Ready(());
-        }
-        let mut wakers = state.closed_wakers.iter();
-        if !wakers.any(|waker| waker.will_wake(cx.waker())) {
-            state.closed_wakers.push(cx.waker().clone());
-        }
-        Poll::Pending
+    fn gone(&self) -> &Notify {
+        &self.gone
     }
 }
 

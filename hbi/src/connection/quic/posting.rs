@@ -16,7 +16,7 @@ use super::{
 use crate::{
     Error, Failure, Kind,
     connection::{handles::Outgoing, refused},
-    endpoint::{CoNumber, Link},
+    endpoint::{Link, PlaceInLine},
     script::Text,
     value::{Handles, Packed},
     wire::{
@@ -51,21 +51,23 @@ pub(super) fn check(
     Ok(streams)
 }
 
+/// Whether a conversation may be opened.
+pub(super) enum May {
+    Open,
+    /// Once there is room.
+    Wait,
+    Never(Error),
+}
+
 impl State {
-    /// Whether a conversation may be opened now; where not, why, or when.
-    pub(super) fn may_open(
-        &mut self,
-        depth: u8,
-        len: usize,
-        early: bool,
-        cx: &mut Context<'_>,
-    ) -> Result<(), Poll<Result<CoNumber, Error>>> {
-        let over = |kind, text| Err(Poll::Ready(Err(Error::new(kind, text))));
+    /// Whether a conversation may be opened now.
+    pub(super) fn may_open(&self, depth: u8, len: usize, early: bool) -> May {
+        let over = |kind, text| May::Never(Error::new(kind, text));
         if let Some(reason) = &self.closed {
-            return Err(Poll::Ready(Err((**reason).clone().into())));
+            return May::Never((**reason).clone().into());
         }
         if !self.started {
-            return Err(Poll::Ready(Err(refused::too_early())));
+            return May::Never(refused::too_early());
         }
         if depth == 0 && self.peer_leaving.is_some() {
             return over(Kind::NotLanded, "the peer said goodbye: nothing new lands");
@@ -80,18 +82,23 @@ impl State {
             && self.unsent + len > self.own.connection_window as usize;
         if self.early.is_some() && !early {
             // even within a landing: what it waits for is not of this side's making
-            return Err(self.wait_for_room(cx));
+            return May::Wait;
         }
         match &self.peer {
-            Some(peer) if self.posting < peer.conversations as usize && !waits => Ok(()),
-            Some(_) if depth > 0 => Err(Poll::Ready(Err(refused::no_room()))),
-            _ => Err(self.wait_for_room(cx)),
+            Some(peer) if self.posting < peer.conversations as usize && !waits => May::Open,
+            Some(_) if depth > 0 => May::Never(refused::no_room()),
+            _ => May::Wait,
         }
     }
 
     /// Whoever asks is woken when a conversation may be opened.
-    pub(super) fn wait_for_room<T>(&mut self, cx: &mut Context<'_>) -> Poll<T> {
-        self.line.wait(cx);
+    pub(super) fn wait_for_room<T>(
+        &mut self,
+        place: &mut Option<PlaceInLine>,
+        this: &Arc<dyn Link>,
+        cx: &Context<'_>,
+    ) -> Poll<T> {
+        PlaceInLine::wait(place, this, |place| self.line.wait(place, cx));
         Poll::Pending
     }
 

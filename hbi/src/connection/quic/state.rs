@@ -23,7 +23,8 @@ use crate::{
     endpoint::{CoNumber, Object},
     script::Interner,
     wire::{
-        mux::{Line, Settings, Violation},
+        Line,
+        mux::{Settings, Violation},
         quic::{Control, Reader, STOP_CANCELLED, STOP_DONE, ScriptText},
     },
 };
@@ -179,7 +180,6 @@ pub(super) struct State {
     pub(super) unsent: usize,
     /// Bytes of answers that the peer has yet to take.
     pub(super) answering: usize,
-    pub(super) closed_wakers: Vec<Waker>,
     pub(super) wakers: Vec<Waker>,
     pub(super) dropped: Vec<Dropped>,
 }
@@ -229,7 +229,6 @@ impl State {
             line: Line::default(),
             unsent: 0,
             answering: 0,
-            closed_wakers: Vec::new(),
             wakers: Vec::new(),
             dropped: Vec::new(),
         }
@@ -458,7 +457,6 @@ impl State {
         self.dropped
             .extend(objects.into_iter().map(Dropped::Object));
         self.line.ask_all(&mut self.wakers);
-        self.wakers.append(&mut self.closed_wakers);
     }
 }
 

@@ -157,7 +157,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TextDriver<S> {
     pub(crate) async fn refuse(link: Arc<TextLink>, mut stream: S, kind: Kind, reason: &str) {
         let mut bytes = Vec::new();
         write_error(&mut bytes, reason);
-        close(&link, Failure::new(kind, reason));
+        link.close(Failure::new(kind, reason));
         // whatever comes of it, the peer is refused
         let _ = tokio::time::timeout(LINGER, hang_up(&mut stream, &bytes)).await;
     }
@@ -173,7 +173,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TextDriver<S> {
             write_error(&mut last, &failure.to_string());
         }
         self.link.lock().ended_well = well;
-        close(&self.link, reason.clone());
+        self.link.close(reason.clone());
         if let End::Well(_) | End::Failed(_) = end {
             let told = async {
                 self.writer.write_all(&last).await?;
@@ -195,15 +195,8 @@ struct Closing(Arc<TextLink>);
 
 impl Drop for Closing {
     fn drop(&mut self) {
-        close(&self.0, cut("the connection's task is gone"));
+        self.0.close(cut("the connection's task is gone"));
     }
-}
-
-fn close(link: &TextLink, reason: Failure) {
-    let mut state = link.lock();
-    let running = state.close(reason);
-    link.done(state);
-    running.into_iter().for_each(Running::cancel);
 }
 
 async fn hang_up(

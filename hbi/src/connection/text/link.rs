@@ -19,7 +19,7 @@ use crate::{
     connection::{now, refused, running::Running},
     endpoint::{
         Carried, CoNumber, Current, DATA_BEHIND, Encoding, Inlet, Link, LinkInfo, Message,
-        Messages, Outlet, Received, Request,
+        Messages, Outlet, PlaceInLine, Received, Request,
     },
     script::{Text, python::write_script},
     value::{Dialect, HANDLE_MARK, Handles, Packed, Short},
@@ -37,6 +37,7 @@ pub(crate) struct TextLink {
     pub(super) writing: Notify,
     /// The next deadline has changed.
     pub(super) timing: Notify,
+    gone: Notify,
 }
 
 impl fmt::Debug for TextLink {
@@ -56,6 +57,7 @@ impl TextLink {
             reading: Notify::new(),
             writing: Notify::new(),
             timing: Notify::new(),
+            gone: Notify::new(),
         }
     }
 
@@ -86,7 +88,12 @@ impl TextLink {
     }
 
     /// Ready once conversations can begin: there is nothing to wait for but the driver.
-    pub(crate) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    pub(crate) fn poll_ready(
+        &self,
+        this: &Arc<dyn Link>,
+        place: &mut Option<PlaceInLine>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Error>> {
         let mut state = self.lock();
         if let Some(reason) = &state.closed {
             return Poll::Ready(Err(reason.clone().into()));
@@ -94,7 +101,7 @@ impl TextLink {
         if state.started {
             return Poll::Ready(Ok(()));
         }
-        state.openers.push(cx.waker().clone());
+        PlaceInLine::wait(place, this, |place| state.line.wait(place, cx));
         Poll::Pending
     }
 
@@ -102,14 +109,23 @@ impl TextLink {
     pub(super) fn started(&self) {
         let mut state = self.lock();
         state.started = true;
-        let openers = std::mem::take(&mut state.openers);
-        state.wakers.extend(openers);
+        let State { line, wakers, .. } = &mut *state;
+        line.ask_all(wakers);
         self.done(state);
     }
 
     /// Whether the connection ended with nothing lost.
     pub(crate) fn ended_well(&self) -> bool {
         self.lock().ended_well
+    }
+
+    /// Ends everything with a reason, and tells all that wait for something.
+    pub(super) fn close(&self, reason: Failure) {
+        let mut state = self.lock();
+        let running = state.close(reason);
+        self.done(state);
+        running.into_iter().for_each(Running::cancel);
+        self.gone.notify_waiters();
     }
 
     /// Ends the connection with a failure, which the peer is told.
@@ -182,6 +198,7 @@ impl State {
 impl TextLink {
     fn open(
         &self,
+        this: &Arc<dyn Link>,
         request: &mut Request<'_>,
         cx: &mut Context<'_>,
         depth: u8,
@@ -208,13 +225,7 @@ impl TextLink {
                 )
                 .into()));
             }
-            if !state
-                .openers
-                .iter()
-                .any(|waker| waker.will_wake(cx.waker()))
-            {
-                state.openers.push(cx.waker().clone());
-            }
+            PlaceInLine::wait(request.place, this, |place| state.line.wait(place, cx));
             return Poll::Pending;
         }
         drop(state);
@@ -424,9 +435,14 @@ impl Link for TextLink {
     ) -> Poll<Result<CoNumber, Error>> {
         let Current { depth, .. } = Current::get();
         refused::check(depth, request.deadline)?;
-        let (id, data) = ready!(self.open(request, cx, depth))?;
+        let (id, data) = ready!(self.open(this, request, cx, depth))?;
         pump(this, id, data);
         Poll::Ready(Ok(CoNumber(id)))
+    }
+
+    fn leave(&self, place: u64) {
+        let left = self.lock().line.leave(place);
+        drop(left);
     }
 
     fn poll_reply(
@@ -684,19 +700,8 @@ impl Link for TextLink {
         self.lock().closed.clone().map(Error::from)
     }
 
-    fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.lock();
-        if state.closed.is_some() {
-            return Poll::Ready(());
-        }
-        if !state
-            .closers
-            .iter()
-            .any(|waker| waker.will_wake(cx.waker()))
-        {
-            state.closers.push(cx.waker().clone());
-        }
-        Poll::Pending
+    fn gone(&self) -> &Notify {
+        &self.gone
     }
 }
 

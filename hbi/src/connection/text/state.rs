@@ -11,7 +11,10 @@ use super::conversation::{Conversation, Role};
 use crate::{
     Failure,
     connection::running::Running,
-    wire::text::{Numbers, Outbox, Span},
+    wire::{
+        Line,
+        text::{Numbers, Outbox, Span},
+    },
 };
 
 /// What a conversation buffers before it asks for the sender's role.
@@ -36,9 +39,7 @@ pub(super) struct State {
     pub(super) outbox: Outbox<u64>,
     pub(super) deadlines: BTreeSet<(Instant, u64)>,
     /// Who waits to open a conversation.
-    pub(super) openers: Vec<Waker>,
-    /// Who waits for the end.
-    pub(super) closers: Vec<Waker>,
+    pub(super) line: Line,
     /// The driver runs.
     pub(super) started: bool,
     /// This side wants to be gone, at this time whatever is under way.
@@ -63,8 +64,7 @@ impl State {
             numbers: Numbers::default(),
             outbox: Outbox::default(),
             deadlines: BTreeSet::new(),
-            openers: Vec::new(),
-            closers: Vec::new(),
+            line: Line::default(),
             started: false,
             leave_by: None,
             fatal: None,
@@ -103,8 +103,7 @@ impl State {
             self.deadlines.remove(&(deadline, id));
         }
         gone.wake(&mut self.wakers);
-        let openers = std::mem::take(&mut self.openers);
-        self.wakers.extend(openers);
+        self.line.ask_all(&mut self.wakers);
         self.dropped.push(Box::new(gone.discard()));
     }
 
@@ -193,8 +192,7 @@ impl State {
             self.wakers.extend(conversation.sender.take());
             self.wakers.extend(conversation.data_sender.take());
         }
-        let openers = std::mem::take(&mut self.openers);
-        self.wakers.extend(openers);
+        self.line.ask_all(&mut self.wakers);
     }
 
     /// All of this side of a conversation is on its way.
@@ -240,11 +238,7 @@ impl State {
             }
         }
         self.deadlines.clear();
-        let waiting = [
-            std::mem::take(&mut self.openers),
-            std::mem::take(&mut self.closers),
-        ];
-        self.wakers.extend(waiting.into_iter().flatten());
+        self.line.ask_all(&mut self.wakers);
         running
     }
 }

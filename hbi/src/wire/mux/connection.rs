@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Arrival, CoId, HandleKind, Line, Settings, Violation, WireHandle,
+    Arrival, CoId, HandleKind, Settings, Violation, WireHandle,
     channel::{Cost, Partial, ReceiveState, SendState},
     conversation::{Answer, Conversation, Reply, bit},
     deadlines::Deadlines,
@@ -20,7 +20,7 @@ use super::{
     preface,
     receive::DataLeft,
 };
-use crate::{Failure, Kind, value::Short};
+use crate::{Failure, Kind, value::Short, wire::Line};
 
 /// Ends at the front of the output that nobody waits for: they go out with whatever is written next,
 /// or when there are many, or when it is time. A notification is answered by nothing else, and a

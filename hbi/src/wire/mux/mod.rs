@@ -11,7 +11,6 @@ mod deadlines;
 mod event;
 pub(in crate::wire) mod frame;
 mod input;
-mod line;
 mod numbers;
 mod open;
 mod output;
@@ -30,7 +29,6 @@ pub use frame::{
     end_answer,
 };
 pub use input::Input;
-pub use line::Line;
 pub use numbers::CoId;
 pub use open::{OpenRefused, Opening};
 pub use output::Output;

@@ -4,7 +4,7 @@
 use std::{
     collections::VecDeque,
     ops::Range,
-    task::Context,
+    task::{Context, Waker},
     time::{Duration, Instant},
 };
 
@@ -230,9 +230,15 @@ impl<P, U> Connection<P, U> {
         }
     }
 
-    /// Waits for a number to become free, or for the peer's preface.
-    pub fn wait_for_room(&mut self, cx: &mut Context<'_>) {
-        self.line.wait(cx);
+    /// Waits for a number to become free, or for the peer's preface: in a place of the line, which is
+    /// returned.
+    pub fn wait_for_room(&mut self, place: Option<u64>, cx: &Context<'_>) -> u64 {
+        self.line.wait(place, cx)
+    }
+
+    /// Waits no more; what is returned is to be dropped without the lock.
+    pub fn leave(&mut self, place: u64) -> Option<Waker> {
+        self.line.leave(place)
     }
 
     /// Whether more of those who wait for room are to be asked, once those who were have had their turn.
