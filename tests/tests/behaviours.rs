@@ -38,7 +38,7 @@ macro_rules! behaviours {
             stubborn_methods_are_counted,
             ten_thousand_cancelled_calls_leave_nothing, large_values_travel, limits_are_named,
             room_is_used_though_some_who_waited_for_it_are_gone,
-            who_gives_up_waiting_leaves_nothing_behind,
+            who_gives_up_waiting_leaves_nothing_behind, a_deadline_bounds_the_wait_for_room,
             answers_beyond_what_is_held_take_turns, nesting_and_calls_back,
             a_cut_connection_ends_every_wait, goodbye_lets_calls_finish,
             after_a_shutdown_calls_are_told, one_reader_that_stands_still_stops_nobody_else
@@ -901,6 +901,27 @@ async fn who_gives_up_waiting_leaves_nothing_behind(over: Transport) {
         given_up.waits(peer.wait_closed());
     }
     assert_eq!(given_up.kept(), 0);
+}
+
+async fn a_deadline_bounds_the_wait_for_room(over: Transport) {
+    let mut settings = Settings::default();
+    settings.conversations = 1;
+    let server = Options::new().settings(settings);
+    let Pair {
+        work,
+        peer: _peer,
+        server: _server,
+        ..
+    } = over.pair_with(server, Options::new(), |env| env).await;
+    let items = work.endless().await.unwrap();
+    let patient = tokio::spawn(work.add(20, 22));
+    let soon = Duration::from_millis(30);
+    let error = work.add(1, 1).within(soon).await.unwrap_err();
+    assert!(error.is_timeout() && !error.was_sent(), "{error}");
+    let error = work.recv_file("f").within(soon).open().await.unwrap_err();
+    assert!(error.is_timeout() && !error.was_sent(), "{error}");
+    drop(items);
+    assert_eq!(patient.await.unwrap().unwrap(), 42);
 }
 
 async fn nesting_and_calls_back(over: Transport) {

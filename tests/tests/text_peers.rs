@@ -700,6 +700,9 @@ async fn who_gives_up_waiting_leaves_nothing_behind() {
         given_up.waits(peer.wait_closed());
     }
     assert_eq!(given_up.kept(), 0);
+    let late = peer.script::<i64>("g()").within(Duration::from_millis(30));
+    let late = late.await.expect_err("nobody answers");
+    assert!(late.is_timeout() && !late.was_sent(), "{late}");
 }
 
 #[tokio::test]

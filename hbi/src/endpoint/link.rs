@@ -98,6 +98,7 @@ pub struct Request<'a> {
 pub struct PlaceInLine {
     link: Arc<dyn Link>,
     number: u64,
+    deadline: Option<Instant>,
 }
 
 impl PlaceInLine {
@@ -105,16 +106,25 @@ impl PlaceInLine {
     pub fn wait(
         place: &mut Option<Self>,
         link: &Arc<dyn Link>,
+        deadline: Option<Instant>,
         wait: impl FnOnce(Option<u64>) -> u64,
     ) {
         let number = wait(place.as_ref().map(|place| place.number));
         match place {
             Some(place) => place.number = number,
             None => {
-                let link = Arc::clone(link);
-                *place = Some(Self { link, number });
+                *place = Some(Self {
+                    link: Arc::clone(link),
+                    number,
+                    deadline,
+                });
             }
         }
+    }
+
+    /// When who waits gives up.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
     }
 }
 
@@ -284,7 +294,7 @@ pub trait Link: Send + Sync + fmt::Debug {
     fn closed(&self) -> Option<Error>;
 
     /// Tells all that wait once the connection is gone, after [`Link::closed`] says so.
-    fn gone(&self) -> &Notify;
+    fn on_closed(&self) -> &Notify;
 }
 
 /// A script that arrived in an open conversation, ready to land when its turn comes.

@@ -118,11 +118,11 @@ impl PostingEnd {
     /// Waits until the connection is gone; returns why.
     pub async fn wait_closed(&self) -> Error {
         // who is there from here on is told
-        let gone = self.link.gone().notified();
+        let closed = self.link.on_closed().notified();
         if let Some(reason) = self.link.closed() {
             return reason;
         }
-        gone.await;
+        closed.await;
         self.link
             .closed()
             .unwrap_or_else(|| Error::disconnected("the connection is gone"))

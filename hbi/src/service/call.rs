@@ -249,8 +249,8 @@ impl<T, E, B> Call<T, E, B> {
         }
     }
 
-    /// Gives the call this long, from when it is sent. The peer is told how much is left; calls it
-    /// makes for this one inherit that. When it has passed, the call ends with an error
+    /// Gives the call this long, from when it is awaited or sent: a wait until the peer takes more calls
+    /// is part of it. The peer is told how much is left; calls it makes for this one inherit that. When it has passed, the call ends with an error
     /// ([`Error::is_timeout`]), and what runs for it at the peer is cancelled.
     ///
     /// A composition has the shortest time that is given to one of its calls. Once a call is sent it

@@ -31,7 +31,7 @@ impl Exchange {
         Self { call, within: None }
     }
 
-    /// Gives the conversation this long, from when it is opened.
+    /// Gives the conversation this long, from when it is to be opened.
     pub fn within(mut self, time: Duration) -> Self {
         self.within = Some(self.within.map_or(time, |other| other.min(time)));
         self

@@ -4,13 +4,13 @@ use std::{
     borrow::Cow,
     cell::{Cell, RefCell},
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::Arguments;
 use crate::{
     Error, PostingEnd,
-    endpoint::{CoNumber, PlaceInLine, Request, default_deadline, now},
+    endpoint::{CoNumber, Link, PlaceInLine, Request, default_deadline, now},
     script::{StubText, Text, excerpt},
 };
 
@@ -264,6 +264,14 @@ impl Post {
         po.link().call(text, &self.arguments.bytes, cx)
     }
 
+    /// When its time is over, which begins now.
+    fn deadline(&self, link: &dyn Link, within: Option<Duration>) -> Option<Instant> {
+        let default = default_deadline(link);
+        let within = [self.text.within(), within].into_iter().flatten().min();
+        let own = within.and_then(|time| now().checked_add(time));
+        [default, own].into_iter().flatten().min()
+    }
+
     /// Opens a conversation with the request, in the manner that is asked for. Why it cannot be sent
     /// is told once.
     pub(super) fn poll_open(
@@ -277,14 +285,10 @@ impl Post {
             return Poll::Ready(Err(error));
         }
         let link = po.link();
-        let mut deadline = default_deadline(&**link);
-        let within = match (self.text.within(), within) {
-            (Some(own), Some(other)) => Some(own.min(other)),
-            (own, other) => own.or(other),
+        let deadline = match &self.place {
+            Some(place) => place.deadline(),
+            None => self.deadline(&**link, within),
         };
-        if let Some(at) = within.and_then(|time| now().checked_add(time)) {
-            deadline = Some(deadline.map_or(at, |other| other.min(at)));
-        }
         let Manner {
             value,
             call,

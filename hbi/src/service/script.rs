@@ -45,7 +45,7 @@ impl<T> ScriptCall<T> {
         self
     }
 
-    /// Gives the script this long, from when it is sent.
+    /// Gives the script this long, from when it is awaited or sent.
     pub fn within(mut self, time: Duration) -> Self {
         self.within = Some(time);
         self

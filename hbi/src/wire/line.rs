@@ -1,16 +1,19 @@
 //! Those who wait to open a conversation.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     task::{Context, Waker},
+    time::Instant,
 };
 
 /// A line of tasks that wait for room. When there is some the first is asked. It may not come for it,
 /// which nobody tells, so the next is asked as long as the room is there.
 #[derive(Debug, Default)]
 pub struct Line {
-    /// Who waits in which place; places are given in the order of coming.
-    waiting: BTreeMap<u64, Waker>,
+    /// Who waits in which place, and until when; places are given in the order of coming.
+    waiting: BTreeMap<u64, (Waker, Option<Instant>)>,
+    /// When who waits gives up, and in which place.
+    deadlines: BTreeSet<(Instant, u64)>,
     /// The place that was given last.
     last: u64,
     /// How many may still be asked for the room there was last: those who were there then.
@@ -19,21 +22,48 @@ pub struct Line {
 
 impl Line {
     /// Waits in its place, or joins the end, without one or after it was asked; returns the place.
-    pub fn wait(&mut self, place: Option<u64>, cx: &Context<'_>) -> u64 {
+    pub fn wait(&mut self, place: Option<u64>, deadline: Option<Instant>, cx: &Context<'_>) -> u64 {
         if let Some(place) = place
-            && let Some(waker) = self.waiting.get_mut(&place)
+            && let Some((waker, _)) = self.waiting.get_mut(&place)
         {
             waker.clone_from(cx.waker());
             return place;
         }
         self.last += 1;
-        self.waiting.insert(self.last, cx.waker().clone());
+        self.waiting
+            .insert(self.last, (cx.waker().clone(), deadline));
+        self.deadlines
+            .extend(deadline.map(|deadline| (deadline, self.last)));
         self.last
     }
 
     /// Gives a place up; what is returned is not needed any more.
     pub fn leave(&mut self, place: u64) -> Option<Waker> {
-        self.waiting.remove(&place)
+        let (waker, deadline) = self.waiting.remove(&place)?;
+        if let Some(deadline) = deadline {
+            self.deadlines.remove(&(deadline, place));
+        }
+        Some(waker)
+    }
+
+    /// The next deadline of one who waits.
+    #[inline]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// Wakes those whose deadlines have passed, who are not in the line any more.
+    pub fn expire(&mut self, now: Instant, wakers: &mut Vec<Waker>) {
+        while let Some(&(deadline, place)) = self.deadlines.first()
+            && deadline <= now
+        {
+            wakers.extend(self.leave(place));
+        }
+    }
+
+    fn next(&mut self) -> Option<Waker> {
+        let (&place, _) = self.waiting.first_key_value()?;
+        self.leave(place)
     }
 
     /// Whether nobody waits.
@@ -45,7 +75,7 @@ impl Line {
     /// There is room for one more.
     #[inline]
     pub fn ask(&mut self, wakers: &mut Vec<Waker>) {
-        if let Some((_, waker)) = self.waiting.pop_first() {
+        if let Some(waker) = self.next() {
             wakers.push(waker);
             self.asking = self.waiting.len();
         }
@@ -58,9 +88,9 @@ impl Line {
 
     /// Asks the next, if nobody has taken the room.
     pub fn ask_on(&mut self, room: bool, wakers: &mut Vec<Waker>) {
-        let next = if room { self.waiting.pop_first() } else { None };
+        let next = if room { self.next() } else { None };
         match next {
-            Some((_, waker)) => {
+            Some(waker) => {
                 wakers.push(waker);
                 self.asking -= 1;
             }
@@ -70,7 +100,9 @@ impl Line {
 
     /// Asks all.
     pub fn ask_all(&mut self, wakers: &mut Vec<Waker>) {
-        wakers.extend(std::mem::take(&mut self.waiting).into_values());
+        let waiting = std::mem::take(&mut self.waiting).into_values();
+        wakers.extend(waiting.map(|(waker, _)| waker));
+        self.deadlines.clear();
         self.asking = 0;
     }
 }
@@ -83,6 +115,7 @@ mod tests {
             atomic::{AtomicUsize, Ordering},
         },
         task::Wake,
+        time::Duration,
     };
 
     use super::*;
@@ -121,15 +154,15 @@ mod tests {
         let mut line = Line::default();
         let mut places = [0; 4];
         for (place, (_, waker)) in places.iter_mut().zip(&tasks) {
-            *place = line.wait(None, &Context::from_waker(waker));
+            *place = line.wait(None, None, &Context::from_waker(waker));
         }
         // who asks again stays where it is
-        let again = line.wait(Some(places[0]), &Context::from_waker(&tasks[0].1));
+        let again = line.wait(Some(places[0]), None, &Context::from_waker(&tasks[0].1));
         assert_eq!(again, places[0]);
         asked(&mut line, Line::ask);
         assert_eq!(counts(), [1, 0, 0, 0]);
         // it found too little and waits again, behind the others
-        let behind = line.wait(Some(places[0]), &Context::from_waker(&tasks[0].1));
+        let behind = line.wait(Some(places[0]), None, &Context::from_waker(&tasks[0].1));
         assert!(behind > places[3]);
         asked(&mut line, |line, wakers| line.ask_on(true, wakers));
         assert_eq!(counts(), [1, 1, 0, 0]);
@@ -145,13 +178,41 @@ mod tests {
     fn who_leaves_is_not_asked_and_leaves_nothing_behind() {
         let [(first, one), (second, two)] = tasks();
         let mut line = Line::default();
-        let place = line.wait(None, &Context::from_waker(&one));
-        line.wait(None, &Context::from_waker(&two));
+        let place = line.wait(None, None, &Context::from_waker(&one));
+        line.wait(None, None, &Context::from_waker(&two));
         drop(one);
         drop(line.leave(place));
         assert_eq!(Arc::strong_count(&first), 1);
         asked(&mut line, Line::ask);
         assert_eq!(second.0.load(Ordering::Relaxed), 1);
         assert!(line.leave(place).is_none() && line.is_empty());
+    }
+
+    #[test]
+    fn who_has_waited_long_enough_is_told_and_nobody_else() {
+        let tasks = tasks::<4>();
+        let counts = || {
+            tasks
+                .each_ref()
+                .map(|(asked, _)| asked.0.load(Ordering::Relaxed))
+        };
+        let now = Instant::now();
+        let at = |seconds| now + Duration::from_secs(seconds);
+        let mut line = Line::default();
+        let deadlines = [Some(at(3)), None, Some(at(2)), Some(at(1))];
+        let mut places = [0; 4];
+        for ((place, (_, waker)), deadline) in places.iter_mut().zip(&tasks).zip(deadlines) {
+            *place = line.wait(None, deadline, &Context::from_waker(waker));
+        }
+        assert_eq!(line.deadline(), Some(at(1)));
+        drop(line.leave(places[3]));
+        assert_eq!(line.deadline(), Some(at(2)));
+        asked(&mut line, |line, wakers| line.expire(at(2), wakers));
+        assert_eq!(counts(), [0, 0, 1, 0]);
+        assert_eq!(line.deadline(), Some(at(3)));
+        asked(&mut line, Line::ask);
+        assert_eq!((counts(), line.deadline()), ([1, 0, 1, 0], None));
+        asked(&mut line, |line, wakers| line.expire(at(9), wakers));
+        assert_eq!(counts(), [1, 0, 1, 0]);
     }
 }

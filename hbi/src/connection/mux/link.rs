@@ -37,7 +37,7 @@ pub(super) type Machine = mux::Connection<Arc<dyn Prepared>, Running>;
 pub(crate) struct MuxLink {
     info: LinkInfo,
     state: Mutex<State>,
-    gone: Notify,
+    on_closed: Notify,
 }
 
 pub(super) struct State {
@@ -90,7 +90,7 @@ impl MuxLink {
         Self {
             info,
             state: Mutex::new(state),
-            gone: Notify::new(),
+            on_closed: Notify::new(),
         }
     }
 
@@ -121,7 +121,9 @@ impl MuxLink {
         if state.mux.peer_settings().is_some() {
             return Poll::Ready(Ok(()));
         }
-        state.wait_for_room(place, this, cx);
+        PlaceInLine::wait(place, this, None, |place| {
+            state.mux.wait_for_room(place, None, cx)
+        });
         Poll::Pending
     }
 
@@ -185,6 +187,22 @@ impl MuxLink {
         let _old = self.lock().spans.insert(co, span);
     }
 
+    /// Lets a request wait for a number to become free, or for the peer's preface, or for its deadline.
+    fn wait_for_room<T>(
+        mut state: MutexGuard<'_, State>,
+        this: &Arc<dyn Link>,
+        request: &mut Request<'_>,
+        cx: &Context<'_>,
+    ) -> Poll<T> {
+        let deadline = request.deadline;
+        PlaceInLine::wait(request.place, this, deadline, |place| {
+            state.mux.wait_for_room(place, deadline, cx)
+        });
+        let driver = deadline.and_then(|_| state.nudge());
+        Self::unlock(state, driver);
+        Poll::Pending
+    }
+
     /// Ends everything with a reason, and tells all that wait for something.
     pub(super) fn close(&self, reason: Failure) {
         let mut state = self.lock();
@@ -197,7 +215,7 @@ impl MuxLink {
         running.into_iter().for_each(Running::cancel);
         drop(objects);
         wakers.into_iter().for_each(Waker::wake);
-        self.gone.notify_waiters();
+        self.on_closed.notify_waiters();
     }
 
     /// The handles of a payload that arrived, made usable.
@@ -275,16 +293,6 @@ impl State {
         self.know_driver(waker);
     }
 
-    /// Waits for a number to become free, or for the peer's preface.
-    fn wait_for_room(
-        &mut self,
-        place: &mut Option<PlaceInLine>,
-        this: &Arc<dyn Link>,
-        cx: &mut Context<'_>,
-    ) {
-        PlaceInLine::wait(place, this, |place| self.mux.wait_for_room(place, cx));
-    }
-
     /// The number of a text, told to the peer first where it has to be.
     fn intern(&mut self, text: &Text<'_>) -> Result<u32, Failure> {
         let Some(peer) = self.mux.peer_settings() else {
@@ -359,13 +367,11 @@ impl Link for MuxLink {
             if depth > 0 && state.mux.peer_settings().is_some() {
                 return Poll::Ready(Err(refused::no_room()));
             }
-            state.wait_for_room(request.place, this, cx);
-            return Poll::Pending;
+            return Self::wait_for_room(state, this, request, cx);
         }
         // within a landing it would wait for itself; the landings are bounded already
         if depth == 0 && !state.mux.takes_opening(request.arguments.len()) {
-            state.wait_for_room(request.place, this, cx);
-            return Poll::Pending;
+            return Self::wait_for_room(state, this, request, cx);
         }
         let script = match &request.text {
             Some(text) => match state.intern(text) {
@@ -638,8 +644,8 @@ impl Link for MuxLink {
             .map(|failure| failure.clone().into())
     }
 
-    fn gone(&self) -> &Notify {
-        &self.gone
+    fn on_closed(&self) -> &Notify {
+        &self.on_closed
     }
 }
 

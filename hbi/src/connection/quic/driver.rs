@@ -608,7 +608,8 @@ impl QuicDriver {
             let (leave_by, next) = self.link.with(|state| {
                 let deadline = state.deadlines.peek().map(|entry| entry.0.0);
                 let answers_by = self.answers_by.map(|(at, _)| at);
-                let next = [deadline, state.leave_by, self.paused, answers_by];
+                let waiting = state.line.deadline();
+                let next = [deadline, waiting, state.leave_by, self.paused, answers_by];
                 let next: Option<Instant> = next.into_iter().flatten().min();
                 state.timer_at = next;
                 (state.leave_by, next)

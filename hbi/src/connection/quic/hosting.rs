@@ -353,6 +353,8 @@ impl QuicDriver {
 
     /// Ends what ran out of time.
     pub(super) fn expire(&mut self, now: Instant) {
+        self.link
+            .with(|state| state.line.expire(now, &mut state.wakers));
         loop {
             let link = &self.link;
             let expired = link.with(|state| {

@@ -42,7 +42,7 @@ pub(crate) struct QuicLink {
     /// Where tasks run that write what streams do not take at once.
     pub(super) runtime: tokio::runtime::Handle,
     state: Mutex<State>,
-    gone: Notify,
+    on_closed: Notify,
 }
 
 impl fmt::Debug for QuicLink {
@@ -71,7 +71,7 @@ impl QuicLink {
             conn,
             runtime: tokio::runtime::Handle::current(),
             state: Mutex::new(state),
-            gone: Notify::new(),
+            on_closed: Notify::new(),
         })
     }
 
@@ -106,7 +106,7 @@ impl QuicLink {
     /// Ends everything with a reason, and tells all that wait for something.
     pub(super) fn close(&self, reason: Failure) {
         self.with(|state| state.close(reason));
-        self.gone.notify_waiters();
+        self.on_closed.notify_waiters();
     }
 
     /// How many conversations are open, those of this side and those of the peer.
@@ -144,7 +144,7 @@ impl QuicLink {
         if state.peer.is_some() && state.started {
             return Poll::Ready(Ok(()));
         }
-        state.wait_for_room(place, this, cx)
+        state.wait_for_room(place, this, None, cx)
     }
 
     /// Ends a hosted conversation whose caller wants no answer, or whose time is over.
@@ -199,14 +199,14 @@ impl Link for QuicLink {
             let early = early::may_go(request);
             match state.may_open(depth, request.arguments.len(), early) {
                 May::Open => {}
-                May::Wait => return state.wait_for_room(request.place, this, cx),
+                May::Wait => return state.wait_for_room(request.place, this, request.deadline, cx),
                 May::Never(error) => return Poll::Ready(Err(error)),
             }
             let mut first = None;
             if state.early.is_some() {
                 first = state.open_early(&self.conn);
                 if first.is_none() {
-                    return state.wait_for_room(request.place, this, cx);
+                    return state.wait_for_room(request.place, this, request.deadline, cx);
                 }
             }
             let key = Key::ours(state.opened + 1);
@@ -523,8 +523,8 @@ impl Link for QuicLink {
         state.closed.as_deref().map(|reason| reason.clone().into())
     }
 
-    fn gone(&self) -> &Notify {
-        &self.gone
+    fn on_closed(&self) -> &Notify {
+        &self.on_closed
     }
 }
 

@@ -96,9 +96,15 @@ impl State {
         &mut self,
         place: &mut Option<PlaceInLine>,
         this: &Arc<dyn Link>,
+        deadline: Option<Instant>,
         cx: &Context<'_>,
     ) -> Poll<T> {
-        PlaceInLine::wait(place, this, |place| self.line.wait(place, cx));
+        PlaceInLine::wait(place, this, deadline, |place| {
+            self.line.wait(place, deadline, cx)
+        });
+        if let Some(at) = deadline {
+            self.look_by(at);
+        }
         Poll::Pending
     }
 
@@ -128,6 +134,11 @@ impl State {
             self.deadlines.retain(|entry| live.contains_key(&entry.0.1));
         }
         self.deadlines.push(std::cmp::Reverse((at, key)));
+        self.look_by(at);
+    }
+
+    /// Sees to it that the driver looks at the time by then.
+    fn look_by(&mut self, at: Instant) {
         self.stir |= self.timer_at.is_none_or(|timer| at < timer);
     }
 

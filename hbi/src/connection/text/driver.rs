@@ -270,10 +270,8 @@ async fn watch_time(link: &TextLink) -> End {
         let next = {
             let state = link.lock();
             let first = state.deadlines.first().map(|(at, _)| *at);
-            match (first, state.leave_by) {
-                (Some(a), Some(b)) => Some(a.min(b)),
-                (a, b) => a.or(b),
-            }
+            let next = [first, state.line.deadline(), state.leave_by];
+            next.into_iter().flatten().min()
         };
         match next {
             None => link.timing.notified().await,
@@ -296,6 +294,7 @@ async fn watch_time(link: &TextLink) -> End {
 }
 
 fn expire(state: &mut State, now: Instant) {
+    state.line.expire(now, &mut state.wakers);
     while let Some(&(at, id)) = state.deadlines.first() {
         if at > now {
             return;

@@ -37,7 +37,7 @@ pub(crate) struct TextLink {
     pub(super) writing: Notify,
     /// The next deadline has changed.
     pub(super) timing: Notify,
-    gone: Notify,
+    on_closed: Notify,
 }
 
 impl fmt::Debug for TextLink {
@@ -57,7 +57,7 @@ impl TextLink {
             reading: Notify::new(),
             writing: Notify::new(),
             timing: Notify::new(),
-            gone: Notify::new(),
+            on_closed: Notify::new(),
         }
     }
 
@@ -101,7 +101,7 @@ impl TextLink {
         if state.started {
             return Poll::Ready(Ok(()));
         }
-        PlaceInLine::wait(place, this, |place| state.line.wait(place, cx));
+        PlaceInLine::wait(place, this, None, |place| state.line.wait(place, None, cx));
         Poll::Pending
     }
 
@@ -125,7 +125,7 @@ impl TextLink {
         let running = state.close(reason);
         self.done(state);
         running.into_iter().for_each(Running::cancel);
-        self.gone.notify_waiters();
+        self.on_closed.notify_waiters();
     }
 
     /// Ends the connection with a failure, which the peer is told.
@@ -225,7 +225,13 @@ impl TextLink {
                 )
                 .into()));
             }
-            PlaceInLine::wait(request.place, this, |place| state.line.wait(place, cx));
+            let deadline = request.deadline;
+            PlaceInLine::wait(request.place, this, deadline, |place| {
+                state.line.wait(place, deadline, cx)
+            });
+            if deadline.is_some() {
+                self.timing.notify_one();
+            }
             return Poll::Pending;
         }
         drop(state);
@@ -700,8 +706,8 @@ impl Link for TextLink {
         self.lock().closed.clone().map(Error::from)
     }
 
-    fn gone(&self) -> &Notify {
-        &self.gone
+    fn on_closed(&self) -> &Notify {
+        &self.on_closed
     }
 }
 

@@ -593,7 +593,8 @@ impl<P, U> Connection<P, U> {
             self.own.keep_alive
         };
         let silence = self.heard.checked_add(wait);
-        sooner(silence, sooner(self.deadlines.next(), self.patient.until))
+        let deadline = sooner(self.deadlines.next(), self.line.deadline());
+        sooner(silence, sooner(deadline, self.patient.until))
     }
 
     /// Ends a hosted conversation whose poster waits for nothing.
@@ -636,6 +637,7 @@ impl<P, U> Connection<P, U> {
         if self.patient.until.is_some_and(|until| until <= now) {
             self.patient = Patient::default();
         }
+        self.line.expire(now, &mut self.wakers);
         let mut hosted = Vec::new();
         while let Some(id) = self.deadlines.pop(now) {
             if id.is_hosted() {

@@ -232,8 +232,13 @@ impl<P, U> Connection<P, U> {
 
     /// Waits for a number to become free, or for the peer's preface: in a place of the line, which is
     /// returned.
-    pub fn wait_for_room(&mut self, place: Option<u64>, cx: &Context<'_>) -> u64 {
-        self.line.wait(place, cx)
+    pub fn wait_for_room(
+        &mut self,
+        place: Option<u64>,
+        deadline: Option<Instant>,
+        cx: &Context<'_>,
+    ) -> u64 {
+        self.line.wait(place, deadline, cx)
     }
 
     /// Waits no more; what is returned is to be dropped without the lock.
