@@ -17,7 +17,10 @@ use std::{
 use anyhow::{Result, anyhow};
 use bytes::Bytes;
 use slab::Slab;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    task::yield_now,
+};
 
 use super::{
     Client, NO_COMPUTING, NO_SCRIPTS, Peer,
@@ -33,6 +36,10 @@ use crate::{
 
 /// How often the connection's task reads and writes before others have their turn.
 const TURNS: usize = 64;
+
+/// Pieces of bulk before others have their turn: what is written in one turn is in the way of all that
+/// comes meanwhile.
+const PIECES: usize = 4;
 
 /// The realistic floor.
 #[derive(Debug)]
@@ -246,9 +253,12 @@ where
         out: Vec::new(),
         at: 0,
         piece: None,
+        pieces: 0,
     };
+    while poll_fn(|cx| driver.poll_turn(cx)).await.is_ok() {
+        yield_now().await;
+    }
     // whether it broke or was closed: whoever still waits learns that it is over
-    let _: io::Error = poll_fn(|cx| driver.poll(cx)).await;
     let mut shared = driver.link.shared();
     shared.ended = true;
     let failed = shared
@@ -274,6 +284,8 @@ struct Driver<S, E> {
     out: Vec<u8>,
     at: usize,
     piece: Option<Piece>,
+    /// Pieces that were begun in this turn.
+    pieces: usize,
 }
 
 /// A piece of bulk that is being written.
@@ -284,19 +296,15 @@ struct Piece {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin, E: End> Driver<S, E> {
-    /// Ready when the connection is over.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+    /// Ready when others are to have their turn; fails when the connection is over.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.pieces = 0;
         for _ in 0..TURNS {
-            let read = match self.poll_read(cx) {
-                Poll::Ready(Err(error)) => return Poll::Ready(error),
-                Poll::Ready(Ok(())) => true,
-                Poll::Pending => false,
-            };
-            let blocked = match self.poll_write(cx) {
-                Poll::Ready(Err(error)) => return Poll::Ready(error),
-                Poll::Ready(Ok(())) => false,
-                Poll::Pending => true,
-            };
+            let read = self.poll_read(cx)?.is_ready();
+            let blocked = self.poll_write(cx)?.is_pending();
+            if self.pieces == PIECES {
+                break;
+            }
             if read {
                 continue;
             }
@@ -306,8 +314,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: End> Driver<S, E> {
                 return Poll::Pending;
             }
         }
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        Poll::Ready(Ok(()))
     }
 
     /// Reads once and handles what came.
@@ -326,7 +333,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: End> Driver<S, E> {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes all that is pending; pending itself when the socket takes no more.
+    /// Writes all that is pending, of bulk as much as a turn has; pending itself when the socket takes no
+    /// more.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             if let Some(piece) = &mut self.piece {
@@ -357,7 +365,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: End> Driver<S, E> {
             let mut shared = self.link.shared();
             if !shared.out.is_empty() {
                 mem::swap(&mut shared.out, &mut self.out);
+            } else if self.pieces == PIECES {
+                return Poll::Ready(Ok(()));
             } else if let Some((call, left)) = shared.bulk.front_mut() {
+                self.pieces += 1;
                 let body = (*left).min(WRITTEN as u64) as usize;
                 self.piece = Some(Piece {
                     header: header(kind::BULK, *call, body),
