@@ -26,9 +26,10 @@
 //!   highest, stands beside it. A ratio is taken in each round, and its median shown.
 //! - **Pinning.** With `--pin` both processes share one core, core 0 if none is named. That is the
 //!   steadier figure, since nobody sleeps while the other works. With `--pin 0,1` the server has the
-//!   first core and the client the second, and wake-ups across cores dominate. Without it the system
-//!   places them, which is a mix of the two. Which it was is printed with the figures, and figures of
-//!   different runs are not to be compared.
+//!   first core and the client the second, and wake-ups across cores dominate; only where methods
+//!   compute the server has both, since it is measured there whether it uses several. Without it the
+//!   system places them, which is a mix of the two. Which it was is printed with the figures, and
+//!   figures of different runs are not to be compared.
 //! - **CPU per call** comes from the accounts of both processes for the very span measured, as the
 //!   operating system keeps them.
 //! - **The floors.** `raw` is a loop written by hand for its work. `rawmux` adds what a library
@@ -110,7 +111,11 @@ enum Command {
     List,
     /// Serve a peer until standard input closes
     #[command(hide = true)]
-    Serve { peer: String, work: Work },
+    Serve {
+        peer: String,
+        work: Work,
+        threads: usize,
+    },
     /// Pass bytes on between a client and a server, late
     #[command(hide = true)]
     Relay { address: String, delay_ms: u64 },
@@ -152,7 +157,7 @@ struct Output {
 #[derive(Debug, Clone, Args)]
 struct SpanArgs {
     /// Let server and client share one core, this one; or the server run on the first and the client
-    /// on the second of two, as in 0,1
+    /// on the second of two, as in 0,1, and on both the server whose methods compute
     #[arg(long, value_name = "CORE[,CORE]", num_args = 0..=1, default_missing_value = "0")]
     pin: Option<Cores>,
     /// How long a measurement lasts, in seconds, or the little longer that what it does once takes, such
@@ -229,7 +234,11 @@ fn main() -> Result<()> {
         }
         Command::Docs { dir, choice } => page::make(&dir, &choice)?,
         Command::List => report::print(&known())?,
-        Command::Serve { peer, work } => process::serve(&peer, work)?,
+        Command::Serve {
+            peer,
+            work,
+            threads,
+        } => process::serve(&peer, work, threads)?,
         Command::Relay { address, delay_ms } => {
             process::relay(&address, Duration::from_millis(delay_ms))?;
         }
@@ -264,6 +273,7 @@ fn known() -> String {
     for (kind, about) in Work::SCALED {
         text += &format!("  {:<12}  {about}\n", format!("{kind}_N"));
     }
+    text += &format!("Largest numbers: {}\n", Work::largest());
     text += "Peers:\n";
     for entry in peers::all() {
         text += &format!("  {:<12}  {}\n", entry.name, entry.about);

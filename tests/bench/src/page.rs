@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     Choice, chart,
-    measure::{Cores, Figure, Measured},
+    measure::{Cores, Measured},
     process,
     report::{self, amount, ground},
     works::Work,
@@ -151,9 +151,7 @@ impl Page {
 
 /// Medians of all peers, then where another is better, then what they take of the processor.
 fn works(measured: &Measured) -> Result<String> {
-    let mut text = medians(measured, "Median", |work, peer| {
-        measured.figure(work, peer, work.metric())
-    })?;
+    let mut text = medians(measured, "Median", Work::metrics)?;
     let remarks = report::remarks(measured)?;
     write!(
         text,
@@ -165,23 +163,24 @@ fn works(measured: &Measured) -> Result<String> {
 }
 
 fn cpu(measured: &Measured) -> Result<String> {
-    medians(measured, "CPU of both sides", |work, peer| {
-        measured.figure(work, peer, "CPU, both")
-    })
+    medians(measured, "CPU of both sides", |_| &["CPU, both"])
 }
 
-/// A row for each work, a column for each peer that has figures.
-fn medians<'a>(
-    measured: &'a Measured,
+/// A row for each of the metrics of each work, a column for each peer that has figures.
+fn medians(
+    measured: &Measured,
     heading: &str,
-    figure: impl Fn(Work, &str) -> Option<&'a Figure>,
+    metrics: impl Fn(Work) -> &'static [&'static str],
 ) -> Result<String> {
+    let rows: Vec<(Work, &str)> = measured
+        .works
+        .iter()
+        .flat_map(|work| metrics(*work).iter().map(|metric| (*work, *metric)))
+        .collect();
     let mut peers = measured.peers.clone();
     peers.retain(|peer| {
-        measured
-            .works
-            .iter()
-            .any(|work| figure(*work, peer).is_some())
+        rows.iter()
+            .any(|(work, metric)| measured.figure(*work, peer, metric).is_some())
     });
     let mut text = format!(
         "{}\n| {heading} | {} |\n",
@@ -189,15 +188,18 @@ fn medians<'a>(
         peers.join(" | ")
     );
     writeln!(text, "|---|{}", "--:|".repeat(peers.len()))?;
-    for work in &measured.works {
-        let figures: Vec<_> = peers.iter().map(|peer| figure(*work, peer)).collect();
+    for (work, metric) in rows {
+        let figures: Vec<_> = peers
+            .iter()
+            .map(|peer| measured.figure(work, peer, metric))
+            .collect();
         let Some(known) = figures.iter().flatten().next() else {
             continue;
         };
-        write!(text, "| {work}: {}, {} |", known.metric, known.unit)?;
+        write!(text, "| {work}: {metric}, {} |", known.unit)?;
         for (peer, figure) in peers.iter().zip(figures) {
             let median = figure.map_or("–".to_owned(), report::shown);
-            let failed = report::failures(measured, *work, peer);
+            let failed = report::failures(measured, work, peer);
             write!(text, " {median}{failed} |")?;
         }
         text.push('\n');
@@ -312,12 +314,10 @@ fn goals(measured: &Measured) -> Result<String> {
 fn allocations(measured: &Measured) -> Result<String> {
     let mut text = String::new();
     for (side, metric) in [
-        ("Allocations of the client", "allocations, client"),
-        ("Allocations of the server", "allocations, server"),
+        ("Allocations of the client", &["allocations, client"]),
+        ("Allocations of the server", &["allocations, server"]),
     ] {
-        let table = medians(measured, side, |work, peer| {
-            measured.figure(work, peer, metric)
-        })?;
+        let table = medians(measured, side, |_| metric)?;
         writeln!(text, "{table}")?;
     }
     Ok(text)

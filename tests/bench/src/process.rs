@@ -114,15 +114,20 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// A server on its core, as the process that starts it then goes to its own.
+    /// A server on its core, or on both where its methods compute, as the process that starts it then
+    /// goes to its own.
     pub(crate) fn start(peer: &str, work: Work, pin: Option<Cores>) -> Result<Self> {
-        if let Some(cores) = pin {
-            run_on(cores.server)?;
+        // counted before this process has but one
+        let threads = work.server_threads(cores());
+        match pin {
+            Some(Cores { server, client }) if work.computes() => run_on(&[server, client])?,
+            Some(cores) => run_on(&[cores.server])?,
+            None => {}
         }
-        let server = Self::spawn(&["serve", peer, &work.to_string()])
+        let server = Self::spawn(&["serve", peer, &work.to_string(), &threads.to_string()])
             .with_context(|| format!("starting a server of {peer}"))?;
         if let Some(cores) = pin {
-            run_on(cores.client)?;
+            run_on(&[cores.client])?;
         }
         Ok(server)
     }
@@ -229,9 +234,9 @@ impl Announce {
     }
 }
 
-pub(crate) fn serve(peer: &str, work: Work) -> Result<()> {
+pub(crate) fn serve(peer: &str, work: Work, threads: usize) -> Result<()> {
     let served = (peers::named(peer)?.serve)(Announce(Some(work)));
-    let ended = match work.server_threads() {
+    let ended = match threads {
         1 => block_on(served),
         threads => Builder::new_multi_thread()
             .worker_threads(threads)
@@ -341,12 +346,14 @@ pub(crate) fn may_run_on(core: usize) -> Result<bool> {
     Ok(core < CpuSet::count() && allowed.is_set(core)?)
 }
 
-/// Lets this thread, and the processes it starts, run on one core only.
-fn run_on(core: usize) -> Result<()> {
-    let mut cores = CpuSet::new();
-    cores.set(core)?;
-    sched_setaffinity(Pid::from_raw(0), &cores)
-        .with_context(|| format!("running on core {core} only"))
+/// Lets this thread, and the processes it starts, run on these cores only.
+fn run_on(cores: &[usize]) -> Result<()> {
+    let mut set = CpuSet::new();
+    for core in cores {
+        set.set(*core)?;
+    }
+    sched_setaffinity(Pid::from_raw(0), &set)
+        .with_context(|| format!("running on no cores but {cores:?}"))
 }
 
 /// Allows as many open files as the system lets: a connection is one.

@@ -143,7 +143,13 @@ pub(crate) fn how(measured: &Measured) -> String {
             format!("server and client on core {server}")
         }
         Some(Cores { server, client }) => {
-            format!("the server on core {server}, the client on core {client}")
+            let computes = measured.works.iter().any(|work| work.computes());
+            let both = if computes {
+                " (where methods compute on both)"
+            } else {
+                ""
+            };
+            format!("the server on core {server}{both}, the client on core {client}")
         }
         None => "not pinned".into(),
     };

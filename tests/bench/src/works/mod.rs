@@ -40,7 +40,7 @@ pub(crate) enum Work {
     Parallel(usize),
     /// So many connections that do nothing.
     Idle(usize),
-    /// 64 calls in flight, spread over so many connections.
+    /// At least 64 calls in flight, as many on each of so many connections.
     Connections(usize),
     /// 64 calls in flight, of as many different methods as are exposed.
     Methods(usize),
@@ -48,21 +48,26 @@ pub(crate) enum Work {
     Interned(usize),
 }
 
-type Numbered = (&'static str, fn(usize) -> Work);
+type Numbered = (&'static str, fn(usize) -> Work, usize);
 
-/// The works that take a number, by the part of their name before it.
+/// The works that take a number, by the part of their name before it, and the largest that makes sense.
 const NUMBERED: [Numbered; 11] = [
-    ("pipe", Work::Pipe),
-    ("chain", |n| Work::Chain(n as u32)),
-    ("push", Work::Push),
-    ("script", |n| Work::Script(n as u32)),
-    ("loop", |n| Work::Loop(n as u32)),
-    ("inplace", Work::InPlace),
-    ("parallel", Work::Parallel),
-    ("idle", Work::Idle),
-    ("connections", Work::Connections),
-    ("methods", Work::Methods),
-    ("interned", Work::Interned),
+    ("pipe", Work::Pipe, 100_000),
+    // compositions nest up to 512 deep
+    ("chain", |n| Work::Chain(n as u32), 500),
+    // there are some 28,000 ports to connect from
+    ("push", Work::Push, 20_000),
+    // a text has up to 16 KiB
+    ("script", |n| Work::Script(n as u32), 500),
+    // of 64 in flight some shall end in a short time
+    ("loop", |n| Work::Loop(n as u32), 1000),
+    // the small call waits for all of them
+    ("inplace", Work::InPlace, 100),
+    ("parallel", Work::Parallel, 100),
+    ("idle", Work::Idle, 20_000),
+    ("connections", Work::Connections, 20_000),
+    ("methods", Work::Methods, 100_000),
+    ("interned", Work::Interned, 100_000),
 ];
 
 impl Work {
@@ -70,7 +75,7 @@ impl Work {
     pub(crate) const SCALED: [(&str, &str); 3] = [
         (
             "connections",
-            "at least 64 calls in flight over N connections",
+            "at least 64 calls in flight, as many on each of N connections",
         ),
         (
             "methods",
@@ -136,13 +141,18 @@ impl Work {
                 format!("a raw peer-script that makes {n} call(s) in a loop, 64 in flight")
             }
             Work::InPlace(n) => {
-                format!("{n} call(s) in flight that compute for 1 ms, and a small call beside them")
+                format!(
+                    "{n} call(s) in flight that compute for 1 ms, and a small call beside them, whose \
+                     p50 it is; with two cores the server has both"
+                )
             }
             Work::Parallel(n) => {
                 format!("the same with {n} call(s) of a method marked `parallel`")
             }
             Work::Idle(n) => format!("memory of {n} idle connections, each after one call"),
-            Work::Connections(n) => format!("at least 64 calls in flight over {n} connections"),
+            Work::Connections(n) => {
+                format!("at least 64 calls in flight, as many on each of {n} connection(s)")
+            }
             Work::Methods(n) => format!("64 calls in flight, of {n} exposed methods in turn"),
             Work::Interned(n) => format!("64 calls in flight, of {n} interned scripts in turn"),
         }
@@ -150,12 +160,19 @@ impl Work {
 
     /// The metric that the spread, the ratio and the charts are of.
     pub(crate) fn metric(self) -> &'static str {
+        self.metrics()[0]
+    }
+
+    /// The metrics that tables of medians are of.
+    pub(crate) fn metrics(self) -> &'static [&'static str] {
         match self {
-            Work::Seq => "p50",
-            Work::Hol => "p99",
-            Work::Chain(_) => "time",
-            Work::Idle(_) => "server memory",
-            _ => "rate",
+            Work::Seq => &["p50"],
+            Work::Hol => &["p99"],
+            Work::Chain(_) => &["time"],
+            Work::Idle(_) => &["server memory"],
+            // how long the small call waits is what they differ in
+            Work::InPlace(_) | Work::Parallel(_) => &["rate", "p50"],
+            _ => &["rate"],
         }
     }
 
@@ -168,13 +185,25 @@ impl Work {
         }
     }
 
-    /// How many threads the server has: one, but where several are what it is about. Then what
-    /// computes has as many as it can use, and the connection one more.
-    pub(crate) fn server_threads(self) -> usize {
+    /// Whether its methods compute, where it is about how many cores they run on.
+    pub(crate) fn computes(self) -> bool {
+        matches!(self, Work::InPlace(_) | Work::Parallel(_))
+    }
+
+    /// How many threads the server has on a machine of so many cores: one, but where several are what
+    /// it is about. Then what computes has as many as it can use, and the connection one more.
+    pub(crate) fn server_threads(self, cores: usize) -> usize {
         match self {
-            Work::InPlace(n) | Work::Parallel(n) => n + 1,
+            Work::InPlace(n) | Work::Parallel(n) => n.min(cores) + 1,
             _ => 1,
         }
+    }
+
+    /// The names of the works that take a number, each with its largest.
+    pub(crate) fn largest() -> String {
+        NUMBERED
+            .map(|(_, make, most)| make(most).to_string())
+            .join(", ")
     }
 
     /// The number in its name, and the kind of work it belongs to.
@@ -182,7 +211,7 @@ impl Work {
         let name = self.to_string();
         let (_, number) = name.rsplit_once('_')?;
         let number = number.parse().ok()?;
-        let (kind, _) = NUMBERED.iter().find(|(_, make)| make(number) == self)?;
+        let (kind, ..) = NUMBERED.iter().find(|(_, make, _)| make(number) == self)?;
         Some((kind, number))
     }
 }
@@ -218,17 +247,50 @@ impl FromStr for Work {
             return Ok(work);
         }
         let numbered = name.rsplit_once('_').and_then(|(kind, number)| {
-            let number = number
-                .parse()
-                .ok()
-                .filter(|number| (1..=1_000_000).contains(number))?;
-            let (_, make) = NUMBERED.iter().find(|(known, _)| *known == kind)?;
-            Some(make(number))
+            let numbered = NUMBERED.iter().find(|(known, ..)| *known == kind)?;
+            Some((numbered, number))
         });
-        numbered.ok_or_else(|| {
+        let Some(((kind, make, most), number)) = numbered else {
             let known = Work::ALL.map(|work| work.to_string()).join(", ");
-            let kinds = NUMBERED.map(|(kind, _)| format!("{kind}_N")).join(", ");
-            format!("the works are {known}; with another number {kinds}")
-        })
+            let kinds = NUMBERED.map(|(kind, ..)| format!("{kind}_N")).join(", ");
+            return Err(format!(
+                "the works are {known}; with another number {kinds}"
+            ));
+        };
+        match number.parse() {
+            Ok(number) if (1..=*most).contains(&number) => Ok(make(number)),
+            _ => Err(format!(
+                "the number of {kind}_N is {number} here, and may be 1 to {most}"
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_bounded_where_names_are_read() {
+        for (kind, make, most) in NUMBERED {
+            let largest = make(most);
+            assert_eq!(largest.to_string().parse(), Ok(largest));
+            assert_eq!(largest.number(), Some((kind, most)));
+            for number in [0, most + 1] {
+                let error = format!("{kind}_{number}").parse::<Work>().unwrap_err();
+                assert!(error.contains(&number.to_string()) && error.contains(&most.to_string()));
+            }
+        }
+        for work in Work::ALL.into_iter().chain(Work::scale()) {
+            assert_eq!(work.to_string().parse(), Ok(work));
+        }
+        assert!("parallel_".parse::<Work>().is_err() && "nothing_1".parse::<Work>().is_err());
+    }
+
+    #[test]
+    fn only_what_computes_has_threads_and_no_more_than_cores_and_one() {
+        assert_eq!(Work::Pipe(64).server_threads(2), 1);
+        assert_eq!(Work::Parallel(1).server_threads(2), 2);
+        assert_eq!(Work::InPlace(100).server_threads(2), 3);
     }
 }
