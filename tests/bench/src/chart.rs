@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Result, anyhow};
 use plotters::{
     coord::Shift,
     prelude::*,
@@ -14,7 +14,7 @@ use plotters::{
 
 use crate::{
     measure::Measured,
-    report::{amount, how, machine},
+    report::{amount, how, machine, tell},
     works::Work,
 };
 
@@ -75,7 +75,7 @@ pub(crate) fn scale(measured: &Measured, dir: &Path) -> Result<()> {
 
 fn draw(measured: &Measured, dir: &Path, name: &str, panels: &[Panel]) -> Result<()> {
     if panels.is_empty() {
-        eprintln!("there is nothing to draw a chart of");
+        tell("there is nothing to draw a chart of");
         return Ok(());
     }
     register_font(FONT, FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT)
@@ -87,19 +87,22 @@ fn draw(measured: &Measured, dir: &Path, name: &str, panels: &[Panel]) -> Result
         dir.join(format!("{name}.svg")),
         dir.join(format!("{name}.png")),
     );
+    let drawing = |file: &Path| format!("drawing {}", file.display());
     grid(
         &SVGBackend::new(&svg, size).into_drawing_area(),
         measured,
         panels,
         (rows, columns),
-    )?;
+    )
+    .with_context(|| drawing(&svg))?;
     grid(
         &BitMapBackend::new(&png, size).into_drawing_area(),
         measured,
         panels,
         (rows, columns),
-    )?;
-    eprintln!("drew {} and {}", svg.display(), png.display());
+    )
+    .with_context(|| drawing(&png))?;
+    tell(format_args!("drew {} and {}", svg.display(), png.display()));
     Ok(())
 }
 

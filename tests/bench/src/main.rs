@@ -167,13 +167,11 @@ struct SpanArgs {
 }
 
 impl Output {
-    /// What cannot be written shall show before anything is measured.
     fn prepare(&self) -> Result<()> {
-        let Some(dir) = &self.chart else {
-            return Ok(());
-        };
-        std::fs::create_dir_all(dir)
-            .with_context(|| format!("--chart: making the directory {}", dir.display()))
+        match &self.chart {
+            Some(dir) => report::prepare(dir).context("--chart"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -51,7 +51,7 @@ pub(crate) fn make(dir: &Path, choice: &Choice) -> Result<()> {
     let started = Instant::now();
     let mut page = Page::read(dir)?;
     let charts = dir.join("speed");
-    fs::create_dir_all(&charts).with_context(|| format!("making {}", charts.display()))?;
+    report::prepare(&charts)?;
     let cores = choice.span.pin.unwrap_or(CORES);
     let on = |server, client| {
         let mut choice = choice.clone();
@@ -81,7 +81,7 @@ pub(crate) fn make(dir: &Path, choice: &Choice) -> Result<()> {
             "Left out: the program had core {} only when this page was made.",
             cores.server
         );
-        eprintln!("two_cores: {why}");
+        report::tell(format_args!("two_cores: {why}"));
         page.put("goals two_cores", &why)?;
         page.put("two_cores", &why)?;
     }
@@ -144,7 +144,7 @@ impl Page {
         self.text = self.with(name, figures)?;
         fs::write(&self.path, &self.text)
             .with_context(|| format!("writing {}", self.path.display()))?;
-        eprintln!("wrote `{name}` in {}", self.path.display());
+        report::tell(format_args!("wrote `{name}` in {}", self.path.display()));
         Ok(())
     }
 }

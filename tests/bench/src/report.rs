@@ -1,7 +1,8 @@
 //! The report: tables of medians, spread and ratios, or one JSON object a line.
 
 use std::{
-    fmt::Write as _,
+    fmt::{self, Write as _},
+    fs,
     io::{ErrorKind, Write as _, stderr, stdout},
     path::Path,
 };
@@ -9,6 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde_json::json;
+use tempfile::NamedTempFile;
 
 use crate::{
     measure::{Cores, Figure, Measured},
@@ -57,7 +59,7 @@ pub(crate) fn show(measured: &Measured, json: bool) -> Result<()> {
     let text = report(measured, TERMINAL)?;
     if json {
         print_json(measured)?;
-        stderr().write_all(text.as_bytes())?;
+        tell(text.trim_end());
     } else {
         print(&text)?;
     }
@@ -72,13 +74,27 @@ pub(crate) fn print(text: &str) -> Result<()> {
     }
 }
 
+/// Prints a line to standard error; where that cannot be written to, nothing is lost but the line.
+pub(crate) fn tell(line: impl fmt::Display) {
+    let _ = writeln!(stderr(), "{line}");
+}
+
+/// Makes a directory, and tries to write into it: what cannot be written shall show before anything is
+/// measured.
+pub(crate) fn prepare(dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir).with_context(|| format!("making the directory {}", dir.display()))?;
+    NamedTempFile::new_in(dir)
+        .and_then(|mut file| file.write_all(b"tried\n"))
+        .with_context(|| format!("writing into the directory {}", dir.display()))
+}
+
 /// Writes the tables as Markdown, below the chart of the same name.
 pub(crate) fn write(measured: &Measured, dir: &Path, name: &str) -> Result<()> {
     let text = report(measured, MARKDOWN)?;
     let file = dir.join(format!("{name}.md"));
-    std::fs::write(&file, format!("![{name}]({name}.svg)\n\n{text}"))
+    fs::write(&file, format!("![{name}]({name}.svg)\n\n{text}"))
         .with_context(|| format!("writing {}", file.display()))?;
-    eprintln!("wrote {}", file.display());
+    tell(format_args!("wrote {}", file.display()));
     Ok(())
 }
 
@@ -120,7 +136,7 @@ pub(crate) fn ground(measured: &Measured) -> String {
 
 /// What it was measured on.
 pub(crate) fn machine() -> String {
-    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
     let info = read("/proc/cpuinfo");
     let model = info
         .lines()
