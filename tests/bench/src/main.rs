@@ -39,6 +39,7 @@
 //!   so, and where something is better than its floor.
 
 mod chart;
+mod json;
 mod measure;
 mod page;
 mod peers;
@@ -147,6 +148,15 @@ struct Choice {
 #[derive(Debug, Args)]
 struct Output {
     /// Print one JSON object a line to standard output; the tables go to standard error
+    ///
+    /// The first field of each, `kind`, says what it is. A `run` comes first: where and how it was
+    /// measured, and in which round it was interrupted, if it was. A `figure` is a `metric` of a `work`
+    /// on a `peer`: `value` is the median of as many `rounds` as it was measured in, `lowest` and
+    /// `highest` are their spread. A `note` says why a work on a peer, or a peer, has no figures, or not
+    /// of all rounds.
+    ///
+    /// A figure is of all rounds, which go around all works, so all is printed at the end. Ctrl-C ends
+    /// the measuring, and what was measured until then is printed.
     #[arg(long)]
     json: bool,
     /// Draw charts, as SVG and PNG, and write the tables, as Markdown, into this directory
@@ -167,7 +177,9 @@ struct SpanArgs {
 }
 
 impl Output {
+    /// Before anything is measured.
     fn prepare(&self) -> Result<()> {
+        process::catch_interrupts()?;
         match &self.chart {
             Some(dir) => report::prepare(dir).context("--chart"),
             None => Ok(()),
@@ -214,6 +226,7 @@ fn main() -> Result<()> {
             output.prepare()?;
             let measured = choice.measure(works)?;
             report::show(&measured, output.json)?;
+            measured.uninterrupted()?;
             if let Some(dir) = &output.chart {
                 chart::works(&measured, dir, "works")?;
                 report::write(&measured, dir, "works")?;
@@ -224,6 +237,7 @@ fn main() -> Result<()> {
             output.prepare()?;
             let measured = choice.measure(Work::scale())?;
             report::show(&measured, output.json)?;
+            measured.uninterrupted()?;
             if let Some(dir) = &output.chart {
                 chart::scale(&measured, dir)?;
                 report::write(&measured, dir, "scale")?;

@@ -74,6 +74,7 @@ pub(crate) struct Measured {
     pub(crate) rounds: u32,
     pub(crate) works: Vec<Work>,
     pub(crate) peers: Vec<&'static str>,
+    pub(crate) interrupted_in_round: Option<u32>,
     figures: BTreeMap<(usize, usize), Vec<Figure>>,
     notes: BTreeMap<(usize, usize), Note>,
 }
@@ -170,13 +171,15 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 }
 
 impl Run {
-    /// Measures everything; what fails is noted and does not end the run.
+    /// Measures everything, or what can be before an interrupt; what fails is noted and does not end the
+    /// run.
     pub(crate) fn measure(self) -> Result<Measured> {
         let mut measured = Measured {
             span: self.span,
             rounds: self.rounds,
             works: self.works,
             peers: self.peers.iter().map(|entry| entry.name).collect(),
+            interrupted_in_round: None,
             figures: BTreeMap::new(),
             notes: BTreeMap::new(),
         };
@@ -185,7 +188,7 @@ impl Run {
         progress.set_style(ProgressStyle::with_template(
             "{bar:30} {pos}/{len}  {msg}  {elapsed} of about {duration}",
         )?);
-        for round in 1..=self.rounds {
+        'measuring: for round in 1..=self.rounds {
             for (at_work, work) in measured.works.clone().into_iter().enumerate() {
                 for (at_peer, peer) in self.peers.iter().enumerate() {
                     progress.set_message(format!(
@@ -193,6 +196,10 @@ impl Run {
                         peer.name, self.rounds
                     ));
                     measured.once((at_work, at_peer), work, peer, round);
+                    if process::is_interrupted() {
+                        measured.interrupted_in_round = Some(round);
+                        break 'measuring;
+                    }
                     progress.inc(1);
                 }
             }
@@ -227,6 +234,8 @@ impl Measured {
                     self.add(at, sample, round);
                 }
             }
+            // it was ended, and did not fail
+            Err(_) if process::is_interrupted() => {}
             Err(error) => {
                 let failed = self.failures(work, peer.name) + 1;
                 let note = Note::Failed(failed, self.rounds, format!("{error:#}"));
@@ -265,6 +274,17 @@ impl Measured {
         self.figures(work, peer)
             .iter()
             .find(|figure| figure.metric == metric)
+    }
+
+    /// Fails where it was interrupted.
+    pub(crate) fn uninterrupted(&self) -> Result<()> {
+        match self.interrupted_in_round {
+            None => Ok(()),
+            Some(round) => bail!(
+                "interrupted in round {round} of {}: the figures are of what was measured before",
+                self.rounds
+            ),
+        }
     }
 
     /// Fails where a measurement did.

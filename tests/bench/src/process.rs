@@ -11,15 +11,22 @@ use std::{
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::PathBuf,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    sync::{Mutex, mpsc},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, RecvTimeoutError},
+    },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
-    sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit},
+    sys::{
+        resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit},
+        signal::{SigSet, Signal},
+    },
     time::{ClockId, clock_gettime},
     unistd::Pid,
 };
@@ -271,6 +278,31 @@ pub(crate) fn repeat(work: Work, times: usize) -> Result<()> {
     block_on(works::repeat(work, times))
 }
 
+/// How often it is looked whether a measurement shall go on.
+const LOOK: Duration = Duration::from_millis(50);
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// From now on Ctrl-C ends what is being measured, and not this process, which has figures to show; a
+/// second one ends it.
+pub(crate) fn catch_interrupts() -> Result<()> {
+    let mut interrupts = SigSet::empty();
+    interrupts.add(Signal::SIGINT);
+    // threads that are started later wait for no signal either, but for the one below
+    interrupts.thread_block()?;
+    thread::spawn(move || {
+        let _ = interrupts.wait();
+        INTERRUPTED.store(true, Ordering::Relaxed);
+        let _ = interrupts.wait();
+        std::process::exit(130);
+    });
+    Ok(())
+}
+
+pub(crate) fn is_interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
+
 /// Runs one measurement in a process of its own, which prints what `T` is read from.
 pub(crate) fn run_measurement<T: for<'a> Deserialize<'a>>(
     peer: &str,
@@ -287,7 +319,8 @@ pub(crate) fn run_measurement<T: for<'a> Deserialize<'a>>(
     let mut child = command
         // a note is a line
         .env("RUST_BACKTRACE", "0")
-        // it ends when this does
+        // it ends when this does, and not by the terminal
+        .process_group(0)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -297,8 +330,14 @@ pub(crate) fn run_measurement<T: for<'a> Deserialize<'a>>(
     let (said, ended) = mpsc::channel();
     thread::spawn(move || said.send(read_all(stdout)));
     let errors = thread::spawn(|| read_all(stderr));
-    // it closes its output at its end
-    let output = ended.recv_timeout(at_most);
+    let started = Instant::now();
+    let output = loop {
+        // it closes its output at its end
+        match ended.recv_timeout(LOOK) {
+            Err(RecvTimeoutError::Timeout) if started.elapsed() < at_most && !is_interrupted() => {}
+            output => break output,
+        }
+    };
     if output.is_err() {
         // its server sees the end of its standard input, and ends too
         child.kill()?;

@@ -9,10 +9,10 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use serde_json::json;
 use tempfile::NamedTempFile;
 
 use crate::{
+    json,
     measure::{Cores, Figure, Measured},
     peers, process,
     works::Work,
@@ -58,7 +58,7 @@ const MARKDOWN: Form = Form {
 pub(crate) fn show(measured: &Measured, json: bool) -> Result<()> {
     let text = report(measured, TERMINAL)?;
     if json {
-        print_json(measured)?;
+        print(&json::lines(measured)?)?;
         tell(text.trim_end());
     } else {
         print(&text)?;
@@ -175,6 +175,9 @@ pub(crate) fn how(measured: &Measured) -> String {
         measured.rounds,
         measured.span.measured.as_secs_f64(),
     );
+    if let Some(round) = measured.interrupted_in_round {
+        text += &format!("; interrupted in round {round}");
+    }
     if cfg!(debug_assertions) {
         text += "; NOT OPTIMISED, so no figure says anything about speed";
     }
@@ -184,7 +187,7 @@ pub(crate) fn how(measured: &Measured) -> String {
     text
 }
 
-fn today() -> time::Date {
+pub(crate) fn today() -> time::Date {
     time::OffsetDateTime::now_utc().date()
 }
 
@@ -373,47 +376,6 @@ fn against(figure: &Figure, than: &Figure) -> String {
     let (metric, unit) = (&figure.metric, &figure.unit);
     let (figure, than) = (amount(figure.median()), amount(than.median()));
     format!("{metric} ({figure} against {than} {unit})")
-}
-
-fn print_json(measured: &Measured) -> Result<()> {
-    let cores = measured.span.pin;
-    let mut text = json!({
-        "machine": machine(), "cores": process::cores(), "versions": VERSIONS,
-        "date": today().to_string(), "rounds": measured.rounds,
-        "seconds": measured.span.measured.as_secs_f64(),
-        "server_core": cores.map(|cores| cores.server), "client_core": cores.map(|cores| cores.client),
-        "optimised": !cfg!(debug_assertions), "allocations_counted": cfg!(feature = "allocations"),
-    })
-    .to_string();
-    text.push('\n');
-    for work in &measured.works {
-        for peer in &measured.peers {
-            for figure in measured.figures(*work, peer) {
-                let object = json!({
-                    "work": work.to_string(), "peer": peer, "metric": figure.metric,
-                    "value": rounded(figure.median()), "unit": figure.unit, "rounds": figure.rounds(),
-                    "lowest": rounded(figure.lowest()), "highest": rounded(figure.highest()),
-                });
-                writeln!(text, "{object}")?;
-            }
-            if let Some(note) = measured.note(*work, peer) {
-                let object = json!({
-                    "work": work.to_string(), "peer": peer, "note": note.to_string(),
-                });
-                writeln!(text, "{object}")?;
-            }
-        }
-    }
-    for (peer, why) in peers::LEFT_OUT {
-        let object = json!({ "peer": peer, "note": format!("left out: {why}") });
-        writeln!(text, "{object}")?;
-    }
-    print(&text)
-}
-
-/// To five digits that count.
-fn rounded(value: f64) -> f64 {
-    format!("{value:.4e}").parse().unwrap_or(value)
 }
 
 /// The median; more than all is what noise makes of it.
