@@ -35,8 +35,9 @@
 //! - **The floors.** `raw` is a loop written by hand for its work. `rawmux` adds what a library
 //!   cannot do without (a future per call, answers found by number, one writer for all), and is what
 //!   the ratios relate to.
-//! - Where another library is better than hbi by any figure of a work, a line below the tables says
-//!   so, and where something is better than its floor.
+//! - Where another library is better than hbi (over TCP, if that was measured) by any figure of a table,
+//!   a line below the tables says so. What each side by itself takes of the processor stands in the JSON only, and is not
+//!   compared: both sides together are. A line also says where something beats its floor.
 
 mod chart;
 mod json;

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     Choice, chart,
-    measure::{Cores, Measured},
+    measure::{Cores, Figure, Measured},
     process,
     report::{self, amount, ground},
     works::Work,
@@ -219,6 +219,9 @@ enum Goal {
     MostMore(f64),
 }
 
+/// What stands in place of whether a goal is reached that a floor was to measure, and could not.
+const FLOOR_BEATEN: &str = "floor beaten";
+
 /// What hbi is to reach; the figures of the processor's time where they are steady, pinned to one core.
 fn goals(measured: &Measured) -> Result<String> {
     use Goal::{Least, LeastOf, Most, MostMore, MostOf};
@@ -255,7 +258,7 @@ fn goals(measured: &Measured) -> Result<String> {
                 continue;
             };
             let ours = figure.median();
-            let mut beaten = false;
+            let mut floor_beaten = false;
             let (wanted, against, reached) = match &goal {
                 MostOf(ratio, name) | LeastOf(ratio, name) => {
                     let name = match peer {
@@ -267,14 +270,14 @@ fn goals(measured: &Measured) -> Result<String> {
                         text += &missing(name);
                         continue;
                     };
-                    beaten = figure.times_better(floor) > report::NO_FLOOR;
-                    let of = floor.median();
+                    floor_beaten = figure.times_better(floor) > report::BEATS_FLOOR;
+                    let of = amount(floor.median());
                     let share = figure.ratio(floor);
                     let (bound, reached) = match goal {
                         MostOf(..) => ("at most", share <= *ratio),
                         _ => ("at least", share >= *ratio),
                     };
-                    let against = format!("{} of {name}: {share:.2}", amount(of));
+                    let against = format!("{of} of {name}: {}", both_ratios(figure, floor));
                     (format!("{bound} {ratio} of {name}"), against, reached)
                 }
                 Most(most) => (format!("at most {most}"), String::new(), ours <= *most),
@@ -299,15 +302,31 @@ fn goals(measured: &Measured) -> Result<String> {
                 report::shown(figure),
                 figure.unit,
                 report::failures(measured, work, peer),
-                match (reached, beaten) {
-                    (true, true) => "yes, but **the floor is none**",
+                match (reached, floor_beaten) {
+                    (_, true) => FLOOR_BEATEN,
                     (true, false) => "yes",
-                    (false, _) => "**no**",
+                    (false, false) => "**no**",
                 },
             )?;
         }
     }
+    if text.contains(FLOOR_BEATEN) {
+        writeln!(
+            text,
+            "\n{FLOOR_BEATEN}: what is meant for a floor was more than a tenth slower than hbi, so that the \
+             ratio says nothing."
+        )?;
+    }
     Ok(text)
+}
+
+/// The ratio of rounds, and that of the medians where it is more than a tenth off.
+fn both_ratios(figure: &Figure, to: &Figure) -> String {
+    let (ratio, medians) = (figure.ratio(to), figure.median() / to.median());
+    match (medians / ratio - 1.0).abs() > 0.1 {
+        true => format!("{ratio:.2} (medians: {medians:.2})"),
+        false => format!("{ratio:.2}"),
+    }
 }
 
 /// How often each side allocates.

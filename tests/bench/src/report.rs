@@ -20,8 +20,8 @@ use crate::{
 
 /// What is measured, as the lock file has it.
 pub(crate) const VERSIONS: &str = env!("BENCH_VERSIONS");
-/// What is so many times as good as a floor shows that the floor is none.
-pub(crate) const NO_FLOOR: f64 = 1.1;
+/// What is more than so many times as good as a floor beats it.
+pub(crate) const BEATS_FLOOR: f64 = 1.1;
 
 /// What ratios relate to.
 const FLOOR: &str = "rawmux";
@@ -257,8 +257,8 @@ pub(crate) fn failures(measured: &Measured, work: Work, peer: &str) -> String {
     }
 }
 
-/// A line for each work at which a library is better than hbi by any figure: hbi over TCP, as the others
-/// are, or else the best of what was measured.
+/// A line for each work at which a library is better than hbi by any figure of the table: hbi over TCP, as
+/// the others are, or else the best of what was measured.
 fn better_than_hbi(measured: &Measured) -> Result<String> {
     let over_tcp = measured.peers.contains(&OVER_TCP);
     let is_hbi = |peer: &str| peer.starts_with("hbi");
@@ -274,7 +274,10 @@ fn better_than_hbi(measured: &Measured) -> Result<String> {
         .iter()
         .filter(|peer| !is_floor(peer) && (is_ours(peer) || !is_hbi(peer)))
         .partition(|peer| is_ours(peer));
-    if ours.is_empty() || others.is_empty() {
+    if ours.is_empty() {
+        return Ok(String::new());
+    }
+    if others.is_empty() {
         return Ok("No other library was measured beside hbi in this run.\n".into());
     }
     let mut text = String::new();
@@ -321,14 +324,15 @@ fn better_than_hbi(measured: &Measured) -> Result<String> {
     }
     if text.is_empty() {
         return Ok(
-            "No other library that was measured is better than hbi at any of these works, by any figure.\n"
+            "No other library that was measured is better than hbi at any of these works, by any figure of \
+             their tables.\n"
                 .into(),
         );
     }
     Ok(text)
 }
 
-/// A line for each work at which something is better than its floor.
+/// A line for each work at which something beats its floor.
 fn better_than_floors(measured: &Measured) -> Result<String> {
     let mut text = String::new();
     for work in &measured.works {
@@ -345,7 +349,7 @@ fn better_than_floors(measured: &Measured) -> Result<String> {
             let (Some((floor, best)), Some(figure)) = (floor, figure(peer)) else {
                 continue;
             };
-            if figure.times_better(best) > NO_FLOOR {
+            if figure.times_better(best) > BEATS_FLOOR {
                 better.push(format!(
                     "{peer} is better than {floor} by {}",
                     against(figure, best)
@@ -353,8 +357,12 @@ fn better_than_floors(measured: &Measured) -> Result<String> {
             }
         }
         if !better.is_empty() {
-            writeln!(text, "THE FLOOR IS NONE at {work}: {}.", better.join("; "))?;
+            writeln!(text, "Floor beaten at {work}: {}.", better.join("; "))?;
         }
+    }
+    if !text.is_empty() {
+        text += "What is meant for a floor was more than a tenth worse there than what beat it, so that the \
+                 ratio says nothing.\n";
     }
     Ok(text)
 }
