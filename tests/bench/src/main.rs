@@ -49,7 +49,7 @@ mod relay;
 mod report;
 mod works;
 
-use std::{path::PathBuf, time::Duration};
+use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand};
@@ -123,7 +123,7 @@ enum Command {
     Relay { address: String, delay_ms: u64 },
     /// Do a work of hbi so many times in this process and nothing else, for a tool that counts
     #[command(hide = true)]
-    Repeat { work: Work, times: usize },
+    Repeat { work: Work, times: NonZeroUsize },
     /// Measure one work once
     #[command(hide = true)]
     Measure {
@@ -255,7 +255,7 @@ fn main() -> Result<()> {
         Command::Relay { address, delay_ms } => {
             process::relay(&address, Duration::from_millis(delay_ms))?;
         }
-        Command::Repeat { work, times } => process::repeat(work, times)?,
+        Command::Repeat { work, times } => process::repeat(work, times.get())?,
         Command::Measure { peer, work, span } => process::measure(&peer, work, &span.span()?)?,
     }
     Ok(())

@@ -213,36 +213,42 @@ fn tidy() {
     PRIVATE.lock().expect("no holder panics").take();
 }
 
-/// Tells the process that started this one where the server listens.
+/// A server's work, and how it tells where it listens.
 #[derive(Debug)]
-pub(crate) struct Announce(Option<Work>);
+pub(crate) struct Announce(Work);
 
 impl Announce {
     /// What the server is started for.
-    pub(crate) fn work(&self) -> Option<Work> {
+    pub(crate) fn work(&self) -> Work {
         self.0
     }
 
     pub(crate) fn at(self, address: impl fmt::Display) -> Result<()> {
-        println!("{address}");
-        stdout().flush()?;
-        thread::spawn(|| {
-            for line in stdin().lock().lines() {
-                let usage = Usage::of_this_process().map(|usage| serde_json::to_string(&usage));
-                if let (Ok(_), Ok(Ok(usage))) = (line, usage) {
-                    println!("{usage}");
-                }
-            }
-            // whoever started this process is done with it, or gone
-            tidy();
-            std::process::exit(0);
-        });
-        Ok(())
+        announce(address)
     }
 }
 
+/// Tells the process that started this one where this one listens, and from then on what it has used up,
+/// as often as it is asked.
+pub(crate) fn announce(address: impl fmt::Display) -> Result<()> {
+    println!("{address}");
+    stdout().flush()?;
+    thread::spawn(|| {
+        for line in stdin().lock().lines() {
+            let usage = Usage::of_this_process().map(|usage| serde_json::to_string(&usage));
+            if let (Ok(_), Ok(Ok(usage))) = (line, usage) {
+                println!("{usage}");
+            }
+        }
+        // whoever started this process is done with it, or gone
+        tidy();
+        std::process::exit(0);
+    });
+    Ok(())
+}
+
 pub(crate) fn serve(peer: &str, work: Work, threads: usize) -> Result<()> {
-    let served = (peers::named(peer)?.serve)(Announce(Some(work)));
+    let served = (peers::named(peer)?.serve)(Announce(work));
     let ended = match threads {
         1 => block_on(served),
         threads => Builder::new_multi_thread()
@@ -256,7 +262,7 @@ pub(crate) fn serve(peer: &str, work: Work, threads: usize) -> Result<()> {
 }
 
 pub(crate) fn relay(address: &str, delay: Duration) -> Result<()> {
-    let ended = block_on(relay::serve(address, delay, Announce(None)));
+    let ended = block_on(relay::serve(address, delay));
     tidy();
     ended
 }

@@ -11,18 +11,18 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::{peers::socket_path, process::Announce};
+use crate::{peers::socket_path, process::announce};
 
 /// Relays between clients and the server at `address`, an absolute path or a TCP address, with or
 /// without a scheme before it and a fragment behind it.
-pub(crate) async fn serve(address: &str, delay: Duration, announce: Announce) -> Result<()> {
+pub(crate) async fn serve(address: &str, delay: Duration) -> Result<()> {
     let at = address.find("://").map_or(0, |at| at + 3);
     let (scheme, address) = address.split_at(at);
     let (address, fragment) = address.split_at(address.find('#').unwrap_or(address.len()));
     if address.starts_with('/') {
         let path = socket_path("relay")?;
         let listener = UnixListener::bind(&path)?;
-        announce.at(format!("{scheme}{}", path.display()))?;
+        announce(format!("{scheme}{}", path.display()))?;
         loop {
             let (near, _) = listener.accept().await?;
             let far = UnixStream::connect(address).await?;
@@ -31,11 +31,11 @@ pub(crate) async fn serve(address: &str, delay: Duration, announce: Announce) ->
     }
     if scheme == "quic://" {
         let near = UdpSocket::bind("127.0.0.1:0").await?;
-        announce.at(format!("{scheme}{}{fragment}", near.local_addr()?))?;
+        announce(format!("{scheme}{}{fragment}", near.local_addr()?))?;
         return datagrams(Arc::new(near), address.parse()?, delay).await;
     }
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    announce.at(format!("{scheme}{}{fragment}", listener.local_addr()?))?;
+    announce(format!("{scheme}{}{fragment}", listener.local_addr()?))?;
     loop {
         let (near, _) = listener.accept().await?;
         let far = TcpStream::connect(address).await?;

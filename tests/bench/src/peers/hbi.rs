@@ -92,8 +92,7 @@ impl<O: Over> Peer for Hbi<O> {
     }
 
     async fn serve(announce: Announce) -> Result<()> {
-        let work = announce.work().unwrap_or(Work::Seq);
-        let server = listen(&O::address()?, work).await?;
+        let server = listen(&O::address()?, announce.work()).await?;
         announce.at(server.address())?;
         std::future::pending().await
     }

@@ -6,7 +6,7 @@
 //! - Its limits of calls in flight are raised beyond what the works need.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,7 +16,7 @@ use ::tarpc::{
     tokio_serde::formats::Bincode,
     tokio_util::codec::LengthDelimitedCodec,
 };
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use serde_bytes::ByteBuf;
@@ -95,10 +95,7 @@ impl Peer for Tarpc {
         config.max_in_flight_requests = IN_FLIGHT;
         let client =
             BenchClient::new(config, serde_transport::new(framed, Bincode::default())).spawn();
-        Ok(TarpcClient {
-            client,
-            subscribed: Arc::default(),
-        })
+        Ok(TarpcClient { client })
     }
 }
 
@@ -142,8 +139,6 @@ impl Bench for Serving {
 #[derive(Debug, Clone)]
 pub(crate) struct TarpcClient {
     client: BenchClient,
-    /// The task that keeps a call pending, which ends with the connection.
-    subscribed: Arc<Mutex<Option<tokio::task::AbortHandle>>>,
 }
 
 /// A deadline that is never reached: by default it is 10 s.
@@ -191,20 +186,13 @@ impl Client for TarpcClient {
     async fn subscribe(&self, tally: Arc<Tally>) -> Result<()> {
         let client = self.client.clone();
         let mut seen = 0;
-        let pending = tokio::spawn(async move {
+        // it keeps a call pending, and ends with the connection
+        tokio::spawn(async move {
             while let Ok(Some(event)) = client.next(context(), seen).await {
                 seen = event;
                 tally.received(event);
             }
         });
-        let before = self
-            .subscribed
-            .lock()
-            .map_err(|_| anyhow!("a holder panicked"))?
-            .replace(pending.abort_handle());
-        if let Some(before) = before {
-            before.abort();
-        }
         Ok(())
     }
 
