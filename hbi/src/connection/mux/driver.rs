@@ -4,7 +4,7 @@ use std::{
     collections::{HashSet, VecDeque},
     future::Future,
     io::{self, IoSlice},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, Waker, ready},
     time::{Duration, Instant},
@@ -14,7 +14,7 @@ use bytes::{Buf, BufMut, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     runtime::{Handle, RuntimeFlavor},
-    task::coop,
+    task::{coop, yield_now},
     time::Sleep,
 };
 
@@ -203,6 +203,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
+                Turn::Pause => {
+                    // pending when it is polled first, which is all that is wanted of it
+                    let _ = pin!(yield_now()).poll(cx);
+                    return Poll::Pending;
+                }
                 Turn::Idle => return Poll::Pending,
             }
         }
@@ -218,13 +223,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let landed = !self.waiting.is_empty() && self.land_waiting();
         let busy = landed || input != Came::Nothing;
         self.wake();
+        let mut bulk = false;
         let mut state = loop {
             // what the transport did not take yet, or holds still
             if !self.written_all {
                 self.write_some(cx, clock)?;
             }
             let mut state = link.lock();
-            if !self.written_all || !state.mux.has_output() {
+            if bulk || !self.written_all || !state.mux.has_output() {
                 break state;
             }
             if self.gathers && !busy && !std::mem::replace(&mut self.gathered, true) {
@@ -232,6 +238,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 return Ok(Turn::Yield);
             }
             state.mux.fill(&mut self.scratch.output);
+            bulk = self.spin.is_apart() && self.scratch.output.as_slice().is_none();
             state.mux.take_wakers(&mut self.scratch.wakers);
             drop(state);
             self.wake();
@@ -277,7 +284,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             });
         }
         if state.mux.has_output() {
-            return Ok(Turn::Again);
+            return Ok(if bulk { Turn::Pause } else { Turn::Again });
         }
         if state.mux.is_asking() {
             // who was asked first has a turn to take the room
@@ -705,6 +712,9 @@ enum Turn {
     Again,
     /// Another, once other tasks had theirs.
     Yield,
+    /// Another, once others had theirs and the runtime looked at its sockets: what comes beside bulk does
+    /// not wait until the transport takes no more of that.
+    Pause,
     /// Nothing, until somebody wakes the driver.
     Idle,
 }

@@ -102,6 +102,12 @@ impl Spin {
         }
     }
 
+    /// Whether the peer seems to work beside this side, on a core of its own: looking again is better.
+    #[inline]
+    pub(super) fn is_apart(&self) -> bool {
+        self.better != Way::Sleep
+    }
+
     /// Whether a read that brought so many bytes was held to that.
     #[inline]
     pub(super) fn is_cut(&self, bytes: usize) -> bool {

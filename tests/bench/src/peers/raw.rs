@@ -6,18 +6,24 @@ use std::{io, sync::Arc};
 
 use anyhow::{Result, bail, ensure};
 use bytes::Bytes;
-use tokio::{net::TcpStream, sync::Mutex};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Mutex,
+};
 
 use super::{
     Client, NO_COMPUTING, NO_SCRIPTS, Peer,
-    floor::{Inbox, Tcp, Transport as _, WRITTEN, ZEROS, kind, number, put_frame, two_numbers},
+    floor::{Inbox, PIECE, ZEROS, kind, number, put_frame, two_numbers},
 };
 use crate::{
     process::Announce,
     works::{Load, Meter, Tally, Work},
 };
 
-const BULK_BUFFER: usize = 256 << 10;
+/// What is read of bulk at once.
+const BULK_BUFFER: usize = 64 << 10;
+/// How many calls go out before an answer is read: what the sockets' queues hold of both for certain.
+const MOST_IN_FLIGHT: usize = 4096;
 
 /// The floor.
 #[derive(Debug)]
@@ -31,6 +37,9 @@ impl Peer for Raw {
     fn supports(work: Work) -> Result<(), &'static str> {
         match work {
             Work::Hol => Err("it does one thing at a time on a connection"),
+            Work::Pipe(n) if n > MOST_IN_FLIGHT => {
+                Err("it writes all calls before it reads, and the sockets hold 4096 for certain")
+            }
             Work::Script(_) | Work::Loop(_) | Work::Interned(_) => Err(NO_SCRIPTS),
             Work::InPlace(_) | Work::Parallel(_) => Err(NO_COMPUTING),
             Work::Methods(_) => Err("it has no methods to choose from"),
@@ -39,11 +48,12 @@ impl Peer for Raw {
     }
 
     async fn serve(announce: Announce) -> Result<()> {
-        let (listener, address) = Tcp::listen().await?;
-        announce.at(address)?;
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        announce.at(listener.local_addr()?.to_string())?;
         let subscribers = Subscribers::default();
         loop {
-            let stream = Arc::new(Tcp::accept(&listener).await?);
+            let stream = Arc::new(listener.accept().await?.0);
+            stream.set_nodelay(true)?;
             let subscribers = subscribers.clone();
             // what fails is the client's to report
             tokio::spawn(async move { serve(stream, subscribers).await });
@@ -51,8 +61,10 @@ impl Peer for Raw {
     }
 
     async fn connect(address: &str) -> Result<RawClient> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
         let line = Line {
-            stream: Tcp::connect(address).await?,
+            stream,
             inbox: Inbox::new(),
             out: Vec::new(),
         };
@@ -283,7 +295,7 @@ async fn read_bulk(stream: &TcpStream, bytes: u64) -> Result<u64> {
 async fn write_bulk(stream: &TcpStream, bytes: u64) -> Result<()> {
     let mut left = bytes;
     while left > 0 {
-        let piece = left.min(WRITTEN as u64);
+        let piece = left.min(PIECE as u64);
         write(stream, &ZEROS[..piece as usize]).await?;
         left -= piece;
     }
