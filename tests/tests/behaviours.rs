@@ -920,6 +920,9 @@ async fn a_deadline_bounds_the_wait_for_room(over: Transport) {
     assert!(error.is_timeout() && !error.was_sent(), "{error}");
     let error = work.recv_file("f").within(soon).open().await.unwrap_err();
     assert!(error.is_timeout() && !error.was_sent(), "{error}");
+    // it was not sent, so its time can still be set
+    let error = work.add(1, 1).send().within(soon).await.unwrap_err();
+    assert!(error.is_timeout() && !error.was_sent(), "{error}");
     drop(items);
     assert_eq!(patient.await.unwrap().unwrap(), 42);
 }

@@ -250,8 +250,9 @@ impl<T, E, B> Call<T, E, B> {
     }
 
     /// Gives the call this long, from when it is awaited or sent: a wait until the peer takes more calls
-    /// is part of it. The peer is told how much is left; calls it makes for this one inherit that. When it has passed, the call ends with an error
-    /// ([`Error::is_timeout`]), and what runs for it at the peer is cancelled.
+    /// is part of it. The peer is told how much is left; calls it makes for this one inherit that. When it
+    /// has passed, the call ends with an error ([`Error::is_timeout`]), and what runs for it at the peer is
+    /// cancelled.
     ///
     /// A composition has the shortest time that is given to one of its calls. Once a call is sent it
     /// is too late, and the call fails.
@@ -260,6 +261,9 @@ impl<T, E, B> Call<T, E, B> {
         if let State::Sent(_) | State::Over = state {
             let text = "`within` comes too late for a call that was sent: set it before `send`";
             return Self::failed(self.po.clone(), Error::new(Kind::Misuse, text));
+        }
+        if let State::Ready(post) = state {
+            post.leave_line();
         }
         let within = &mut self.extra().within;
         *within = Some(within.map_or(time, |other| other.min(time)));

@@ -264,6 +264,11 @@ impl Post {
         po.link().call(text, &self.arguments.bytes, cx)
     }
 
+    /// Waits no more where it waits to be sent: that was until another time.
+    pub(super) fn leave_line(&mut self) {
+        self.place = None;
+    }
+
     /// When its time is over, which begins now.
     fn deadline(&self, link: &dyn Link, within: Option<Duration>) -> Option<Instant> {
         let default = default_deadline(link);

@@ -148,8 +148,8 @@ impl<S: Stub, E> Opened<S, E> {
         self.call.share()
     }
 
-    /// Gives the call this long, from when it is awaited or sent, and with it calls of the object in the same
-    /// round trip.
+    /// Gives the call this long, from when it is awaited or sent, and with it calls of the object in the
+    /// same round trip.
     pub fn within(self, time: Duration) -> Self {
         Self::new(self.call.within(time))
     }

@@ -36,8 +36,8 @@
 //!   cannot do without (a future per call, answers found by number, one writer for all), and is what
 //!   the ratios relate to.
 //! - Where another library is better than hbi (over TCP, if that was measured) by any figure of a table,
-//!   a line below the tables says so. What each side by itself takes of the processor stands in the JSON only, and is not
-//!   compared: both sides together are. A line also says where something beats its floor.
+//!   a line below the tables says so. What each side by itself takes of the processor stands in the JSON
+//!   only, and is not compared: both sides together are. A line also says where something beats its floor.
 
 mod chart;
 mod json;
