@@ -16,6 +16,9 @@ const LOOKS: u32 = 5 * 61;
 /// Waits of each way that are compared.
 const TRIAL: usize = 16;
 
+/// Looks of a trial that may end with nothing: on the core that the peer would need it waits for each.
+const FAILURES: u32 = 3;
+
 /// Waits until they are compared anew, at first and at last.
 const FIRST: u32 = 256;
 const LAST: u32 = 4096;
@@ -54,6 +57,8 @@ pub(super) struct Spin {
     /// Bytes of the last read, if it brought a crowd, and whether one came in this trial.
     crowd: usize,
     crowded: bool,
+    /// Looks of this trial that ended with nothing.
+    failures: u32,
     /// Waits so far of this trial, or in the way that was better, and how many that is to be.
     count: u32,
     interval: u32,
@@ -83,6 +88,7 @@ impl Spin {
             looked: 0,
             crowd: 0,
             crowded: false,
+            failures: 0,
             count: 0,
             interval: FIRST,
         }
@@ -144,6 +150,9 @@ impl Spin {
                 LOOKS_NOW.set(self.number);
             }
         } else if LOOKS_NOW.get() == self.number {
+            if self.left == 1 && self.trial {
+                self.looked_in_vain();
+            }
             self.left = self.left.saturating_sub(1);
         } else {
             self.left = 0;
@@ -164,7 +173,16 @@ impl Spin {
             self.tried(self.rates[TRIAL / 2]);
         } else if !self.trial && self.count == self.interval {
             (self.trial, self.count, self.way) = (true, 0, Way::Sleep);
-            self.crowded = false;
+            (self.crowded, self.failures) = (false, 0);
+        }
+    }
+
+    /// Nothing came while it looked: too many of these are no trial but a delay.
+    fn looked_in_vain(&mut self) {
+        self.failures += 1;
+        if self.failures == FAILURES {
+            self.count = 0;
+            self.decided(Way::Sleep);
         }
     }
 
@@ -192,6 +210,11 @@ impl Spin {
         if self.way == Way::Split && clearly(median, best) {
             better = Way::Split;
         }
+        self.decided(better);
+    }
+
+    /// The trial is over.
+    fn decided(&mut self, better: Way) {
         self.interval = match self.better == better {
             true => (self.interval * 2).min(LAST),
             false => FIRST,
@@ -287,6 +310,26 @@ mod tests {
         assert!(first.again(Some(now), true) && first.again(None, false));
         assert!(last.again(Some(now), true) && !first.again(None, false));
         assert!(last.again(None, false));
+    }
+
+    #[test]
+    fn looks_that_find_nothing_end_the_trial() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .expect("a runtime");
+        let _entered = runtime.enter();
+        let mut spin = Spin::new();
+        let (mut now, mut in_vain) = (Instant::now(), 0);
+        for _ in 0..FIRST {
+            let mut looks = spin.again(Some(now), true);
+            in_vain += u32::from(looks);
+            while looks {
+                looks = spin.again(None, false);
+            }
+            now += Duration::from_micros(5);
+        }
+        assert_eq!(in_vain, FAILURES);
+        assert!(!spin.is_apart());
     }
 
     #[test]
