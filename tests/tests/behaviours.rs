@@ -375,7 +375,7 @@ async fn a_slow_consumer_slows_the_producer(over: Transport) {
     for n in 0..1000 {
         assert_eq!(events.try_next().await.unwrap().unwrap().n, n);
     }
-    // a window holds some 512 KiB, the pipes and buffers between the two some more
+    // a window holds some 384 KiB, the pipes and buffers between the two some more
     let made = work.made().await.unwrap();
     assert!(
         (1000..4000).contains(&made),

@@ -475,7 +475,7 @@ fn violations_are_told_by_what_was_seen() {
             vec![open(0), frame(0x07, 0, &[0, 0, 0xc1])],
         ),
         ("can be counted", vec![frame(0x0f, 0, &[0xff; 4])]),
-        ("window of 524288", {
+        ("window of 393216", {
             let mut frames = vec![open(0)];
             frames.extend((0..9).map(|_| {
                 let mut body = vec![0, 0, 0];

@@ -173,6 +173,10 @@ pub(super) struct Partial {
     pub(super) opening: Option<super::receive::OpenFields>,
 }
 
+/// The part of the window that is taken before it is given back: what is kept below that keeps the
+/// sender from as much, so a finer part lets a narrower window carry the same bulk.
+const CREDIT_PART: u32 = 12;
+
 impl<P> Receiving<P> {
     pub(super) fn new(window: u32) -> Self {
         Self {
@@ -201,7 +205,7 @@ impl<P> Receiving<P> {
         self.owed += cost;
         // where nobody reads any more the sender carries on to its end
         let goes_on = matches!(self.state, ReceiveState::Open | ReceiveState::Dropped);
-        if self.owed < window / 4 || !goes_on {
+        if self.owed < window / CREDIT_PART || !goes_on {
             return None;
         }
         self.window += self.owed;

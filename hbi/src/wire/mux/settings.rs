@@ -12,10 +12,9 @@ pub struct Settings {
     /// The largest message (arguments of a call, an answer, an item) this side takes, in bytes.
     /// Default 4 MiB. Larger things travel as `Data` or `Items`.
     pub message: u32,
-    /// Bytes that may be on the way or waiting in one channel. Default 512 KiB: what two
-    /// sockets' queues hold, what one read brings, and the quarter that is taken before it is given back,
-    /// so that bulk does not wait for it. A wider window suits a long fat link, a narrower one keeps
-    /// latency beside bulk data low.
+    /// Bytes that may be on the way or waiting in one channel. Default 384 KiB: what two
+    /// sockets' queues hold and what one read brings, so that bulk does not wait for it. A wider
+    /// window suits a long fat link, a narrower one keeps latency beside bulk data low.
     pub window: u32,
     /// Bytes that may be on the way in all channels together. Default 4 MiB.
     pub connection_window: u32,
@@ -42,7 +41,7 @@ impl Default for Settings {
         Self {
             frame: 65 << 10,
             message: 4 << 20,
-            window: 512 << 10,
+            window: 384 << 10,
             connection_window: 4 << 20,
             conversations: 4_096,
             scripts: 4_096,
