@@ -221,10 +221,19 @@ impl Bench<'_> {
             let before = self.usage()?;
             let moving = client.clone();
             let moving = tokio::spawn(async move { transfer(&moving, true, BULK).await });
-            while !moving.is_finished() {
-                times.push(timed_add(&client, times.len() as i64).await?);
-            }
-            beside += moving.await??;
+            // a task, as whoever calls in a program of many: tokio lets what `block_on` runs wait for
+            // the turns of all tasks
+            let calling = client.clone();
+            let calling = tokio::spawn(async move {
+                let mut times = Vec::new();
+                while !moving.is_finished() {
+                    times.push(timed_add(&calling, times.len() as i64).await?);
+                }
+                anyhow::Ok((times, moving.await??))
+            });
+            let (timed, moved) = calling.await??;
+            times.extend(timed);
+            beside += moved;
             usage += self.usage()?.since(&before);
         }
         let mut samples = percentiles(&mut times)?;
