@@ -603,6 +603,44 @@ fn a_peer_that_never_reads_makes_nothing_pile_up() {
     );
 }
 
+#[test]
+fn a_message_that_credit_cut_is_finished_before_another_begins() {
+    let mut settings = Settings::default();
+    settings.connection_window = settings.window;
+    let (mut a, mut b) = (machine(), Machine::new(settings, Instant::now()));
+    let (to_b, to_a) = (output(&mut a), output(&mut b));
+    feed(&mut a, &to_a).unwrap();
+    feed(&mut b, &to_b).unwrap();
+    a.define(1, &["a"], "f(a)");
+    // a MessagePack array of one string of bytes, of which the credit lets out one and a half
+    let arguments = [&[0x91, 0xc6, 0, 4, 0, 0][..], &[7; 256 << 10]].concat();
+    for _ in 0..8 {
+        a.open(call(Some(1), &arguments), Instant::now()).unwrap();
+    }
+    let mut came = Vec::new();
+    for _ in 0..40 {
+        let written = output(&mut a);
+        let mut rest = &written[..];
+        while let [x, y, z, kind, co @ ..] = rest {
+            let body = &co[4..][..u32::from_le_bytes([*x, *y, *z, 0]) as usize];
+            let flags = body.first().copied().unwrap_or_default();
+            // of what openings go on in, their heads went out at once, whether more is to come
+            if *kind == 0x04 {
+                came.push((co[0], flags & 4 != 0));
+            }
+            rest = &co[4 + body.len()..];
+        }
+        feed(&mut a, &frame(0x0f, 0, &40_000_u32.to_le_bytes())).unwrap();
+    }
+    let ends: Vec<u8> = came.iter().filter(|part| !part.1).map(|p| p.0).collect();
+    assert!(ends.len() > 5, "{ends:?}");
+    let mut open = None;
+    for (co, more) in came {
+        assert!(open.is_none_or(|open| open == co), "{co} within {open:?}");
+        open = more.then_some(co);
+    }
+}
+
 async fn talk_to_a_server(bytes: &[u8]) -> (Vec<u8>, DuplexStream) {
     let (mut ours, theirs) = duplex(1 << 20);
     let taken = tokio::spawn(async move { Options::new().take(theirs, HostingEnv::new()).await });

@@ -444,7 +444,7 @@ impl<P, U> Connection<P, U> {
         output.take(&mut self.out);
         let mut turn = BULK_TURN;
         let mut tries = self.bulk.len();
-        while turn > 0 && tries > 0 {
+        while turn > 0 && tries > 0 && self.credit > 0 {
             let Some((id, channel)) = self.bulk.pop_front() else {
                 break;
             };
@@ -610,8 +610,9 @@ impl<P, U> Connection<P, U> {
         } else if starved && sending.credit <= MESSAGE_COST && !is_first(&sending.queue) {
             // back in a list when CREDIT comes
             sending.listed = false;
-        } else if !starved && is_cut(&sending.queue) {
-            // a message that was begun is finished first: fewer are in pieces at the peer
+        } else if is_cut(&sending.queue) {
+            // a message that was begun is finished first, whatever it waits for: the peer holds those
+            // that are in pieces, and gives no more credit once they are many
             self.bulk.push_front((id, channel));
         } else {
             self.bulk.push_back((id, channel));
