@@ -39,7 +39,8 @@ macro_rules! behaviours {
             ten_thousand_cancelled_calls_leave_nothing, large_values_travel, limits_are_named,
             room_is_used_though_some_who_waited_for_it_are_gone,
             who_gives_up_waiting_leaves_nothing_behind, a_deadline_bounds_the_wait_for_room,
-            answers_beyond_what_is_held_take_turns, nesting_and_calls_back,
+            answers_beyond_what_is_held_take_turns,
+            large_items_beyond_what_is_held_take_turns, nesting_and_calls_back,
             a_cut_connection_ends_every_wait, goodbye_lets_calls_finish,
             after_a_shutdown_calls_are_told, one_reader_that_stands_still_stops_nobody_else
         );
@@ -854,6 +855,32 @@ async fn answers_beyond_what_is_held_take_turns(over: Transport) {
     for call in calls {
         assert!(call.await.unwrap().unwrap() == data);
     }
+}
+
+async fn large_items_beyond_what_is_held_take_turns(over: Transport) {
+    let mut settings = Settings::default();
+    settings.held = 8 << 20;
+    let client = Options::new().settings(settings);
+    let Pair {
+        work,
+        peer: _peer,
+        server: _server,
+        ..
+    } = over.pair_with(Options::new(), client, |env| env).await;
+    // each is larger than a stream's window, so all can be in pieces at once
+    let room = "r".repeat(1_000_000);
+    let streams = (0..20).map(|_| {
+        let watch = work.watch(&room, 2);
+        async move {
+            let (mut items, mut lengths) = (watch.await.unwrap(), Vec::new());
+            while let Some(item) = items.next().await {
+                lengths.push(item.unwrap().room.len());
+            }
+            lengths
+        }
+    });
+    let lengths = futures_util::future::join_all(streams).await;
+    assert!(lengths.iter().all(|lengths| *lengths == [1_000_000; 2]));
 }
 
 async fn room_is_used_though_some_who_waited_for_it_are_gone(over: Transport) {

@@ -325,8 +325,8 @@ impl Failing for MyFailing {
         let counter = counter(&self.dropped);
         let sent = self.sent.clone();
         tokio::spawn(async move {
-            // more than the window, so that the next stays here until it is read
-            sender.send((vec![7; 600_000], None)).await.unwrap();
+            // the next stays here until it is read
+            sender.send((over_the_window(), None)).await.unwrap();
             sender.send((Vec::new(), Some(counter))).await.unwrap();
             sender.fail("the source ran dry").await;
             sent.send(()).unwrap();
@@ -340,7 +340,7 @@ impl Failing for MyFailing {
 
     async fn breaks(&self, co: hbi::HoCo) -> hbi::Result<()> {
         let mut co = co.start_send().await?;
-        co.send_data(vec![7; 600_000]).await?;
+        co.send_data(over_the_window()).await?;
         co.send_obj(&counter(&self.dropped)).await?;
         self.sent.send(()).unwrap();
         Err(hbi::Error::refusal("no more of it"))
@@ -350,6 +350,11 @@ impl Failing for MyFailing {
         self.ignore.notified().await;
         co.start_send().await?.close().await
     }
+}
+
+/// More than the peer's window, by less than a sender takes over beside it.
+fn over_the_window() -> Vec<u8> {
+    vec![7; hbi::Settings::default().window as usize + 50_000]
 }
 
 fn counter(dropped: &Arc<AtomicUsize>) -> hbi::Reactor<CounterStub> {

@@ -14,7 +14,9 @@ use std::{
 use bytes::Bytes;
 use hbi::{
     Failure, HostingEnv, Options, Settings,
-    wire::mux::{Arrival, CoId, Connection, Event, Input, Opening, Output, Reply},
+    wire::mux::{
+        Arrival, CoId, Connection, Event, HandleKind, Input, Opening, Output, Reply, WireHandle,
+    },
 };
 use hbi_tests::raw::{frame, vector};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -638,6 +640,48 @@ fn a_message_that_credit_cut_is_finished_before_another_begins() {
     for (co, more) in came {
         assert!(open.is_none_or(|open| open == co), "{co} within {open:?}");
         open = more.then_some(co);
+    }
+}
+
+#[test]
+fn large_items_of_many_streams_arrive_though_little_is_held() {
+    let mut settings = Settings::default();
+    settings.held = 1 << 20;
+    let (mut a, mut b) = (machine(), Machine::new(settings, Instant::now()));
+    let (to_b, to_a) = (output(&mut a), output(&mut b));
+    feed(&mut a, &to_a).unwrap();
+    feed(&mut b, &to_b).unwrap();
+    const STREAMS: u16 = 60;
+    let stream = |number| WireHandle {
+        kind: HandleKind::Stream,
+        number,
+    };
+    let handles: Vec<_> = (1..=STREAMS.into()).map(stream).collect();
+    let opening = Opening {
+        handles: &handles,
+        last: false,
+        ..call(None, &[0x90])
+    };
+    let id = a.open(opening, Instant::now()).unwrap();
+    let hosted = CoId::from_bits(id.to_bits() | 1 << 31);
+    // larger than a channel's window, so each waits for credit when it was begun
+    let item = Bytes::from(vec![7; 500_000]);
+    for channel in 1..=STREAMS {
+        let sent = a.send_item(id, channel, item.clone(), &[], false);
+        sent.expect("each channel takes one");
+    }
+    let mut arrived = Vec::new();
+    while arrived.len() < STREAMS.into() {
+        let bytes = output(&mut a);
+        assert!(!bytes.is_empty(), "{} of {STREAMS} arrived", arrived.len());
+        feed(&mut b, &bytes).unwrap();
+        for channel in 1..=STREAMS {
+            if let Poll::Ready(item) = b.poll_receive(hosted, channel, &mut cx()) {
+                assert!(matches!(item, Ok(Some(Arrival::Item(_)))), "{item:?}");
+                arrived.push(channel);
+            }
+        }
+        feed(&mut a, &output(&mut b)).unwrap();
     }
 }
 

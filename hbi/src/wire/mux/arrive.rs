@@ -592,6 +592,7 @@ impl<P, U> Connection<P, U> {
             }
             waker = sending.waker.take();
         }
+        self.pieces_end(id, Some(channel));
         self.lost.extend(lost);
         self.wake(waker);
         self.settle(id);

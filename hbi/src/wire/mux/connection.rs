@@ -17,6 +17,7 @@ use super::{
     deadlines::Deadlines,
     frame::{self, kind},
     numbers::Numbers,
+    pieces::Pieces,
     preface,
     receive::DataLeft,
 };
@@ -53,6 +54,7 @@ pub struct Connection<P, U> {
     /// Channels with small messages to send, then those with bulk.
     pub(super) ready: VecDeque<(CoId, u16)>,
     pub(super) bulk: VecDeque<(CoId, u16)>,
+    pub(super) pieces: Pieces,
     /// Connection credit: what this side may send; what the peer may send; what it was not told yet.
     pub(super) credit: u32,
     pub(super) window: u32,
@@ -113,6 +115,7 @@ impl<P, U> Connection<P, U> {
             patient: Patient::default(),
             ready: VecDeque::new(),
             bulk: VecDeque::new(),
+            pieces: Pieces::default(),
             credit: 0,
             owed: 0,
             held: 0,
@@ -573,9 +576,12 @@ impl<P, U> Connection<P, U> {
     }
 
     /// Gives the connection's credit back as soon as bytes have reached their channel; once too much
-    /// is held, only as the application takes it.
+    /// is held, only as the application takes it. What may be there in pieces is never too much: only
+    /// more credit makes it whole.
     fn return_credit(&mut self) {
-        if self.owed >= self.own.connection_window / 4 && self.held <= self.own.held {
+        let pieces = u64::from(self.own.connection_window) + u64::from(self.own.message);
+        let most = self.own.held.max(pieces);
+        if self.owed >= self.own.connection_window / 4 && self.held <= most {
             let amount = std::mem::take(&mut self.owed);
             self.window += amount;
             frame::write(&mut self.out, kind::CONNECTION_CREDIT, 0, |out| {
@@ -688,6 +694,7 @@ impl<P, U> Connection<P, U> {
             }
         }
         co.bits |= bit::OUT_ENDED | bit::OUT_DONE;
+        self.pieces_end(id, None);
         if !out_ended {
             self.write_error(id, 0, &failure());
         }

@@ -14,6 +14,7 @@ mod input;
 mod numbers;
 mod open;
 mod output;
+mod pieces;
 pub(in crate::wire) mod preface;
 mod receive;
 mod send;

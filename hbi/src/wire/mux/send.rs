@@ -354,6 +354,7 @@ impl<P, U> Connection<P, U> {
                 sending.state = SendState::Closed;
                 let lost = sending.clear();
                 self.lost.extend(lost);
+                self.pieces_end(id, Some(channel));
                 self.write_error(id, channel, failure);
                 self.settle(id);
             }
@@ -383,6 +384,7 @@ impl<P, U> Connection<P, U> {
             self.wake(Some(waker));
         }
         self.lost.extend(lost);
+        self.pieces_end(id, None);
         self.write_error(id, 0, failure);
         self.settle(id);
     }
@@ -473,7 +475,9 @@ impl<P, U> Connection<P, U> {
         limit: usize,
         output: Option<&mut Output>,
     ) -> usize {
-        let largest = self.peer.as_ref().map_or(0, |peer| peer.frame as usize);
+        let (largest, window) = self.peer.as_ref().map_or((0, 0), |peer| {
+            (peer.frame as usize, peer.connection_window as usize)
+        });
         let Some(co) = (if id.is_hosted() {
             self.theirs.get_mut(id)
         } else {
@@ -501,7 +505,7 @@ impl<P, U> Connection<P, U> {
         };
         let mut sink = Sink { out, pieces };
         let mut written = 0;
-        let (mut starved, mut last, mut opened) = (false, false, false);
+        let (mut starved, mut waits, mut last, mut opened) = (false, false, false, false);
         while written < limit {
             let only = sending.queue.len() == 1;
             let Some(chunk) = sending.queue.front_mut() else {
@@ -562,6 +566,16 @@ impl<P, U> Connection<P, U> {
                         break;
                     }
                     let more = n < body.len();
+                    if more && !*first && !*begun {
+                        waits = !self.pieces.begin(id, channel, body.len(), window);
+                        if waits {
+                            break;
+                        }
+                    }
+                    if !more && !*first && *begun {
+                        // whole: others have room
+                        self.bulk.extend(self.pieces.end(id, Some(channel)));
+                    }
                     let plain = *first && !*begun && !more && n <= ALLOWANCE;
                     if *first && !more && *kind == kind::OPEN {
                         self.opened += 1;
@@ -607,6 +621,8 @@ impl<P, U> Connection<P, U> {
         if sending.queue.is_empty() {
             sending.listed = false;
             ended = sending.state == SendState::Ending;
+        } else if waits {
+            // back in a list once others are whole
         } else if starved && sending.credit <= MESSAGE_COST && !is_first(&sending.queue) {
             // back in a list when CREDIT comes
             sending.listed = false;
@@ -635,6 +651,11 @@ impl<P, U> Connection<P, U> {
             self.settle(id);
         }
         written
+    }
+
+    /// What was in pieces on a channel, or on all of a conversation, is dropped: others have room.
+    pub(super) fn pieces_end(&mut self, id: CoId, channel: Option<u16>) {
+        self.bulk.extend(self.pieces.end(id, channel));
     }
 
     /// Lists a channel that got credit, if it has something to send.
