@@ -1,6 +1,6 @@
 //! What two peers can rely on, over every transport: one list of behaviours, run over each.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{pin::pin, sync::atomic::Ordering, time::Duration};
 
 use hbi::{CallError, Kind, Options, Reactor, Settings};
 // a pair's owners are bound in each test: the connection lives as long as they do
@@ -40,7 +40,8 @@ macro_rules! behaviours {
             room_is_used_though_some_who_waited_for_it_are_gone,
             who_gives_up_waiting_leaves_nothing_behind, a_deadline_bounds_the_wait_for_room,
             answers_beyond_what_is_held_take_turns,
-            large_items_beyond_what_is_held_take_turns, nesting_and_calls_back,
+            large_items_beyond_what_is_held_take_turns,
+            streams_dropped_within_an_item_disturb_nothing, nesting_and_calls_back,
             a_cut_connection_ends_every_wait, goodbye_lets_calls_finish,
             after_a_shutdown_calls_are_told, one_reader_that_stands_still_stops_nobody_else
         );
@@ -881,6 +882,31 @@ async fn large_items_beyond_what_is_held_take_turns(over: Transport) {
     });
     let lengths = futures_util::future::join_all(streams).await;
     assert!(lengths.iter().all(|lengths| *lengths == [1_000_000; 2]));
+}
+
+async fn streams_dropped_within_an_item_disturb_nothing(over: Transport) {
+    let Pair {
+        work,
+        peer: _peer,
+        server: _server,
+        ..
+    } = over.pair().await;
+    let room = "r".repeat(1_500_000);
+    for turns in 0..40 {
+        let mut items = work.watch(&room, 3).await.unwrap();
+        // the more turns, the more of the first is there when it is dropped
+        {
+            let mut first = pin!(items.next());
+            for _ in 0..turns {
+                if futures_util::poll!(&mut first).is_ready() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+        drop(items);
+        assert_eq!(work.add(turns, 2).await.unwrap(), turns + 2);
+    }
 }
 
 async fn room_is_used_though_some_who_waited_for_it_are_gone(over: Transport) {

@@ -2,117 +2,24 @@
 //! break the protocol.
 
 use std::{
-    io,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Poll, Waker},
+    task::Poll,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use hbi::{
     Failure, HostingEnv, Options, Settings,
-    wire::mux::{
-        Arrival, CoId, Connection, Event, HandleKind, Input, Opening, Output, Reply, WireHandle,
-    },
+    wire::mux::{Arrival, CoId, Event, Input, Reply},
 };
-use hbi_tests::raw::{frame, vector};
+use hbi_tests::{
+    machine::{Machine, call, cx, feed, hex, hosted, joined, machine, output},
+    raw::{frame, vector},
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-
-type Machine = Connection<u32, ()>;
-
-fn machine() -> Machine {
-    Machine::new(Settings::default(), Instant::now())
-}
-
-fn output(machine: &mut Machine) -> Vec<u8> {
-    let mut output = Output::default();
-    let mut bytes = Vec::new();
-    while machine.has_output() {
-        machine.fill(&mut output);
-        let mut runs = [io::IoSlice::new(&[]); 64];
-        while !output.is_empty() {
-            let count = output.slices(&mut runs);
-            let run: Vec<u8> = runs[..count].iter().flat_map(|run| run.to_vec()).collect();
-            bytes.extend_from_slice(&run);
-            output.advance(run.len());
-            runs = [io::IoSlice::new(&[]); 64];
-        }
-    }
-    bytes
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x} ")).collect()
-}
-
-/// Feeds bytes; tells what came of them, in words.
-fn feed(machine: &mut Machine, bytes: &[u8]) -> Result<Vec<String>, String> {
-    let input = Bytes::copy_from_slice(bytes);
-    let (mut at, mut events) = (0, Vec::new());
-    loop {
-        // as the driver does: calls the short way, the rest by events
-        let calls = machine.take_calls(Input::shared(&input), &mut at, |call| {
-            events.push(format!(
-                "open {:?} value true last true arguments {}",
-                Some(call.script),
-                hex(call.arguments)
-            ));
-        });
-        calls.map_err(|violation| violation.to_string())?;
-        let event = machine.receive(Instant::now(), Input::shared(&input), &mut at);
-        let event = event.map_err(|violation| violation.to_string())?;
-        match event {
-            None if at == input.len() => return Ok(events),
-            None => return Err(format!("{} bytes left", input.len() - at)),
-            Some(Event::Script(arrival)) => {
-                events.push(format!("script {}", arrival.script));
-                machine.push_script(arrival, 0);
-            }
-            Some(Event::Open(open)) => events.push(format!(
-                "open {:?} value {} last {} arguments {}",
-                open.script,
-                open.value,
-                open.last,
-                hex(open.arguments.as_slice())
-            )),
-            Some(event) => events.push(format!("{event:?}")),
-        }
-    }
-}
-
-fn cx() -> Context<'static> {
-    Context::from_waker(Waker::noop())
-}
-
-fn call<'a>(script: Option<u32>, arguments: &'a [u8]) -> Opening<'a> {
-    Opening {
-        script,
-        value: script.is_some(),
-        call: script.is_some(),
-        last: script.is_some(),
-        deadline: None,
-        depth: 0,
-        trace: None,
-        arguments,
-        handles: &[],
-    }
-}
-
-/// Two machines that know each other.
-fn joined() -> (Machine, Machine) {
-    let (mut a, mut b) = (machine(), machine());
-    let (to_b, to_a) = (output(&mut a), output(&mut b));
-    assert_eq!(feed(&mut a, &to_a).unwrap(), ["Ready"]);
-    assert_eq!(feed(&mut b, &to_b).unwrap(), ["Ready"]);
-    (a, b)
-}
-
-fn hosted() -> CoId {
-    CoId::from_bits(1 << 31)
-}
 
 #[test]
 fn answers_of_all_lengths_come_whole_wherever_the_input_ends() {
@@ -603,86 +510,6 @@ fn a_peer_that_never_reads_makes_nothing_pile_up() {
         sent < 750_000,
         "{sent} bytes were taken from the application"
     );
-}
-
-#[test]
-fn a_message_that_credit_cut_is_finished_before_another_begins() {
-    let mut settings = Settings::default();
-    settings.connection_window = settings.window;
-    let (mut a, mut b) = (machine(), Machine::new(settings, Instant::now()));
-    let (to_b, to_a) = (output(&mut a), output(&mut b));
-    feed(&mut a, &to_a).unwrap();
-    feed(&mut b, &to_b).unwrap();
-    a.define(1, &["a"], "f(a)");
-    // a MessagePack array of one string of bytes, of which the credit lets out one and a half
-    let arguments = [&[0x91, 0xc6, 0, 4, 0, 0][..], &[7; 256 << 10]].concat();
-    for _ in 0..8 {
-        a.open(call(Some(1), &arguments), Instant::now()).unwrap();
-    }
-    let mut came = Vec::new();
-    for _ in 0..40 {
-        let written = output(&mut a);
-        let mut rest = &written[..];
-        while let [x, y, z, kind, co @ ..] = rest {
-            let body = &co[4..][..u32::from_le_bytes([*x, *y, *z, 0]) as usize];
-            let flags = body.first().copied().unwrap_or_default();
-            // of what openings go on in, their heads went out at once, whether more is to come
-            if *kind == 0x04 {
-                came.push((co[0], flags & 4 != 0));
-            }
-            rest = &co[4 + body.len()..];
-        }
-        feed(&mut a, &frame(0x0f, 0, &40_000_u32.to_le_bytes())).unwrap();
-    }
-    let ends: Vec<u8> = came.iter().filter(|part| !part.1).map(|p| p.0).collect();
-    assert!(ends.len() > 5, "{ends:?}");
-    let mut open = None;
-    for (co, more) in came {
-        assert!(open.is_none_or(|open| open == co), "{co} within {open:?}");
-        open = more.then_some(co);
-    }
-}
-
-#[test]
-fn large_items_of_many_streams_arrive_though_little_is_held() {
-    let mut settings = Settings::default();
-    settings.held = 1 << 20;
-    let (mut a, mut b) = (machine(), Machine::new(settings, Instant::now()));
-    let (to_b, to_a) = (output(&mut a), output(&mut b));
-    feed(&mut a, &to_a).unwrap();
-    feed(&mut b, &to_b).unwrap();
-    const STREAMS: u16 = 60;
-    let stream = |number| WireHandle {
-        kind: HandleKind::Stream,
-        number,
-    };
-    let handles: Vec<_> = (1..=STREAMS.into()).map(stream).collect();
-    let opening = Opening {
-        handles: &handles,
-        last: false,
-        ..call(None, &[0x90])
-    };
-    let id = a.open(opening, Instant::now()).unwrap();
-    let hosted = CoId::from_bits(id.to_bits() | 1 << 31);
-    // larger than a channel's window, so each waits for credit when it was begun
-    let item = Bytes::from(vec![7; 500_000]);
-    for channel in 1..=STREAMS {
-        let sent = a.send_item(id, channel, item.clone(), &[], false);
-        sent.expect("each channel takes one");
-    }
-    let mut arrived = Vec::new();
-    while arrived.len() < STREAMS.into() {
-        let bytes = output(&mut a);
-        assert!(!bytes.is_empty(), "{} of {STREAMS} arrived", arrived.len());
-        feed(&mut b, &bytes).unwrap();
-        for channel in 1..=STREAMS {
-            if let Poll::Ready(item) = b.poll_receive(hosted, channel, &mut cx()) {
-                assert!(matches!(item, Ok(Some(Arrival::Item(_)))), "{item:?}");
-                arrived.push(channel);
-            }
-        }
-        feed(&mut a, &output(&mut b)).unwrap();
-    }
 }
 
 async fn talk_to_a_server(bytes: &[u8]) -> (Vec<u8>, DuplexStream) {

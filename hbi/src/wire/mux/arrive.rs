@@ -154,6 +154,19 @@ impl<P, U> Connection<P, U> {
                     opening: None,
                 }),
             };
+            if channel > 0 && matches!(receiving.state, ReceiveState::Dropped) {
+                // what is under way still counts as parts of one message
+                let handles = std::mem::take(&mut partial.handles);
+                if more {
+                    receiving.partial = Some(partial);
+                }
+                self.give_back(id, channel, cost);
+                self.drop_late(id, &handles);
+                if last {
+                    self.channel_ended(id, channel)?;
+                }
+                return Ok(None);
+            }
             partial.body.extend_from_slice(fields.rest);
             if partial.body.len() > own_message {
                 return Err(Violation::new(format!(
@@ -448,7 +461,8 @@ impl<P, U> Connection<P, U> {
                     "the end of channel {channel}, not opened"
                 )));
             };
-            if receiving.partial.is_some() {
+            let dropped = matches!(receiving.state, ReceiveState::Dropped);
+            if receiving.partial.is_some() && !dropped {
                 return Err(Violation::new("the end of a channel within a message"));
             }
             if matches!(receiving.state, ReceiveState::Open) {

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::{
     Arrival, CoId, HandleKind, Settings, Violation, WireHandle,
@@ -355,12 +355,20 @@ impl<P, U> Connection<P, U> {
         };
         let was_open = matches!(receiving.state, ReceiveState::Open);
         receiving.state = ReceiveState::Dropped;
-        let partial = receiving.partial.take();
+        // of what was begun the rest may be under way: it is taken for that, not for another message
+        let dropped = receiving.partial.as_mut().map(|partial| {
+            partial.body = BytesMut::new();
+            let cost = std::mem::take(&mut partial.cost);
+            (std::mem::take(&mut partial.handles), cost)
+        });
         let rest = std::mem::take(&mut receiving.queue);
         if was_open && !in_ended {
             frame::text_frame(&mut self.out, kind::STOP, id, channel, &[]);
         }
-        self.drop_partial(id, partial);
+        if let Some((handles, cost)) = dropped {
+            self.give_back(id, channel, cost);
+            self.release_objects(&handles);
+        }
         self.drop_arrivals(id, channel, rest);
         self.settle(id);
     }
@@ -435,7 +443,12 @@ impl<P, U> Connection<P, U> {
     pub(super) fn drop_partial(&mut self, id: CoId, partial: Option<Box<Partial>>) {
         let Some(partial) = partial else { return };
         self.let_go(id, partial.cost.held);
-        for handle in partial.handles {
+        self.release_objects(&partial.handles);
+    }
+
+    /// Gives up the objects in a message that nobody sees.
+    fn release_objects(&mut self, handles: &[WireHandle]) {
+        for handle in handles {
             if handle.kind == HandleKind::Object {
                 self.write_release(handle.number, 1);
             }
@@ -579,7 +592,8 @@ impl<P, U> Connection<P, U> {
     /// is held, only as the application takes it. What may be there in pieces is never too much: only
     /// more credit makes it whole.
     fn return_credit(&mut self) {
-        let pieces = u64::from(self.own.connection_window) + u64::from(self.own.message);
+        let (window, message) = (self.own.connection_window, self.own.message);
+        let pieces = u64::from(window.max(message)) + u64::from(message);
         let most = self.own.held.max(pieces);
         if self.owed >= self.own.connection_window / 4 && self.held <= most {
             let amount = std::mem::take(&mut self.owed);

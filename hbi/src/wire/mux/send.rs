@@ -13,7 +13,8 @@ use super::{
     connection::{Patient, over},
     conversation::bit,
     frame::{self, HEAD, MESSAGE_COST, flag, kind},
-    open::{first_cost, is_first},
+    open::first_cost,
+    pieces::Begins,
 };
 use crate::{Failure, Kind};
 
@@ -361,7 +362,7 @@ impl<P, U> Connection<P, U> {
             return;
         }
         co.bits |= bit::OUT_DONE | bit::OUT_ENDED;
-        let (mut wakers, mut lost) = (Vec::new(), Vec::new());
+        let (mut wakers, mut lost, mut stopped) = (Vec::new(), Vec::new(), Vec::new());
         if let Some(channels) = &mut co.channels {
             for sending in &mut channels.sending {
                 sending.state = SendState::Stopped;
@@ -370,9 +371,12 @@ impl<P, U> Connection<P, U> {
             }
             if id.is_hosted() {
                 // the number is the peer's again as soon as both sides have ended
-                for receiving in channels.receiving.iter_mut().skip(1) {
+                for (channel, receiving) in channels.receiving.iter_mut().enumerate().skip(1) {
                     if matches!(receiving.state, ReceiveState::Dropped) {
                         continue;
+                    }
+                    if matches!(receiving.state, ReceiveState::Open) {
+                        stopped.push(channel as u16);
                     }
                     receiving.state = ReceiveState::Failed(Box::new(failure.clone()));
                     receiving.queue.clear();
@@ -385,6 +389,9 @@ impl<P, U> Connection<P, U> {
         }
         self.lost.extend(lost);
         self.pieces_end(id, None);
+        for channel in stopped {
+            frame::text_frame(&mut self.out, kind::STOP, id, channel, &[]);
+        }
         self.write_error(id, 0, failure);
         self.settle(id);
     }
@@ -475,8 +482,12 @@ impl<P, U> Connection<P, U> {
         limit: usize,
         output: Option<&mut Output>,
     ) -> usize {
-        let (largest, window) = self.peer.as_ref().map_or((0, 0), |peer| {
-            (peer.frame as usize, peer.connection_window as usize)
+        let (largest, window, most) = self.peer.as_ref().map_or((0, 0, 0), |peer| {
+            (
+                peer.frame as usize,
+                peer.window,
+                peer.connection_window as usize,
+            )
         });
         let Some(co) = (if id.is_hosted() {
             self.theirs.get_mut(id)
@@ -505,7 +516,8 @@ impl<P, U> Connection<P, U> {
         };
         let mut sink = Sink { out, pieces };
         let mut written = 0;
-        let (mut starved, mut waits, mut last, mut opened) = (false, false, false, false);
+        let (mut starved, mut last, mut opened) = (false, false, false);
+        let (mut begins, mut whole) = (Begins::Now, false);
         while written < limit {
             let only = sending.queue.len() == 1;
             let Some(chunk) = sending.queue.front_mut() else {
@@ -567,15 +579,14 @@ impl<P, U> Connection<P, U> {
                     }
                     let more = n < body.len();
                     if more && !*first && !*begun {
-                        waits = !self.pieces.begin(id, channel, body.len(), window);
-                        if waits {
+                        let large = (id, channel, body.len());
+                        let credit = (sending.credit, window);
+                        begins = self.pieces.begin(large, credit, most);
+                        if begins != Begins::Now {
                             break;
                         }
                     }
-                    if !more && !*first && *begun {
-                        // whole: others have room
-                        self.bulk.extend(self.pieces.end(id, Some(channel)));
-                    }
+                    whole |= !more && !*first && (*begun || self.pieces.has(id, channel));
                     let plain = *first && !*begun && !more && n <= ALLOWANCE;
                     if *first && !more && *kind == kind::OPEN {
                         self.opened += 1;
@@ -614,6 +625,10 @@ impl<P, U> Connection<P, U> {
                         sending.queue.pop_front();
                     }
                     sink.piece(piece);
+                    if whole {
+                        // others that wait have their turn before the next of this channel
+                        break;
+                    }
                 }
             }
         }
@@ -621,9 +636,9 @@ impl<P, U> Connection<P, U> {
         if sending.queue.is_empty() {
             sending.listed = false;
             ended = sending.state == SendState::Ending;
-        } else if waits {
+        } else if begins == Begins::InTurn {
             // back in a list once others are whole
-        } else if starved && sending.credit <= MESSAGE_COST && !is_first(&sending.queue) {
+        } else if begins == Begins::Credited || starved && lacks_credit(sending) {
             // back in a list when CREDIT comes
             sending.listed = false;
         } else if is_cut(&sending.queue) {
@@ -642,6 +657,9 @@ impl<P, U> Connection<P, U> {
             None
         };
         self.wake(waker);
+        if whole {
+            self.pieces_end(id, Some(channel));
+        }
         if opened {
             self.opening_sent();
         }
@@ -653,9 +671,15 @@ impl<P, U> Connection<P, U> {
         written
     }
 
-    /// What was in pieces on a channel, or on all of a conversation, is dropped: others have room.
+    /// What came in pieces on a channel, or on all of a conversation, is whole or dropped: others have
+    /// their turn.
     pub(super) fn pieces_end(&mut self, id: CoId, channel: Option<u16>) {
-        self.bulk.extend(self.pieces.end(id, channel));
+        self.pieces.end(id, channel);
+        let peer = self.peer.as_ref();
+        let most = peer.map_or(0, |peer| peer.connection_window as usize);
+        while let Some(next) = self.pieces.next(most) {
+            self.bulk.push_back(next);
+        }
     }
 
     /// Lists a channel that got credit, if it has something to send.
@@ -691,6 +715,15 @@ fn run(queue: &VecDeque<Chunk>, most: usize) -> usize {
         }
     }
     n
+}
+
+/// Whether it is credit of the channel that what is at the front waits for.
+fn lacks_credit(sending: &Sending) -> bool {
+    match sending.queue.front() {
+        Some(Chunk::Message { first: true, .. }) => false,
+        Some(Chunk::Message { begun: true, .. }) => sending.credit == 0,
+        _ => sending.credit <= MESSAGE_COST,
+    }
 }
 
 /// Whether a message at the front was written in part.

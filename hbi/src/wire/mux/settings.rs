@@ -28,9 +28,9 @@ pub struct Settings {
     pub objects: u32,
     /// Bytes of the peer's that this side holds, in channels that are not read and in arguments of
     /// what lands, before it takes no more than the connection's window until some are done with.
-    /// Small openings (4 KiB) and ends still pass. Default 256 MiB; where it is less, the connection's
-    /// window and one message are held all the same, so that what came in part can be finished. The
-    /// peer is not told.
+    /// Small openings (4 KiB) and ends still pass. Default 256 MiB. What came in part can be finished
+    /// always, so that it is not less than twice `message`, or than `message` and `connection_window`
+    /// where that is the larger. The peer is not told.
     pub held: u64,
     /// How long the connection may be silent before this side sends a ping. Default 15 s.
     pub keep_alive: Duration,

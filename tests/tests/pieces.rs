@@ -1,0 +1,261 @@
+//! Messages that come in pieces, as credit lets them, between two state machines: each becomes whole, and
+//! none holds up another for ever.
+
+use std::{task::Poll, time::Instant};
+
+use bytes::Bytes;
+use hbi::{
+    Failure, Kind, Settings,
+    wire::mux::{Arrival, CoId, HandleKind, Opening, WireHandle},
+};
+use hbi_tests::{
+    machine::{Machine, call, cx, feed, machine, output},
+    raw::frame,
+};
+
+/// A machine, and one with these settings, that know each other.
+fn with_settings(settings: Settings) -> (Machine, Machine) {
+    let (mut a, mut b) = (machine(), Machine::new(settings, Instant::now()));
+    let (to_b, to_a) = (output(&mut a), output(&mut b));
+    feed(&mut a, &to_a).unwrap();
+    feed(&mut b, &to_b).unwrap();
+    (a, b)
+}
+
+/// A conversation with so many streams, at its opener and at its host.
+fn open(a: &mut Machine, streams: u16) -> (CoId, CoId) {
+    let stream = |number| WireHandle {
+        kind: HandleKind::Stream,
+        number,
+    };
+    let handles: Vec<_> = (1..=streams.into()).map(stream).collect();
+    let opening = Opening {
+        handles: &handles,
+        last: false,
+        ..call(None, &[0x90])
+    };
+    let id = a.open(opening, Instant::now()).unwrap();
+    (id, CoId::from_bits(id.to_bits() | 1 << 31))
+}
+
+/// Brings all that there is from one to the other, and back; whether there was anything.
+fn exchange(a: &mut Machine, b: &mut Machine) -> bool {
+    let there = output(a);
+    feed(b, &there).unwrap();
+    let back = output(b);
+    feed(a, &back).unwrap();
+    !there.is_empty() || !back.is_empty()
+}
+
+/// How many items a channel has for its reader.
+fn read(b: &mut Machine, id: CoId, channel: u16) -> usize {
+    let mut items = 0;
+    while let Poll::Ready(item) = b.poll_receive(id, channel, &mut cx()) {
+        assert!(matches!(item, Ok(Some(Arrival::Item(_)))), "{item:?}");
+        items += 1;
+    }
+    items
+}
+
+fn send(a: &mut Machine, id: CoId, channel: u16, len: usize) -> bool {
+    let item = Bytes::from(vec![7; len]);
+    a.send_item(id, channel, item, &[], false).is_ok()
+}
+
+#[test]
+fn a_message_that_credit_cut_is_finished_before_another_begins() {
+    let mut settings = Settings::default();
+    settings.connection_window = settings.window;
+    let (mut a, _) = with_settings(settings);
+    a.define(1, &["a"], "f(a)");
+    // a MessagePack array of one string of bytes, of which the credit lets out one and a half
+    let arguments = [&[0x91, 0xc6, 0, 4, 0, 0][..], &[7; 256 << 10]].concat();
+    for _ in 0..8 {
+        a.open(call(Some(1), &arguments), Instant::now()).unwrap();
+    }
+    let mut came = Vec::new();
+    for _ in 0..40 {
+        let written = output(&mut a);
+        let mut rest = &written[..];
+        while let [x, y, z, kind, co @ ..] = rest {
+            let body = &co[4..][..u32::from_le_bytes([*x, *y, *z, 0]) as usize];
+            let flags = body.first().copied().unwrap_or_default();
+            // of what openings go on in, their heads went out at once, whether more is to come
+            if *kind == 0x04 {
+                came.push((co[0], flags & 4 != 0));
+            }
+            rest = &co[4 + body.len()..];
+        }
+        feed(&mut a, &frame(0x0f, 0, &40_000_u32.to_le_bytes())).unwrap();
+    }
+    let ends: Vec<u8> = came.iter().filter(|part| !part.1).map(|p| p.0).collect();
+    assert!(ends.len() > 5, "{ends:?}");
+    let mut open = None;
+    for (co, more) in came {
+        assert!(open.is_none_or(|open| open == co), "{co} within {open:?}");
+        open = more.then_some(co);
+    }
+}
+
+#[test]
+fn large_items_of_many_streams_arrive_though_little_is_held() {
+    let mut settings = Settings::default();
+    settings.held = 1 << 20;
+    let (mut a, mut b) = with_settings(settings);
+    const STREAMS: u16 = 60;
+    let (id, hosted) = open(&mut a, STREAMS);
+    for channel in 1..=STREAMS {
+        // larger than a channel's window, so each could wait for credit when it was begun
+        assert!(send(&mut a, id, channel, 500_000));
+    }
+    let mut arrived = 0;
+    while arrived < usize::from(STREAMS) {
+        assert!(exchange(&mut a, &mut b), "{arrived} of {STREAMS} arrived");
+        let came = (1..=STREAMS).map(|channel| read(&mut b, hosted, channel));
+        arrived += came.sum::<usize>();
+    }
+}
+
+#[test]
+fn streams_of_large_items_that_are_read_have_their_turns() {
+    let sizes: [&[usize]; 4] = [
+        &[1_000_000; 6],
+        &[4 << 20; 3],
+        &[2_000_000; 12],
+        &[400_000, 400_000, 400_000, 4_000_000],
+    ];
+    for sizes in sizes {
+        let (mut a, mut b) = with_settings(Settings::default());
+        let (id, hosted) = open(&mut a, sizes.len() as u16);
+        let mut arrived = vec![0; sizes.len()];
+        for _ in 0..150 {
+            // each is always refilled
+            for (channel, len) in (1..).zip(sizes) {
+                send(&mut a, id, channel, *len);
+            }
+            exchange(&mut a, &mut b);
+            for (channel, arrived) in (1..).zip(&mut arrived) {
+                *arrived += read(&mut b, hosted, channel);
+            }
+        }
+        let (least, most) = (arrived.iter().min(), arrived.iter().max());
+        let even = least.unwrap() * 3 >= *most.unwrap() && *least.unwrap() > 0;
+        assert!(even, "{sizes:?} brought {arrived:?}");
+    }
+}
+
+#[test]
+fn streams_that_nobody_reads_stop_no_other() {
+    for (still, large) in [(1, 4 << 20), (4, 1_000_000), (14, 300_000)] {
+        for other in [10_000, 70_000, 250_000, 600_000] {
+            let (mut a, mut b) = with_settings(Settings::default());
+            let (id, hosted) = open(&mut a, still + 1);
+            for _ in 0..2 {
+                for channel in 1..=still {
+                    assert!(send(&mut a, id, channel, large), "there is room for two");
+                }
+                while exchange(&mut a, &mut b) {}
+            }
+            let mut arrived = 0;
+            for _ in 0..60 {
+                send(&mut a, id, still + 1, other);
+                exchange(&mut a, &mut b);
+                arrived += read(&mut b, hosted, still + 1);
+            }
+            assert!(
+                arrived >= 10,
+                "{arrived} of {other} beside {still} of {large}"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_item_and_an_opening_in_pieces_become_whole_in_a_narrow_window() {
+    for window in [384 << 10, 1 << 20, 4 << 20] {
+        for before in [0, 4, 8, 12] {
+            let mut settings = Settings::default();
+            (settings.connection_window, settings.held) = (window, 1 << 20);
+            let (mut a, mut b) = with_settings(settings);
+            let (id, hosted) = open(&mut a, 1);
+            assert!(send(&mut a, id, 1, 4_000_000));
+            let mut item = 0;
+            for _ in 0..before {
+                exchange(&mut a, &mut b);
+                item += read(&mut b, hosted, 1);
+            }
+            let arguments = vec![7; 4_000_000];
+            a.define(1, &["a"], "f(a)");
+            a.open(call(Some(1), &arguments), Instant::now()).unwrap();
+            let mut opened = 0;
+            for _ in 0..100 {
+                opened += feed(&mut b, &output(&mut a)).unwrap().len();
+                item += read(&mut b, hosted, 1);
+                feed(&mut a, &output(&mut b)).unwrap();
+            }
+            // the text and the call
+            assert!(opened >= 1 && a.unwritten() == 0, "{window}, {before}");
+            assert_eq!(item, 1, "{window}, {before}");
+        }
+    }
+}
+
+#[test]
+fn a_stream_is_dropped_within_a_message() {
+    for len in [300_000, 500_000, 1_000_000] {
+        let mut settings = Settings::default();
+        settings.connection_window = settings.window;
+        let (mut a, mut b) = with_settings(settings);
+        let (id, hosted) = open(&mut a, 2);
+        assert!(send(&mut a, id, 1, len));
+        let bytes = output(&mut a);
+        // it hears of a part, drops the stream, and the rest was under way
+        let (begun, rest) = bytes.split_at(100_000);
+        let whole = last_whole(begun);
+        feed(&mut b, &begun[..whole]).unwrap();
+        b.stop(hosted, 1);
+        feed(&mut b, &[&begun[whole..], rest].concat()).unwrap();
+        feed(&mut a, &output(&mut b)).unwrap();
+        // no credit is lost by it: others have all of the window, as often as they want
+        for _ in 0..10 {
+            assert!(send(&mut a, id, 2, 300_000));
+            while exchange(&mut a, &mut b) {}
+            assert_eq!(read(&mut b, hosted, 2), 1, "{len}");
+            exchange(&mut a, &mut b);
+        }
+    }
+}
+
+/// How many of the bytes are whole frames.
+fn last_whole(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some([a, b, c, ..]) = bytes.get(at..) {
+        let len = 8 + u32::from_le_bytes([*a, *b, *c, 0]) as usize;
+        if at + len > bytes.len() {
+            break;
+        }
+        at += len;
+    }
+    at
+}
+
+#[test]
+fn a_host_that_fails_wants_no_more_of_the_streams() {
+    let (mut a, mut b) = with_settings(Settings::default());
+    let (id, hosted) = open(&mut a, 1);
+    for _ in 0..2 {
+        assert!(send(&mut a, id, 1, 1_000_000));
+        while exchange(&mut a, &mut b) {}
+    }
+    b.fail(hosted, 0, &Failure::new(Kind::App, "no"));
+    while exchange(&mut a, &mut b) {}
+    assert!(a.poll_stopped(id, 1, &mut cx()).is_ready());
+    assert!(!send(&mut a, id, 1, 1));
+    let seen = b.poll_receive(hosted, 1, &mut cx());
+    assert!(matches!(seen, Poll::Ready(Err(_))), "{seen:?}");
+    b.stop(hosted, 1);
+    a.end(id, 0);
+    a.release(id);
+    while exchange(&mut a, &mut b) {}
+    assert_eq!((a.conversations(), b.conversations()), ((0, 0), (0, 0)));
+}
