@@ -57,6 +57,31 @@ fn read(b: &mut Machine, id: CoId, channel: u16) -> usize {
     items
 }
 
+/// A frame that opens a conversation or carries a value, and whether more of its message is to come.
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    opens: bool,
+    conversation: u8,
+    more: bool,
+}
+
+/// The openings and values in bytes of whole frames.
+fn parts(mut bytes: &[u8]) -> Vec<Part> {
+    let mut parts = Vec::new();
+    while let [x, y, z, kind, conversation, _, _, _, rest @ ..] = bytes {
+        let (body, rest) = rest.split_at(u32::from_le_bytes([*x, *y, *z, 0]) as usize);
+        if matches!(kind, 0x02 | 0x04) {
+            parts.push(Part {
+                opens: *kind == 0x02,
+                conversation: *conversation,
+                more: body[0] & 4 != 0,
+            });
+        }
+        bytes = rest;
+    }
+    parts
+}
+
 fn send(a: &mut Machine, id: CoId, channel: u16, len: usize) -> bool {
     let item = Bytes::from(vec![7; len]);
     a.send_item(id, channel, item, &[], false).is_ok()
@@ -75,25 +100,18 @@ fn a_message_that_credit_cut_is_finished_before_another_begins() {
     }
     let mut came = Vec::new();
     for _ in 0..40 {
-        let written = output(&mut a);
-        let mut rest = &written[..];
-        while let [x, y, z, kind, co @ ..] = rest {
-            let body = &co[4..][..u32::from_le_bytes([*x, *y, *z, 0]) as usize];
-            let flags = body.first().copied().unwrap_or_default();
-            // of what openings go on in, their heads went out at once, whether more is to come
-            if *kind == 0x04 {
-                came.push((co[0], flags & 4 != 0));
-            }
-            rest = &co[4 + body.len()..];
-        }
+        // the heads of openings go out at once
+        let written = parts(&output(&mut a)).into_iter();
+        came.extend(written.filter(|part| !part.opens || !part.more));
         feed(&mut a, &frame(0x0f, 0, &40_000_u32.to_le_bytes())).unwrap();
     }
-    let ends: Vec<u8> = came.iter().filter(|part| !part.1).map(|p| p.0).collect();
-    assert!(ends.len() > 5, "{ends:?}");
-    let mut open = None;
-    for (co, more) in came {
-        assert!(open.is_none_or(|open| open == co), "{co} within {open:?}");
-        open = more.then_some(co);
+    let ends = came.iter().filter(|part| !part.more).count();
+    assert!(ends > 5, "{came:?}");
+    let mut within = None;
+    for part in came {
+        let co = part.conversation;
+        assert!(within.is_none_or(|open| open == co), "{co} in {within:?}");
+        within = part.more.then_some(co);
     }
 }
 
@@ -258,4 +276,72 @@ fn a_host_that_fails_wants_no_more_of_the_streams() {
     a.release(id);
     while exchange(&mut a, &mut b) {}
     assert_eq!((a.conversations(), b.conversations()), ((0, 0), (0, 0)));
+}
+
+#[test]
+fn the_number_of_a_host_that_failed_is_free_though_its_stream_is_not_read() {
+    let (mut a, mut b) = with_settings(Settings::default());
+    let (id, hosted) = open(&mut a, 1);
+    assert!(send(&mut a, id, 1, 100));
+    exchange(&mut a, &mut b);
+    b.fail(hosted, 0, &Failure::new(Kind::App, "no"));
+    exchange(&mut a, &mut b);
+    // the opener is over with it, and opens the next
+    a.end(id, 0);
+    a.release(id);
+    let (next, _) = open(&mut a, 1);
+    assert_eq!(next.sequence() & 0x7f_ffff, 0, "the number is used again");
+    exchange(&mut a, &mut b);
+    assert_eq!((a.conversations(), b.conversations()), ((1, 0), (0, 1)));
+    // who reads later learns that it is over
+    let seen = b.poll_receive(hosted, 1, &mut cx());
+    assert!(matches!(seen, Poll::Ready(Err(_))), "{seen:?}");
+}
+
+#[test]
+fn a_stream_within_a_message_that_was_dropped_is_stopped() {
+    for dropped in [true, false] {
+        let (mut a, mut b) = with_settings(Settings::default());
+        let (id, hosted) = open(&mut a, 1);
+        let inner = WireHandle {
+            kind: HandleKind::Stream,
+            number: 2,
+        };
+        let item = Bytes::from(vec![7; 1_000_000]);
+        a.send_item(id, 1, item, &[inner], false).unwrap();
+        let bytes = output(&mut a);
+        let begun = last_whole(&bytes[..100_000]);
+        feed(&mut b, &bytes[..begun]).unwrap();
+        if dropped {
+            b.stop(hosted, 1);
+        }
+        feed(&mut b, &bytes[begun..]).unwrap();
+        if !dropped {
+            a.fail(id, 1, &Failure::new(Kind::App, "no more of it"));
+            feed(&mut b, &output(&mut a)).unwrap();
+        }
+        feed(&mut a, &output(&mut b)).unwrap();
+        assert!(a.poll_stopped(id, 2, &mut cx()).is_ready());
+    }
+}
+
+#[test]
+fn openings_that_wait_for_credit_go_in_their_order() {
+    let mut settings = Settings::default();
+    settings.connection_window = settings.window;
+    let (mut a, _) = with_settings(settings);
+    a.define(1, &["a"], "f(a)");
+    // small ones, of which the credit lets out some thirty
+    for _ in 0..60 {
+        let arguments = [7; 12_000];
+        a.open(call(Some(1), &arguments), Instant::now()).unwrap();
+    }
+    let mut whole = Vec::new();
+    for _ in 0..40 {
+        let came = parts(&output(&mut a)).into_iter();
+        whole.extend(came.filter(|part| !part.more).map(|part| part.conversation));
+        feed(&mut a, &frame(0x0f, 0, &20_000_u32.to_le_bytes())).unwrap();
+    }
+    let expected: Vec<u8> = (0..60).collect();
+    assert_eq!(whole, expected);
 }

@@ -88,7 +88,7 @@ impl<P, U> Connection<P, U> {
                 "a message that is last and has more to come",
             ));
         }
-        let (own_message, half) = (self.own.message as usize, self.own.window / 2);
+        let (own_message, third) = (self.own.message as usize, self.own.window / 3);
         let Some(co) = self.get_mut(id) else {
             // late: the conversation is over, only the connection's credit is to be kept
             self.charge_connection(id, fields.rest.len() as u32 + MESSAGE_COST)?;
@@ -173,10 +173,10 @@ impl<P, U> Connection<P, U> {
                     "a message of more than {own_message} bytes (`Settings::message`)"
                 )));
             }
-            // the message may be larger than the window: what it holds of the window is at most half
+            // the message may be larger than the window: what it holds of the window is at most a third
             partial.cost.held += cost.held;
             partial.cost.window += cost.window;
-            let over = partial.cost.window.saturating_sub(half);
+            let over = partial.cost.window.saturating_sub(third);
             partial.cost.window -= over;
             if more {
                 receiving.partial = Some(partial);
@@ -435,7 +435,7 @@ impl<P, U> Connection<P, U> {
     }
 
     /// Gives up the handles of a payload that nobody will see.
-    fn drop_late(&mut self, id: CoId, handles: &[WireHandle]) {
+    pub(super) fn drop_late(&mut self, id: CoId, handles: &[WireHandle]) {
         for handle in handles {
             match handle.kind {
                 HandleKind::Stream => self.stop(id, handle.number as u16),

@@ -151,7 +151,7 @@ pub(super) struct Receiving<P> {
 /// What something that arrived takes until the application has it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Cost {
-    /// Of its channel's window: nothing for the first message of a side, at most half the window for a
+    /// Of its channel's window: nothing for the first message of a side, at most a third of the window for a
     /// message of several frames.
     pub(super) window: u32,
     /// Of what this side holds for the peer: all its bytes.

@@ -11,7 +11,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    Arrival, CoId, HandleKind, Settings, Violation, WireHandle,
+    Arrival, CoId, Settings, Violation,
     channel::{Cost, Partial, ReceiveState, SendState},
     conversation::{Answer, Conversation, Reply, bit},
     deadlines::Deadlines,
@@ -367,7 +367,7 @@ impl<P, U> Connection<P, U> {
         }
         if let Some((handles, cost)) = dropped {
             self.give_back(id, channel, cost);
-            self.release_objects(&handles);
+            self.drop_late(id, &handles);
         }
         self.drop_arrivals(id, channel, rest);
         self.settle(id);
@@ -390,7 +390,7 @@ impl<P, U> Connection<P, U> {
             frame::text_frame(&mut self.out, kind::STOP, id, 0, &[]);
         }
         if let Answer::There(Reply::Value(payload)) = answer {
-            self.drop_streams(id, &payload.handles);
+            self.drop_late(id, &payload.handles);
         }
         if let Some(rest) = rest {
             self.drop_arrivals(id, 0, rest);
@@ -412,7 +412,12 @@ impl<P, U> Connection<P, U> {
         self.settle(id);
     }
 
-    fn drop_arrivals(&mut self, id: CoId, channel: u16, arrivals: VecDeque<(Arrival<P>, Cost)>) {
+    pub(super) fn drop_arrivals(
+        &mut self,
+        id: CoId,
+        channel: u16,
+        arrivals: VecDeque<(Arrival<P>, Cost)>,
+    ) {
         for (arrival, cost) in arrivals {
             self.give_back(id, channel, cost);
             match arrival {
@@ -420,39 +425,18 @@ impl<P, U> Connection<P, U> {
                 | Arrival::Script {
                     arguments: payload, ..
                 } => {
-                    self.drop_streams(id, &payload.handles);
+                    self.drop_late(id, &payload.handles);
                 }
                 Arrival::Data(_) => {}
             }
         }
     }
 
-    /// Stops the streams that handles of a dropped payload stand for, and releases its objects.
-    fn drop_streams(&mut self, id: CoId, handles: &[WireHandle]) {
-        for handle in handles {
-            match handle.kind {
-                HandleKind::Stream => self.stop(id, handle.number as u16),
-                HandleKind::Object => self.write_release(handle.number, 1),
-                HandleKind::Returned => {}
-            }
-        }
-    }
-
-    /// Releases the objects of a message whose rest does not come, or is of no use. Its streams end
-    /// with the conversation.
+    /// Gives up a message whose rest does not come, or is of no use.
     pub(super) fn drop_partial(&mut self, id: CoId, partial: Option<Box<Partial>>) {
         let Some(partial) = partial else { return };
         self.let_go(id, partial.cost.held);
-        self.release_objects(&partial.handles);
-    }
-
-    /// Gives up the objects in a message that nobody sees.
-    fn release_objects(&mut self, handles: &[WireHandle]) {
-        for handle in handles {
-            if handle.kind == HandleKind::Object {
-                self.write_release(handle.number, 1);
-            }
-        }
+        self.drop_late(id, &partial.handles);
     }
 
     /// Tells the owner of objects that this side holds them no more.
@@ -494,10 +478,11 @@ impl<P, U> Connection<P, U> {
             co.bits = bits;
             frame::text_frame(&mut self.out, kind::END, id, 0, &[]);
         }
-        if bits & OVER != OVER || !quiet {
+        if bits & OVER != OVER || !(quiet || id.is_hosted()) {
             return;
         }
-        // a hosted number is the peer's to use again, whatever the application still holds
+        // a hosted number is the peer's to use again, whatever the application still holds or, where the
+        // method failed, reads
         if bits & bit::RELEASED != 0 || id.is_hosted() {
             self.remove(id);
         }
@@ -592,8 +577,8 @@ impl<P, U> Connection<P, U> {
     /// is held, only as the application takes it. What may be there in pieces is never too much: only
     /// more credit makes it whole.
     fn return_credit(&mut self) {
-        let (window, message) = (self.own.connection_window, self.own.message);
-        let pieces = u64::from(window.max(message)) + u64::from(message);
+        let message = u64::from(self.own.message) + u64::from(frame::MESSAGE_COST);
+        let pieces = message.max(self.own.connection_window.into()) + message;
         let most = self.own.held.max(pieces);
         if self.owed >= self.own.connection_window / 4 && self.held <= most {
             let amount = std::mem::take(&mut self.owed);
@@ -790,6 +775,7 @@ impl<P, U> Connection<P, U> {
             .extend(hosted.filter_map(|co| co.user).map(|user| *user));
         self.ready.clear();
         self.bulk.clear();
+        self.pieces = Pieces::default();
         self.line.ask_all(&mut self.wakers);
     }
 

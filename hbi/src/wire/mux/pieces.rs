@@ -39,9 +39,10 @@ impl Pieces {
         if len + MESSAGE_COST as usize <= credit as usize {
             return Begins::Now;
         }
-        // with so much it becomes whole whether anybody reads the channel or not, as its receiver keeps
-        // half of the window for it at most: one that is begun keeps no other from its turn for long
-        if credit < window - window / 3 {
+        // with so much it becomes whole whether anybody reads the channel or not, as its receiver keeps a
+        // third of the window for it at most, and a twelfth before it gives credit: one that is begun keeps
+        // no other from its turn for long
+        if credit < window / 12 * 7 {
             return Begins::Credited;
         }
         let large = (id, channel, len);
@@ -58,8 +59,9 @@ impl Pieces {
 
     /// One always can be begun: a message may be larger than all.
     fn has_room(&self, len: usize, most: usize) -> bool {
-        let begun: usize = self.begun.iter().map(|(.., len)| len).sum();
-        begun == 0 || begun + len <= most
+        let cost = |len: usize| len + MESSAGE_COST as usize;
+        let begun: usize = self.begun.iter().map(|(.., len)| cost(*len)).sum();
+        begun == 0 || begun + cost(len) <= most
     }
 
     /// Whether the next message of a channel has its place.
@@ -71,6 +73,9 @@ impl Pieces {
 
     /// The message of a channel, or those of all channels of a conversation, are whole, or never will be.
     pub(super) fn end(&mut self, id: CoId, channel: Option<u16>) {
+        if self.begun.is_empty() && self.waiting.is_empty() {
+            return;
+        }
         let others =
             |large: &Large| large.0 != id || channel.is_some_and(|channel| channel != large.1);
         self.begun.retain(others);

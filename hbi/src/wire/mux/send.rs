@@ -362,7 +362,8 @@ impl<P, U> Connection<P, U> {
             return;
         }
         co.bits |= bit::OUT_DONE | bit::OUT_ENDED;
-        let (mut wakers, mut lost, mut stopped) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut wakers, mut lost) = (Vec::new(), Vec::new());
+        let (mut stopped, mut unread) = (Vec::new(), Vec::new());
         if let Some(channels) = &mut co.channels {
             for sending in &mut channels.sending {
                 sending.state = SendState::Stopped;
@@ -379,7 +380,7 @@ impl<P, U> Connection<P, U> {
                         stopped.push(channel as u16);
                     }
                     receiving.state = ReceiveState::Failed(Box::new(failure.clone()));
-                    receiving.queue.clear();
+                    unread.push((channel as u16, std::mem::take(&mut receiving.queue)));
                     wakers.extend(receiving.waker.take());
                 }
             }
@@ -393,6 +394,9 @@ impl<P, U> Connection<P, U> {
             frame::text_frame(&mut self.out, kind::STOP, id, channel, &[]);
         }
         self.write_error(id, 0, failure);
+        for (channel, arrivals) in unread {
+            self.drop_arrivals(id, channel, arrivals);
+        }
         self.settle(id);
     }
 
@@ -514,6 +518,7 @@ impl<P, U> Connection<P, U> {
             }
             None => Some(&mut self.out),
         };
+        let small = pieces.is_none();
         let mut sink = Sink { out, pieces };
         let mut written = 0;
         let (mut starved, mut last, mut opened) = (false, false, false);
@@ -578,6 +583,11 @@ impl<P, U> Connection<P, U> {
                         break;
                     }
                     let more = n < body.len();
+                    if more && small {
+                        // it is not small, or has to wait: it has its turn among bulk
+                        starved = true;
+                        break;
+                    }
                     if more && !*first && !*begun {
                         let large = (id, channel, body.len());
                         let credit = (sending.credit, window);
@@ -586,7 +596,7 @@ impl<P, U> Connection<P, U> {
                             break;
                         }
                     }
-                    whole |= !more && !*first && (*begun || self.pieces.has(id, channel));
+                    whole |= !more && (*begun || self.pieces.has(id, channel));
                     let plain = *first && !*begun && !more && n <= ALLOWANCE;
                     if *first && !more && *kind == kind::OPEN {
                         self.opened += 1;
@@ -641,7 +651,7 @@ impl<P, U> Connection<P, U> {
         } else if begins == Begins::Credited || starved && lacks_credit(sending) {
             // back in a list when CREDIT comes
             sending.listed = false;
-        } else if is_cut(&sending.queue) {
+        } else if written > 0 && is_cut(&sending.queue) {
             // a message that was begun is finished first, whatever it waits for: the peer holds those
             // that are in pieces, and gives no more credit once they are many
             self.bulk.push_front((id, channel));
