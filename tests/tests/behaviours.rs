@@ -694,9 +694,11 @@ async fn a_deadline_cancels_and_is_inherited(over: Transport) {
         server: _server,
         ..
     } = over.pair().await;
+    // the peers know each other, so the call leaves long before its deadline
+    assert_eq!(work.now().await.unwrap(), 42);
     let error = work
         .wait(1)
-        .within(Duration::from_millis(30))
+        .within(Duration::from_millis(250))
         .await
         .unwrap_err();
     assert!(error.is_timeout() && error.was_sent(), "{error}");
@@ -891,8 +893,8 @@ async fn streams_dropped_within_an_item_disturb_nothing(over: Transport) {
         server: _server,
         ..
     } = over.pair().await;
-    let room = "r".repeat(1_500_000);
-    for turns in 0..40 {
+    let room = "r".repeat(1_000_000);
+    for turns in 0..20 {
         let mut items = work.watch(&room, 3).await.unwrap();
         // the more turns, the more of the first is there when it is dropped
         {
