@@ -220,15 +220,17 @@ fn an_item_and_an_opening_in_pieces_become_whole_in_a_narrow_window() {
 
 #[test]
 fn a_stream_is_dropped_within_a_message() {
-    for len in [300_000, 500_000, 1_000_000] {
-        let mut settings = Settings::default();
-        settings.connection_window = settings.window;
-        let (mut a, mut b) = with_settings(settings);
+    let cut = [100_000, 140_000, 200_000, 300_000];
+    for (len, cut) in [500_000, 1_000_000]
+        .map(|len| cut.map(|cut| (len, cut)))
+        .concat()
+    {
+        let (mut a, mut b) = with_settings(Settings::default());
         let (id, hosted) = open(&mut a, 2);
         assert!(send(&mut a, id, 1, len));
         let bytes = output(&mut a);
         // it hears of a part, drops the stream, and the rest was under way
-        let (begun, rest) = bytes.split_at(100_000);
+        let (begun, rest) = bytes.split_at(cut);
         let whole = last_whole(begun);
         feed(&mut b, &begun[..whole]).unwrap();
         b.stop(hosted, 1);
