@@ -347,3 +347,34 @@ fn openings_that_wait_for_credit_go_in_their_order() {
     let expected: Vec<u8> = (0..60).collect();
     assert_eq!(whole, expected);
 }
+
+#[test]
+fn a_stream_kept_from_a_host_that_failed_is_no_other_conversations() {
+    let (mut a, mut b) = with_settings(Settings::default());
+    let (id, hosted) = open(&mut a, 1);
+    exchange(&mut a, &mut b);
+    b.fail(hosted, 0, &Failure::new(Kind::App, "no"));
+    exchange(&mut a, &mut b);
+    a.end(id, 0);
+    a.release(id);
+    exchange(&mut a, &mut b);
+    // numbers begin anew after 256 uses, so that the last of these has that of the first
+    for _ in 0..255 {
+        let id = a.open(call(Some(1), &[0x90]), Instant::now()).unwrap();
+        exchange(&mut a, &mut b);
+        assert!(b.answer(CoId::from_bits(id.to_bits() | 1 << 31), &[1], &[]));
+        exchange(&mut a, &mut b);
+        assert!(a.poll_reply(id, &mut cx()).is_ready());
+    }
+    let (again, _) = open(&mut a, 1);
+    assert_eq!(again, id);
+    assert!(send(&mut a, again, 1, 100));
+    exchange(&mut a, &mut b);
+    // who kept the stream of the first has nothing of it, and lets go of nothing else
+    let seen = b.poll_receive(hosted, 1, &mut cx());
+    assert!(matches!(seen, Poll::Ready(Err(_))), "{seen:?}");
+    b.stop(hosted, 1);
+    exchange(&mut a, &mut b);
+    assert!(a.poll_stopped(again, 1, &mut cx()).is_pending());
+    assert_eq!(read(&mut b, hosted, 1), 1);
+}

@@ -55,6 +55,9 @@ pub struct Connection<P, U> {
     pub(super) ready: VecDeque<(CoId, u16)>,
     pub(super) bulk: VecDeque<(CoId, u16)>,
     pub(super) pieces: Pieces,
+    /// Streams that the application has yet to let go of, of hosted conversations that failed and whose
+    /// numbers are the peer's to use again: what is done with them is not meant for a later conversation.
+    left: Vec<(CoId, u16)>,
     /// Connection credit: what this side may send; what the peer may send; what it was not told yet.
     pub(super) credit: u32,
     pub(super) window: u32,
@@ -116,6 +119,7 @@ impl<P, U> Connection<P, U> {
             ready: VecDeque::new(),
             bulk: VecDeque::new(),
             pieces: Pieces::default(),
+            left: Vec::new(),
             credit: 0,
             owed: 0,
             held: 0,
@@ -301,7 +305,9 @@ impl<P, U> Connection<P, U> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Arrival<P>>, Box<Failure>>> {
         let (peer, window) = (self.peer_window(), self.own.window);
-        let co = if id.is_hosted() {
+        let co = if self.left.contains(&(id, channel)) {
+            None
+        } else if id.is_hosted() {
             self.theirs.get_mut(id)
         } else {
             self.ours.get_mut(id)
@@ -345,6 +351,10 @@ impl<P, U> Connection<P, U> {
 
     /// Lets go of a stream that arrived: what comes of it is dropped, and its sender is told.
     pub fn stop(&mut self, id: CoId, channel: u16) {
+        if let Some(at) = self.left.iter().position(|left| *left == (id, channel)) {
+            self.left.swap_remove(at);
+            return;
+        }
         let Some(co) = self.get_mut(id) else { return };
         let in_ended = co.is(bit::IN_ENDED);
         let Some(channels) = &mut co.channels else {
@@ -484,8 +494,28 @@ impl<P, U> Connection<P, U> {
         // a hosted number is the peer's to use again, whatever the application still holds or, where the
         // method failed, reads
         if bits & bit::RELEASED != 0 || id.is_hosted() {
+            if !quiet {
+                self.leave_streams(id);
+            }
             self.remove(id);
         }
+    }
+
+    /// Remembers the streams of a conversation that the application may still read or drop.
+    #[cold]
+    fn leave_streams(&mut self, id: CoId) {
+        let Some(co) = self.theirs.get_mut(id) else {
+            return;
+        };
+        let receiving = co.channels.iter().flat_map(|channels| &channels.receiving);
+        let kept = receiving
+            .enumerate()
+            .skip(1)
+            .filter_map(|(channel, stream)| {
+                let dropped = matches!(stream.state, ReceiveState::Dropped);
+                (!dropped).then_some((id, channel as u16))
+            });
+        self.left.extend(kept);
     }
 
     /// Frees the number of a conversation with which nobody has anything to do any more.
