@@ -185,7 +185,9 @@ impl<P, U> Connection<P, U> {
     /// Takes the wakers of those whose wait is over.
     #[inline]
     pub fn take_wakers(&mut self, into: &mut Vec<Waker>) {
-        if !self.wakers.is_empty() {
+        if into.is_empty() {
+            std::mem::swap(into, &mut self.wakers);
+        } else {
             into.append(&mut self.wakers);
         }
     }
