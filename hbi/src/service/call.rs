@@ -5,7 +5,7 @@ use std::{
     future::{Future, poll_fn},
     marker::PhantomData,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::Arc,
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
@@ -14,8 +14,8 @@ use serde::de::DeserializeOwned;
 
 use super::{
     Alone, Arg, Arguments, Outcome,
-    compose::{self, Node, Op},
-    post::{FreeText, Manner, Post, PostText, StubMethod},
+    compose::{Node, Op},
+    post::{FreeText, Manner, Post, PostText, StubMethod, Unsent},
     scope::Scope,
 };
 use crate::{
@@ -35,7 +35,7 @@ use crate::{
 #[must_use = "a call does nothing until it is awaited, sent, or passed to another call"]
 pub struct Call<T, E = Error, B = Alone> {
     po: PostingEnd,
-    state: Mutex<State>,
+    state: State,
     /// Whose error an `E` is.
     method: Option<&'static StubMethod>,
     extra: Option<Box<Extra>>,
@@ -77,9 +77,7 @@ type Answers<T, E, B> = PhantomData<fn() -> (T, E, B)>;
 
 enum State {
     /// Not sent.
-    Ready(Box<Post>),
-    /// Not sent, and a part of compositions.
-    Shared(Box<Arg>),
+    Ready(Box<Unsent>),
     /// On its way.
     Sent(CoNumber),
     /// Answered.
@@ -88,8 +86,8 @@ enum State {
 
 impl<T, E, B> fmt::Debug for Call<T, E, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match &*self.lock() {
-            State::Ready(_) | State::Shared(_) => "not sent",
+        let state = match self.state {
+            State::Ready(_) => "not sent",
             State::Sent(_) => "sent",
             State::Over => "over",
         };
@@ -103,23 +101,31 @@ impl<T, E, B> Call<T, E, B> {
     }
 
     pub(super) fn of(po: PostingEnd, arg: Arg) -> Self {
-        Self::with(po, State::Shared(Box::new(arg)), None)
+        Self::posting(po, Unsent::shared(arg))
     }
 
-    pub(super) fn posting(po: PostingEnd, post: Box<Post>) -> Self {
-        Self::with(po, State::Ready(post), None)
+    pub(super) fn posting(po: PostingEnd, unsent: Box<Unsent>) -> Self {
+        Self::with(po, unsent, None)
     }
 
     /// A call of a method.
     #[inline]
-    pub(super) fn method(po: &PostingEnd, post: Box<Post>, method: &'static StubMethod) -> Self {
-        Self::with(po.clone(), State::Ready(post), Some(method))
+    pub(super) fn method(
+        po: &PostingEnd,
+        unsent: Box<Unsent>,
+        method: &'static StubMethod,
+    ) -> Self {
+        Self::with(po.clone(), unsent, Some(method))
     }
 
     /// The same, of which an argument is pending.
     #[cold]
-    pub(super) fn shared(po: &PostingEnd, post: Box<Post>, method: &'static StubMethod) -> Self {
-        let call = Self::method(po, post, method);
+    pub(super) fn shared(
+        po: &PostingEnd,
+        unsent: Box<Unsent>,
+        method: &'static StubMethod,
+    ) -> Self {
+        let call = Self::method(po, unsent, method);
         call.share();
         call
     }
@@ -127,14 +133,15 @@ impl<T, E, B> Call<T, E, B> {
     /// A call that fails when it is awaited.
     pub(super) fn failed(po: PostingEnd, error: Error) -> Self {
         let text = PostText::free("".into(), Vec::new());
-        Self::posting(po, Post::new(text, Arguments::failed(error)))
+        let post = Post::new(text, Arguments::failed(error));
+        Self::posting(po, Unsent::new(post))
     }
 
     #[inline]
-    fn with(po: PostingEnd, state: State, method: Option<&'static StubMethod>) -> Self {
+    fn with(po: PostingEnd, unsent: Box<Unsent>, method: Option<&'static StubMethod>) -> Self {
         Self {
             po,
-            state: Mutex::new(state),
+            state: State::Ready(unsent),
             method,
             extra: Extra::here(),
             answer: PhantomData,
@@ -159,10 +166,6 @@ impl<T, E, B> Call<T, E, B> {
         self.extra.as_ref().and_then(|extra| extra.within)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|e| e.into_inner())
-    }
-
     /// Fails where the call is not one to this peer.
     pub(crate) fn check_peer(&self, peer: &PostingEnd) -> Result<(), Error> {
         if self.po.is_of(peer) {
@@ -180,9 +183,8 @@ impl<T, E, B> Call<T, E, B> {
     #[cfg(feature = "balance")]
     pub(crate) fn check_plain(&mut self) -> Result<(), Error> {
         self.extra().plain = true;
-        let plain = match &*self.lock() {
-            State::Ready(post) => !post.arguments.carries(),
-            State::Shared(arg) => compose::nodes(arg).iter().all(|node| node.is_plain()),
+        let plain = match &mut self.state {
+            State::Ready(unsent) => unsent.post().is_plain(),
             State::Sent(_) | State::Over => true,
         };
         match plain {
@@ -215,21 +217,21 @@ impl<T, E, B> Call<T, E, B> {
 
     /// The call as a part of a composition.
     pub(super) fn share(&self) -> Arg {
-        let mut state = self.lock();
-        let arg = match &mut *state {
-            State::Shared(arg) => Arg::clone(arg),
-            State::Ready(post) => self.arg(post.as_node(&self.po)),
+        let State::Ready(unsent) = &self.state else {
             // told when the composition is sent
-            State::Sent(_) | State::Over => return self.arg(Node::new(Op::Sent, Vec::new())),
+            return self.arg(Node::new(Op::Sent, Vec::new()));
+        };
+        let mut post = unsent.lock();
+        let arg = match &post.text {
+            PostText::Shared(arg) => Arg::clone(arg),
+            _ => self.arg(post.as_node(&self.po)),
         };
         let arg = match self.within_time() {
             Some(time) => self.timed(arg, time),
             None => arg,
         };
-        let shared = State::Shared(Box::new(arg.clone()));
-        if let State::Ready(post) = std::mem::replace(&mut *state, shared) {
-            post.done();
-        }
+        post.text = PostText::Shared(Box::new(arg.clone()));
+        post.leave_line();
         arg
     }
 
@@ -257,14 +259,11 @@ impl<T, E, B> Call<T, E, B> {
     /// A composition has the shortest time that is given to one of its calls. Once a call is sent it
     /// is too late, and the call fails.
     pub fn within(mut self, time: Duration) -> Self {
-        let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
-        if let State::Sent(_) | State::Over = state {
+        let State::Ready(unsent) = &mut self.state else {
             let text = "`within` comes too late for a call that was sent: set it before `send`";
             return Self::failed(self.po.clone(), Error::new(Kind::Misuse, text));
-        }
-        if let State::Ready(post) = state {
-            post.leave_line();
-        }
+        };
+        unsent.post().leave_line();
         let within = &mut self.extra().within;
         *within = Some(within.map_or(time, |other| other.min(time)));
         self
@@ -280,15 +279,13 @@ impl<T, E, B> Call<T, E, B> {
         self
     }
 
-    /// The request, or the graph that it is to be made of.
-    pub(super) fn into_post(mut self) -> Result<Result<Box<Post>, Error>, Arg> {
-        let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
-        match std::mem::replace(state, State::Over) {
-            State::Ready(post) => Ok(Ok(post)),
-            State::Shared(arg) => Err(*arg),
+    /// The request, if it was not sent.
+    pub(super) fn into_unsent(mut self) -> Result<Box<Unsent>, Error> {
+        match std::mem::replace(&mut self.state, State::Over) {
+            State::Ready(unsent) => Ok(unsent),
             sent => {
-                *state = sent;
-                Ok(Err(Error::new(Kind::Misuse, "this call was sent before")))
+                self.state = sent;
+                Err(Error::new(Kind::Misuse, "this call was sent before"))
             }
         }
     }
@@ -296,9 +293,8 @@ impl<T, E, B> Call<T, E, B> {
     /// Whether all methods that it calls may safely run twice (`#[hbi(idempotent)]`). A call that was
     /// sent, and a script, answers `false`.
     pub fn is_idempotent(&self) -> bool {
-        match &*self.lock() {
-            State::Ready(post) => post.text.is_idempotent(),
-            State::Shared(arg) => compose::nodes(arg).iter().all(|node| node.is_idempotent()),
+        match &self.state {
+            State::Ready(unsent) => unsent.lock().text.is_idempotent(),
             State::Sent(_) | State::Over => false,
         }
     }
@@ -308,28 +304,30 @@ impl<T, E, B> Call<T, E, B> {
     #[inline]
     fn call_now(&mut self, cx: &mut Context<'_>) -> bool {
         let within = self.within_time();
-        let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
-        if let (State::Ready(post), None) = (&mut *state, within)
-            && let Some(co) = post.call(&self.po, cx)
+        if let (State::Ready(unsent), None) = (&mut self.state, within)
+            && let Some(co) = unsent.post().call(&self.po, cx)
         {
-            if let State::Ready(post) = std::mem::replace(state, State::Sent(co)) {
-                post.done();
-            }
+            self.sent(co);
             return true;
         }
         false
     }
 
+    /// It is on its way.
+    #[inline]
+    fn sent(&mut self, co: CoNumber) {
+        if let State::Ready(unsent) = std::mem::replace(&mut self.state, State::Sent(co)) {
+            unsent.done();
+        }
+    }
+
     /// Sends the call if it was not sent.
     fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let within = self.within_time();
-        let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
-        if let State::Shared(arg) = state {
-            *state = State::Ready(compose::compile(&self.po, arg));
-        }
-        let State::Ready(post) = state else {
+        let State::Ready(unsent) = &mut self.state else {
             return Poll::Ready(Ok(()));
         };
+        let post = unsent.post();
         let manner = Manner {
             value: true,
             call: true,
@@ -339,16 +337,14 @@ impl<T, E, B> Call<T, E, B> {
         match ready!(post.poll_open(&self.po, manner, within, cx)) {
             Ok(co) => {
                 let text = post.text.take_free();
-                if let State::Ready(post) = std::mem::replace(state, State::Sent(co)) {
-                    post.done();
-                }
+                self.sent(co);
                 if text.is_some() {
                     self.extra().text = text;
                 }
                 Poll::Ready(Ok(()))
             }
             Err(error) => {
-                *state = State::Over;
+                self.state = State::Over;
                 Poll::Ready(Err(error))
             }
         }
@@ -363,29 +359,28 @@ impl<T: DeserializeOwned + 'static, E: Outcome, B> Call<T, E, B> {
         if self.call_now(cx) {
             return Poll::Pending;
         }
-        if !matches!(self.state.get_mut(), Ok(State::Sent(_))) {
+        if !matches!(self.state, State::Sent(_)) {
             ready!(self.poll_sent(cx))?;
         }
-        let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
-        let State::Sent(co) = state else {
+        let State::Sent(co) = self.state else {
             let error = Error::new(Kind::Misuse, "this call was awaited to its end before");
             return Poll::Ready(Err(error));
         };
         let link = self.po.link();
         let mut short = Short::none();
         // taken apart where it stands: it was just written, in parts
-        match link.poll_reply(link, *co, &mut short, cx) {
+        match link.poll_reply(link, co, &mut short, cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(None)) => {
-                *state = State::Over;
+                self.state = State::Over;
                 self.unpacked(unpack_short(&short))
             }
             Poll::Ready(Ok(Some(packed))) => {
-                *state = State::Over;
+                self.state = State::Over;
                 self.answered(packed)
             }
             Poll::Ready(Err(error)) => {
-                *state = State::Over;
+                self.state = State::Over;
                 Poll::Ready(Err(self.shown(error)))
             }
         }
@@ -469,9 +464,10 @@ fn ends_in_data<T>() -> bool {
 
 impl<T, E, B> Drop for Call<T, E, B> {
     fn drop(&mut self) {
-        let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
-        if let State::Sent(co) = state {
-            self.po.link().release(*co);
+        match std::mem::replace(&mut self.state, State::Over) {
+            State::Ready(unsent) => unsent.done(),
+            State::Sent(co) => self.po.link().release(co),
+            State::Over => {}
         }
     }
 }

@@ -169,7 +169,9 @@ impl Post {
         let callee = match self.text {
             PostText::Path(method) => Callee::Path(method),
             PostText::Method(method) => Callee::Method(method),
-            PostText::Free(_) => return Node::new(Op::Alone(None), Vec::new()),
+            PostText::Free(_) | PostText::Shared(_) => {
+                return Node::new(Op::Alone(None), Vec::new());
+            }
         };
         if arguments.is_apart() {
             return Node::call(po, callee, arguments.take_apart());
@@ -185,7 +187,7 @@ impl Post {
 }
 
 /// Makes one request of a graph.
-pub(super) fn compile(po: &PostingEnd, root: &Arg) -> Box<Post> {
+pub(super) fn compile(po: &PostingEnd, root: &Arg) -> Post {
     let mut compiler = Compiler {
         po,
         names: HashMap::new(),

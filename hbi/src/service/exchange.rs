@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Call, compose, post::Manner};
+use super::{Call, post::Manner};
 use crate::{PoCo, Receiving, Result, Sending};
 
 /// A call of a method that takes the conversation (`#[hbi(converse)]`).
@@ -43,17 +43,18 @@ impl Exchange {
     /// When it cannot be opened. What the method ends with comes where its answer is received.
     pub async fn open(self) -> Result<PoCo<Sending>> {
         let po = self.call.po().clone();
-        let mut post = match self.call.into_post() {
-            Ok(post) => post?,
-            Err(arg) => compose::compile(&po, &arg),
-        };
+        let mut unsent = self.call.into_unsent()?;
         const EXCHANGE: Manner = Manner {
             data: false,
             value: false,
             call: false,
             last: false,
         };
-        let co = poll_fn(|cx| post.poll_open(&po, EXCHANGE, self.within, cx)).await?;
+        let co = poll_fn(|cx| {
+            let post = unsent.post();
+            post.poll_open(&po, EXCHANGE, self.within, cx)
+        })
+        .await?;
         Ok(PoCo::opened(po.link().clone(), co))
     }
 }

@@ -8,8 +8,8 @@ use std::{
 };
 
 use super::{
-    Call, compose,
-    post::{Manner, Post},
+    Call,
+    post::{Manner, Unsent},
 };
 use crate::{Error, Kind, PostingEnd, Result};
 
@@ -57,15 +57,13 @@ impl IntoFuture for Notify {
 
     fn into_future(self) -> Sending {
         let po = self.0.po().clone();
-        let post = self.0.into_post();
-        let post = post.unwrap_or_else(|arg| Ok(compose::compile(&po, &arg)));
-        Sending(po, Some(post))
+        Sending(po, Some(self.0.into_unsent()))
     }
 }
 
 /// The future of a [`Notify`].
 #[derive(Debug)]
-pub struct Sending(PostingEnd, Option<Result<Box<Post>>>);
+pub struct Sending(PostingEnd, Option<Result<Box<Unsent>>>);
 
 impl Sending {
     fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
@@ -75,17 +73,17 @@ impl Sending {
             call: false,
             last: true,
         };
-        let Self(po, post) = self;
-        let sent = match post {
-            Some(Ok(post)) => ready!(post.poll_open(po, NOTIFY, None, cx)),
+        let Self(po, unsent) = self;
+        let sent = match unsent {
+            Some(Ok(unsent)) => ready!(unsent.post().poll_open(po, NOTIFY, None, cx)),
             Some(Err(error)) => return Poll::Ready(Err(error.clone())),
             None => {
                 let text = "this notification was awaited to its end before";
                 return Poll::Ready(Err(Error::new(Kind::Misuse, text)));
             }
         };
-        if let Some(Ok(post)) = post.take() {
-            post.done();
+        if let Some(Ok(unsent)) = unsent.take() {
+            unsent.done();
         }
         po.link().detach(sent?);
         Poll::Ready(Ok(()))

@@ -3,11 +3,15 @@
 use std::{
     borrow::Cow,
     cell::{Cell, RefCell},
+    sync::{Mutex, MutexGuard},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use super::Arguments;
+use super::{
+    Arg, Arguments,
+    compose::{self, nodes},
+};
 use crate::{
     Error, PostingEnd,
     endpoint::{CoNumber, Link, PlaceInLine, Request, default_deadline, now},
@@ -16,9 +20,9 @@ use crate::{
 
 thread_local! {
     /// The post that was done last, and others, for the thread's next calls: what is used again is warm.
-    static LAST: Cell<Option<Box<Post>>> = const { Cell::new(None) };
+    static LAST: Cell<Option<Box<Unsent>>> = const { Cell::new(None) };
     #[expect(clippy::vec_box, reason = "the boxes are what is used again")]
-    static OTHERS: RefCell<Vec<Box<Post>>> = const { RefCell::new(Vec::new()) };
+    static OTHERS: RefCell<Vec<Box<Unsent>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// How many others are kept, and of how many bytes of arguments at most each is: with the last 128 KiB a
@@ -75,7 +79,12 @@ const fn last_segment(path: &'static str) -> &'static str {
     }
 }
 
-/// A request that was not sent yet. It stands in a box, as calls are handed on by value.
+/// A request that was not sent yet, where it stands until it is. It is in a box, as calls are handed on by
+/// value; and behind a lock, as one of them may be made a part of others by reference.
+#[derive(Debug)]
+pub(super) struct Unsent(Mutex<Post>);
+
+/// A request that was not sent yet.
 #[derive(Debug)]
 pub(super) struct Post {
     pub(super) text: PostText,
@@ -92,6 +101,8 @@ pub(super) enum PostText {
     Method(&'static StubMethod),
     /// Any other text.
     Free(Box<FreeText>),
+    /// What it is a part of is to be made a text of, once it is sent.
+    Shared(Box<Arg>),
 }
 
 #[derive(Debug)]
@@ -128,13 +139,14 @@ impl PostText {
         match self {
             PostText::Path(method) | PostText::Method(method) => method.idempotent,
             PostText::Free(text) => text.idempotent,
+            PostText::Shared(arg) => nodes(arg).iter().all(|node| node.is_idempotent()),
         }
     }
 
     fn within(&self) -> Option<Duration> {
         match self {
-            PostText::Path(_) | PostText::Method(_) => None,
             PostText::Free(text) => text.within,
+            PostText::Path(_) | PostText::Method(_) | PostText::Shared(_) => None,
         }
     }
 
@@ -142,13 +154,14 @@ impl PostText {
     pub(super) fn take_free(&mut self) -> Option<Box<FreeText>> {
         match std::mem::replace(self, Self::NONE) {
             PostText::Free(text) => Some(text),
-            PostText::Path(_) | PostText::Method(_) => None,
+            PostText::Path(_) | PostText::Method(_) | PostText::Shared(_) => None,
         }
     }
 
+    /// The text, where it is one already.
     #[inline]
-    fn as_text(&self) -> Text<'_> {
-        match self {
+    fn as_text(&self) -> Option<Text<'_>> {
+        Some(match self {
             PostText::Path(method) => Text::Stub(&method.text),
             PostText::Method(method) => Text::Stub(&method.object_text),
             PostText::Free(text) => Text::Free {
@@ -156,7 +169,8 @@ impl PostText {
                 parameters: &text.parameters,
                 again: text.again,
             },
-        }
+            PostText::Shared(_) => return None,
+        })
     }
 }
 
@@ -177,29 +191,42 @@ pub(super) struct Manner {
     pub(super) last: bool,
 }
 
-impl Post {
-    pub(super) fn new(text: PostText, arguments: Arguments) -> Box<Self> {
-        let new = Self {
-            text,
-            arguments,
-            place: None,
-        };
+impl Unsent {
+    pub(super) fn new(post: Post) -> Box<Self> {
         match Self::used() {
-            Some(mut post) => {
-                *post = new;
-                post
+            Some(mut used) => {
+                *used.post() = post;
+                used
             }
-            None => Box::new(new),
+            None => Box::new(Self(Mutex::new(post))),
         }
+    }
+
+    /// A part of compositions.
+    pub(super) fn shared(arg: Arg) -> Box<Self> {
+        let mut unsent = Self::used().unwrap_or_else(Self::unused);
+        unsent.post().text = PostText::Shared(Box::new(arg));
+        unsent
     }
 
     /// A call of a method with so many arguments, none of which it has yet.
     #[inline]
     pub(super) fn method(text: PostText, arguments: usize, po: &PostingEnd) -> Box<Self> {
-        let mut post = Self::used().unwrap_or_else(Self::unused);
+        let mut unsent = Self::used().unwrap_or_else(Self::unused);
+        let post = unsent.post();
         post.text = text;
         post.arguments.begin(arguments, po);
-        post
+        unsent
+    }
+
+    /// The request.
+    #[inline]
+    pub(super) fn post(&mut self) -> &mut Post {
+        self.0.get_mut().unwrap_or_else(|e| e.into_inner())
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Post> {
+        self.0.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     #[inline(always)]
@@ -218,20 +245,21 @@ impl Post {
 
     #[cold]
     fn unused() -> Box<Self> {
-        Box::new(Self {
-            text: PostText::NONE,
-            arguments: Arguments::default(),
-            place: None,
-        })
+        let post = Post::new(PostText::NONE, Arguments::default());
+        Box::new(Self(Mutex::new(post)))
     }
 
     /// It was sent, or is none any more; another may be made of it.
     #[inline]
-    pub(super) fn done(self: Box<Self>) {
-        let is_bare = self.arguments.is_bare()
-            && self.place.is_none()
-            && !matches!(self.text, PostText::Free(_));
-        if !is_bare || self.arguments.bytes.capacity() > KEPT_BYTES {
+    pub(super) fn done(mut self: Box<Self>) {
+        let post = self.post();
+        if let PostText::Shared(_) = post.text {
+            post.text = PostText::NONE;
+        }
+        let is_bare = post.arguments.is_bare()
+            && post.place.is_none()
+            && !matches!(post.text, PostText::Free(_));
+        if !is_bare || post.arguments.bytes.capacity() > KEPT_BYTES {
             return;
         }
         if let Ok(Some(other)) = LAST.try_with(|last| last.replace(Some(self))) {
@@ -249,6 +277,25 @@ impl Post {
             }
         });
     }
+}
+
+impl Post {
+    pub(super) fn new(text: PostText, arguments: Arguments) -> Self {
+        Self {
+            text,
+            arguments,
+            place: None,
+        }
+    }
+
+    /// Whether it carries no stream and no object.
+    #[cfg(feature = "balance")]
+    pub(super) fn is_plain(&self) -> bool {
+        match &self.text {
+            PostText::Shared(arg) => nodes(arg).iter().all(|node| node.is_plain()),
+            _ => !self.arguments.carries(),
+        }
+    }
 
     /// Sends a call, if it is one of a stub's method and nothing beside, and the connection has a
     /// short way for it now; this task is woken once it is answered.
@@ -256,7 +303,7 @@ impl Post {
     pub(super) fn call(&self, po: &PostingEnd, cx: &mut Context<'_>) -> Option<CoNumber> {
         let text = match self.text {
             PostText::Path(method) => &method.text,
-            PostText::Method(_) | PostText::Free(_) => return None,
+            PostText::Method(_) | PostText::Free(_) | PostText::Shared(_) => return None,
         };
         if !self.arguments.is_bare() {
             return None;
@@ -264,7 +311,7 @@ impl Post {
         po.link().call(text, &self.arguments.bytes, cx)
     }
 
-    /// Waits no more where it waits to be sent: that was until another time.
+    /// Waits no more where it waits to be sent: that was until another time, or something else.
     pub(super) fn leave_line(&mut self) {
         self.place = None;
     }
@@ -286,6 +333,9 @@ impl Post {
         within: Option<Duration>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<CoNumber, Error>> {
+        if let PostText::Shared(arg) = &self.text {
+            *self = compose::compile(po, arg);
+        }
         if let Some(error) = self.arguments.take_error() {
             return Poll::Ready(Err(error));
         }
@@ -302,7 +352,7 @@ impl Post {
         } = manner;
         let (arguments, handles) = self.arguments.with_handles();
         let mut request = Request {
-            text: Some(self.text.as_text()),
+            text: self.text.as_text(),
             value,
             call,
             last,
@@ -331,7 +381,10 @@ mod tests {
             LAST.set(last);
             kept
         };
-        let post = |text| Post::new(text, Arguments::whole(Packed::array([])));
+        let post = |text| {
+            let arguments = Arguments::whole(Packed::array([]));
+            Unsent::new(Post::new(text, arguments))
+        };
         post(PostText::NONE).done();
         assert_eq!(kept(), 1);
         // the next is made of it
@@ -339,18 +392,24 @@ mod tests {
         assert_eq!(kept(), 0);
         next.done();
 
+        // what was a part of others is none of them any more
+        Unsent::shared(Arg::value(Packed::nil())).done();
+        let mut last = LAST.take().expect("it is kept");
+        assert!(!matches!(last.post().text, PostText::Shared(_)));
+        drop(last);
+
         let error = Error::new(Kind::Misuse, "no argument");
-        Post::new(PostText::NONE, Arguments::failed(error)).done();
+        Unsent::new(Post::new(PostText::NONE, Arguments::failed(error))).done();
         assert_eq!(kept(), 0, "it carried an error");
         post(PostText::free("1".into(), Vec::new())).done();
         assert_eq!(kept(), 0, "it had a text of its own");
         let mut large = post(PostText::NONE);
-        large.arguments.bytes.reserve_exact(KEPT_BYTES + 1);
+        large.post().arguments.bytes.reserve_exact(KEPT_BYTES + 1);
         large.done();
         assert_eq!(kept(), 0, "it was large");
 
         let posts: Vec<_> = (0..2 * KEPT).map(|_| post(PostText::NONE)).collect();
-        posts.into_iter().for_each(Post::done);
+        posts.into_iter().for_each(Unsent::done);
         assert_eq!(kept(), 1 + KEPT);
     }
 }

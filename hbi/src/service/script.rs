@@ -6,7 +6,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     Arguments, Call, OfConnection,
-    post::{Post, PostText},
+    post::{Post, PostText, Unsent},
 };
 use crate::{Error, PostingEnd, Script};
 
@@ -95,5 +95,5 @@ fn into_call<T>(script: Script, po: PostingEnd) -> Call<T, Error, OfConnection> 
         arguments.fail(error);
     }
     let text = PostText::free(source, parameters);
-    Call::posting(po, Post::new(text, arguments))
+    Call::posting(po, Unsent::new(Post::new(text, arguments)))
 }

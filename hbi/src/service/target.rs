@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::{
     Arg, Arguments, Call, Exchange, IntoArg, Notify, Opened,
-    post::{Post, PostText, StubMethod},
+    post::{PostText, StubMethod, Unsent},
 };
 use crate::{
     Error, Kind, PostingEnd, Result,
@@ -79,10 +79,10 @@ impl Target {
         method: &'static StubMethod,
         arguments: impl FnOnce(&mut Arguments),
     ) -> Call<T, E, B> {
-        let (po, mut post) = match &self.0 {
+        let (po, mut unsent) = match &self.0 {
             Kinds::Peer(po) => {
                 let text = PostText::Path(method);
-                (po, Post::method(text, method.parameters, po))
+                (po, Unsent::method(text, method.parameters, po))
             }
             Kinds::Object(po, object) => {
                 let it = |arguments: &mut Arguments| arguments.add(ObjectItself(object));
@@ -93,10 +93,11 @@ impl Target {
                 (po, post_to_object(po, method, it))
             }
         };
+        let post = unsent.post();
         arguments(&mut post.arguments);
         match post.arguments.is_apart() {
-            false => Call::method(po, post, method),
-            true => Call::shared(po, post, method),
+            false => Call::method(po, unsent, method),
+            true => Call::shared(po, unsent, method),
         }
     }
 
@@ -134,10 +135,10 @@ fn post_to_object(
     po: &PostingEnd,
     method: &'static StubMethod,
     it: impl FnOnce(&mut Arguments),
-) -> Box<Post> {
-    let mut post = Post::method(PostText::Method(method), 1 + method.parameters, po);
-    it(&mut post.arguments);
-    post
+) -> Box<Unsent> {
+    let mut unsent = Unsent::method(PostText::Method(method), 1 + method.parameters, po);
+    it(&mut unsent.post().arguments);
+    unsent
 }
 
 /// An object by reference, as the argument that its methods are called of.
