@@ -72,6 +72,8 @@ Examples:
 #[command(
     version,
     about = "Measures hbi, the machine's floor and other libraries on the same works",
+    // an option without its command is a likely slip, and this is what its error shows
+    override_usage = "hbi-bench <all|scale|docs|list> [OPTIONS]",
     after_help = EXAMPLES
 )]
 struct Cli {
