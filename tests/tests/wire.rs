@@ -313,6 +313,13 @@ fn any_cut_of_the_bytes_gives_the_same_events() {
 }
 
 #[test]
+fn a_connection_that_wakes_nobody_takes_no_room_of_the_list_of_wakers() {
+    let mut wakers = Vec::with_capacity(1000);
+    machine().take_wakers(&mut wakers);
+    assert_eq!(wakers.capacity(), 1000);
+}
+
+#[test]
 fn calls_before_a_violation_are_taken() {
     let call = |index: u32| frame(0x02, index, &[0x03, 1, 0, 0, 0, 0x90]);
     let (good, bad) = ([call(0), call(1)].concat(), call(1));

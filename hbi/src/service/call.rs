@@ -230,8 +230,9 @@ impl<T, E, B> Call<T, E, B> {
             Some(time) => self.timed(arg, time),
             None => arg,
         };
-        post.text = PostText::Shared(Box::new(arg.clone()));
-        post.leave_line();
+        let old = post.replace_by(arg.clone());
+        drop(post);
+        drop(old);
         arg
     }
 

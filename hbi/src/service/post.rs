@@ -101,7 +101,7 @@ pub(super) enum PostText {
     Method(&'static StubMethod),
     /// Any other text.
     Free(Box<FreeText>),
-    /// What it is a part of is to be made a text of, once it is sent.
+    /// A call that is a part of others: a text is made of all that it is made of, once it is sent.
     Shared(Box<Arg>),
 }
 
@@ -202,7 +202,7 @@ impl Unsent {
         }
     }
 
-    /// A part of compositions.
+    /// A call that is made of others.
     pub(super) fn shared(arg: Arg) -> Box<Self> {
         let mut unsent = Self::used().unwrap_or_else(Self::unused);
         unsent.post().text = PostText::Shared(Box::new(arg));
@@ -256,10 +256,8 @@ impl Unsent {
         if let PostText::Shared(_) = post.text {
             post.text = PostText::NONE;
         }
-        let is_bare = post.arguments.is_bare()
-            && post.place.is_none()
-            && !matches!(post.text, PostText::Free(_));
-        if !is_bare || post.arguments.bytes.capacity() > KEPT_BYTES {
+        let is_bare = post.place.is_none() && !matches!(post.text, PostText::Free(_));
+        if !is_bare || !post.has_small_room() {
             return;
         }
         if let Ok(Some(other)) = LAST.try_with(|last| last.replace(Some(self))) {
@@ -297,6 +295,21 @@ impl Post {
         }
     }
 
+    /// Whether its arguments are nothing but room for others, and not much of it.
+    #[inline]
+    fn has_small_room(&self) -> bool {
+        self.arguments.is_bare() && self.arguments.bytes.capacity() <= KEPT_BYTES
+    }
+
+    /// Makes it a part of others. What it was is given back, to be dropped outside of the lock.
+    pub(super) fn replace_by(&mut self, arg: Arg) -> Self {
+        let arguments = match self.has_small_room() {
+            true => std::mem::take(&mut self.arguments),
+            false => Arguments::default(),
+        };
+        std::mem::replace(self, Self::new(PostText::Shared(Box::new(arg)), arguments))
+    }
+
     /// Sends a call, if it is one of a stub's method and nothing beside, and the connection has a
     /// short way for it now; this task is woken once it is answered.
     #[inline]
@@ -311,7 +324,7 @@ impl Post {
         po.link().call(text, &self.arguments.bytes, cx)
     }
 
-    /// Waits no more where it waits to be sent: that was until another time, or something else.
+    /// Waits no more where it waits to be sent: that was until another time.
     pub(super) fn leave_line(&mut self) {
         self.place = None;
     }
@@ -407,6 +420,14 @@ mod tests {
         large.post().arguments.bytes.reserve_exact(KEPT_BYTES + 1);
         large.done();
         assert_eq!(kept(), 0, "it was large");
+
+        // nor does it stay beside what it is a part of
+        let mut large = post(PostText::NONE);
+        large.post().arguments.bytes.reserve_exact(KEPT_BYTES + 1);
+        let old = large.post().replace_by(Arg::value(Packed::nil()));
+        assert!(old.arguments.bytes.capacity() > KEPT_BYTES);
+        assert_eq!(large.post().arguments.bytes.capacity(), 0);
+        drop((old, large));
 
         let posts: Vec<_> = (0..2 * KEPT).map(|_| post(PostText::NONE)).collect();
         posts.into_iter().for_each(Unsent::done);

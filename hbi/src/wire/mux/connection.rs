@@ -38,6 +38,9 @@ pub(super) struct Patient {
 const PATIENT_ENDS: u32 = 16;
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// So many wakers are copied, or kept room for while nothing happens; more are not.
+const FEW_WAKERS: usize = 64;
+
 /// The mux wire's state machine for one connection.
 ///
 /// `P` is what the environment makes of a script's number, `U` what the driver keeps with a hosted
@@ -182,12 +185,12 @@ impl<P, U> Connection<P, U> {
             || (!self.bulk.is_empty() && self.credit > frame::MESSAGE_COST)
     }
 
-    /// Takes the wakers of those whose wait is over.
+    /// Takes the wakers of those whose wait is over. Many are not copied: the lists change places.
     #[inline]
     pub fn take_wakers(&mut self, into: &mut Vec<Waker>) {
-        if into.is_empty() {
+        if self.wakers.len() > FEW_WAKERS && into.is_empty() {
             std::mem::swap(into, &mut self.wakers);
-        } else {
+        } else if !self.wakers.is_empty() {
             into.append(&mut self.wakers);
         }
     }
@@ -776,7 +779,7 @@ impl<P, U> Connection<P, U> {
 
     /// Frees what many wakers took.
     pub fn shrink(&mut self) {
-        if self.wakers.is_empty() && self.wakers.capacity() > 64 {
+        if self.wakers.is_empty() && self.wakers.capacity() > FEW_WAKERS {
             self.wakers = Vec::new();
         }
     }
