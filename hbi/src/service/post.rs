@@ -256,8 +256,8 @@ impl Unsent {
         if let PostText::Shared(_) = post.text {
             post.text = PostText::NONE;
         }
-        let is_bare = post.place.is_none() && !matches!(post.text, PostText::Free(_));
-        if !is_bare || !post.has_small_room() {
+        let is_spent = post.place.is_none() && !matches!(post.text, PostText::Free(_));
+        if !is_spent || !post.has_small_room() {
             return;
         }
         if let Ok(Some(other)) = LAST.try_with(|last| last.replace(Some(self))) {

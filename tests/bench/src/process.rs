@@ -356,7 +356,7 @@ pub(crate) fn run_measurement<T: for<'a> Deserialize<'a>>(
         .filter(|line| !line.is_empty())
         .collect();
     let errors = errors.join("; ");
-    let errors = errors.trim_start_matches("Error: ");
+    let errors = errors.trim_start_matches("error: ");
     match output {
         Err(_) => bail!("it took longer than {} s; {errors}", at_most.as_secs()),
         Ok(_) if !status.success() => bail!("{errors}"),
