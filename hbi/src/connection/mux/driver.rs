@@ -233,7 +233,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             if bulk || !self.written_all || !state.mux.has_output() {
                 break state;
             }
-            if self.gathers && !busy && !std::mem::replace(&mut self.gathered, true) {
+            let gathers = match busy {
+                true => self.spin.joins(),
+                false => self.gathers,
+            };
+            if gathers && !std::mem::replace(&mut self.gathered, true) {
                 // what callers add once they were woken goes out with what is there
                 return Ok(Turn::Yield);
             }
@@ -404,8 +408,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             };
         }
         let opened = std::mem::take(&mut self.opened);
-        let answered = self.scratch.wakers.len().saturating_sub(woken);
-        self.spin.brought(n, answered.max(opened as usize));
+        let woken = self.scratch.wakers.len().saturating_sub(woken);
+        self.spin.brought(n, woken, opened as usize);
         self.paused = match &mut self.pace {
             Some(pace) => pace.opened(opened, now),
             None => None,

@@ -17,6 +17,7 @@ const LOOKS: u32 = 5 * 61;
 const TRIAL: usize = 16;
 
 /// Looks of a trial that may end with nothing: on the core that the peer would need it waits for each.
+/// Behind a trial that ended so the first is enough.
 const FAILURES: u32 = 3;
 
 /// Waits until they are compared anew, at first and at last.
@@ -26,6 +27,9 @@ const LAST: u32 = 4096;
 /// So many calls or answers of one read are a crowd, which can be split. Halves of fewer take more
 /// system calls than they win.
 const CROWD: usize = 640;
+
+/// So many who were woken are worth a turn for what they add.
+const FEWEST: usize = 16;
 
 /// What is read at least, in bytes: an end of the connection, which wakes many, is no crowd.
 const LEAST: usize = 1 << 10;
@@ -57,7 +61,9 @@ pub(super) struct Spin {
     /// Bytes of the last read, if it brought a crowd, and whether one came in this trial.
     crowd: usize,
     crowded: bool,
-    /// Looks of this trial that ended with nothing.
+    /// So many were woken by the last read.
+    woken: usize,
+    /// Looks of this trial that ended with nothing, with those before it that count.
     failures: u32,
     /// Waits so far of this trial, or in the way that was better, and how many that is to be.
     count: u32,
@@ -88,6 +94,7 @@ impl Spin {
             looked: 0,
             crowd: 0,
             crowded: false,
+            woken: 0,
             failures: 0,
             count: 0,
             interval: FIRST,
@@ -120,10 +127,19 @@ impl Spin {
         bytes == self.most()
     }
 
-    /// So many bytes were read with so many calls or answers in them.
+    /// Whether what those add whom the last read woke is to go out with what is there already. Two
+    /// bursts that follow each other would do so for ever, which is good where both sides work at once,
+    /// and twice the system calls on one core.
     #[inline]
-    pub(super) fn brought(&mut self, bytes: usize, messages: usize) {
-        let crowd = self.allowed && messages >= CROWD;
+    pub(super) fn joins(&self) -> bool {
+        self.woken >= FEWEST && self.way == Way::Sleep && self.better == Way::Sleep && self.allowed
+    }
+
+    /// So many bytes were read that woke so many, with so many calls in them.
+    #[inline]
+    pub(super) fn brought(&mut self, bytes: usize, woken: usize, opened: usize) {
+        self.woken = woken;
+        let crowd = self.allowed && woken.max(opened) >= CROWD;
         self.crowd = if crowd { bytes } else { 0 };
         self.crowded |= crowd;
     }
@@ -173,7 +189,7 @@ impl Spin {
             self.tried(self.rates[TRIAL / 2]);
         } else if !self.trial && self.count == self.interval {
             (self.trial, self.count, self.way) = (true, 0, Way::Sleep);
-            (self.crowded, self.failures) = (false, 0);
+            self.crowded = false;
         }
     }
 
@@ -181,7 +197,7 @@ impl Spin {
     fn looked_in_vain(&mut self) {
         self.failures += 1;
         if self.failures == FAILURES {
-            self.count = 0;
+            (self.count, self.failures) = (0, FAILURES - 1);
             self.decided(Way::Sleep);
         }
     }
@@ -210,6 +226,7 @@ impl Spin {
         if self.way == Way::Split && clearly(median, best) {
             better = Way::Split;
         }
+        self.failures = 0;
         self.decided(better);
     }
 
@@ -239,7 +256,7 @@ mod tests {
         for read in 0..reads {
             let half = spin.is_cut(10_000);
             assert_eq!(half, spin.most() < 20_000);
-            spin.brought(20_000, messages);
+            spin.brought(20_000, messages, 0);
             spin.moved(20_000);
             spin.again(Some(now), true);
             now += Duration::from_micros(if half { halves } else { whole });
@@ -258,9 +275,9 @@ mod tests {
         // both sides work at once
         assert!(split(&mut spin, TRIED + 100, 1024, 500, 300) > 80);
         // an end that many wait for is no crowd, and there is always something to be read
-        spin.brought(1, 1024);
+        spin.brought(1, 1024, 0);
         assert_eq!(spin.most(), LEAST);
-        spin.brought(20_000, 10);
+        spin.brought(20_000, 10, 0);
         assert_eq!(spin.most(), usize::MAX);
         // on one core it only takes longer, and hardly winning is not worth it
         assert_eq!(split(&mut spin, 2 * LAST, 1024, 300, 400), 0);
@@ -268,6 +285,25 @@ mod tests {
         assert!(split(&mut spin, 2 * LAST, 1024, 500, 300) > 80);
         // few are read as they come
         assert_eq!(split(&mut Spin::new(), 2 * LAST, 64, 500, 300), 0);
+    }
+
+    #[test]
+    fn bursts_are_joined_where_the_peer_is_on_the_same_core() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .expect("a runtime");
+        let _entered = runtime.enter();
+        let mut spin = Spin::new();
+        let joins = |spin: &mut Spin, woken: usize| {
+            spin.brought(1_000, woken, 0);
+            spin.joins()
+        };
+        assert!(joins(&mut spin, FEWEST) && !joins(&mut spin, FEWEST - 1));
+        let (near, woken) = (Duration::from_micros(5), Duration::from_micros(40));
+        looked(&mut spin, 2 * LAST, woken, near);
+        assert!(!joins(&mut spin, FEWEST));
+        looked(&mut spin, 2 * LAST, near, woken);
+        assert!(joins(&mut spin, FEWEST));
     }
 
     /// Waits so often, each way so long; how many of the last hundred were looked through.
@@ -312,15 +348,10 @@ mod tests {
         assert!(last.again(None, false));
     }
 
-    #[test]
-    fn looks_that_find_nothing_end_the_trial() {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .build()
-            .expect("a runtime");
-        let _entered = runtime.enter();
-        let mut spin = Spin::new();
+    /// Waits so often, and whenever it looks that ends with nothing; how often it did.
+    fn in_vain(spin: &mut Spin, waits: u32) -> u32 {
         let (mut now, mut in_vain) = (Instant::now(), 0);
-        for _ in 0..FIRST {
+        for _ in 0..waits {
             let mut looks = spin.again(Some(now), true);
             in_vain += u32::from(looks);
             while looks {
@@ -328,8 +359,24 @@ mod tests {
             }
             now += Duration::from_micros(5);
         }
-        assert_eq!(in_vain, FAILURES);
+        in_vain
+    }
+
+    #[test]
+    fn looks_that_find_nothing_end_the_trial() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .expect("a runtime");
+        let _entered = runtime.enter();
+        let mut spin = Spin::new();
+        assert_eq!(in_vain(&mut spin, FIRST), FAILURES);
         assert!(!spin.is_apart());
+        // a trial behind one that ended so ends with its first
+        assert_eq!(in_vain(&mut spin, LAST), 3);
+        // but not behind one where looking found something, if later
+        let (near, woken) = (Duration::from_micros(5), Duration::from_micros(40));
+        assert_eq!(looked(&mut spin, 2 * LAST, near, woken), 0);
+        assert!((FAILURES..2 * FAILURES).contains(&in_vain(&mut spin, LAST + TRIED)));
     }
 
     #[test]
