@@ -2,7 +2,7 @@
 
 use std::{pin::pin, sync::atomic::Ordering, time::Duration};
 
-use hbi::{CallError, Kind, Options, Reactor, Settings};
+use hbi::{CallError, Kind, Options, Reactor, Script, Settings};
 // a pair's owners are bound in each test: the connection lives as long as they do
 use hbi_tests::{
     given_up::GivenUp,
@@ -33,7 +33,8 @@ macro_rules! behaviours {
             objects_are_called_and_released, objects_compose_and_come_back, callbacks_reach_the_caller,
             a_conversation_sends_a_file, a_conversation_receives_a_file,
             a_conversation_ends_with_the_methods_error, an_abandoned_conversation_is_told,
-            raw_conversations_mix_scripts_and_objects, dropping_a_call_cancels_it,
+            raw_conversations_mix_scripts_and_objects,
+            scripts_are_the_ones_that_were_sent, dropping_a_call_cancels_it,
             a_deadline_cancels_and_is_inherited, stubborn_methods_run_to_their_end,
             stubborn_methods_are_counted,
             ten_thousand_cancelled_calls_leave_nothing, large_values_travel, limits_are_named,
@@ -789,6 +790,35 @@ async fn ten_thousand_cancelled_calls_leave_nothing(over: Transport) {
     }
     until_idle(&peer).await;
     assert_eq!(seen.waiting.load(Ordering::SeqCst), 0);
+}
+
+async fn scripts_are_the_ones_that_were_sent(over: Transport) {
+    let Pair {
+        peer,
+        server: _server,
+        ..
+    } = over.pair().await;
+    let bytes = bytes::Bytes::from(vec![1; 200_000]);
+    // each is used once, and the large ones are on their way while others are sent
+    let one = peer.script("work::add(1, 1)").bind("bytes", bytes.clone());
+    let two = peer.script("work::add(1, 2)").bind("bytes", bytes.clone());
+    let small = peer.script("work::add(2, 2)");
+    let (one, two, small) = tokio::join!(async { one.await }, async { two.await }, async {
+        small.await
+    });
+    let answers: [i64; 3] = [one.unwrap(), two.unwrap(), small.unwrap()];
+    assert_eq!(answers, [2, 3, 4]);
+
+    let mut co = peer.po().co().await.unwrap();
+    let large = |code: &str| Script::new(code.to_owned()).bind("bytes", bytes.clone());
+    co.send_obj_of(large("work::add(1, 4)")).await.unwrap();
+    co.send_obj_of("work::add(2, 4)").await.unwrap();
+    co.send_obj_of(large("work::add(1, 6)")).await.unwrap();
+    co.send_obj_of("work::add(2, 6)").await.unwrap();
+    let mut co = co.start_recv().await.unwrap();
+    for expected in [5, 6, 7, 8] {
+        assert_eq!(co.recv_obj::<i64>().await.unwrap(), expected);
+    }
 }
 
 async fn large_values_travel(over: Transport) {

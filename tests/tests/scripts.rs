@@ -309,3 +309,41 @@ async fn a_value_beyond_the_bounds_is_passed_on_untouched() {
         assert!(error.contains("Bounds::array"), "{error}");
     }
 }
+
+#[tokio::test]
+async fn texts_that_wait_to_land_count_among_those_that_are_kept() {
+    let gate = Arc::new(Semaphore::new(0));
+    let waiting = Arc::clone(&gate);
+    let env = HostingEnv::new()
+        .bounds(bounds(|bounds| bounds.sources = 1 << 10))
+        .function("double", |n: i64| n * 2)
+        .async_function("wait", move || {
+            let gate = Arc::clone(&waiting);
+            async move { gate.acquire().await.expect("never closed").forget() }
+        });
+    let pair = testing::pair(env, HostingEnv::new()).await.unwrap();
+    let peer = &pair.client;
+    let mut co = peer.po().co().await.unwrap();
+    co.send_code("wait()").await.unwrap();
+    for n in 0..20 {
+        let text = format!("double({n}) /* {} */", "x".repeat(100));
+        co.send_obj_of(text).await.unwrap();
+    }
+    // all that came before it is there
+    let two: i64 = peer.script("double(1)").await.unwrap();
+    assert_eq!(two, 2);
+    gate.add_permits(1);
+    let mut co = co.start_recv().await.unwrap();
+    let mut landed = 0;
+    let error = loop {
+        match co.recv_obj::<i64>().await {
+            Ok(_) => landed += 1,
+            Err(error) => break error.to_string(),
+        }
+    };
+    assert!(error.contains("Bounds::sources"), "{error}");
+    assert!((5..10).contains(&landed), "{landed} of 20 landed");
+    // there is room again
+    let four: i64 = peer.script("double(2)").await.unwrap();
+    assert_eq!(four, 4);
+}

@@ -411,6 +411,9 @@ pub trait Landing: Send {
     /// Readies a script that came in an open conversation. Cheap, as [`Landing::define`].
     fn prepare(&mut self, number: u32) -> Arc<dyn Prepared>;
 
+    /// Whether a number still means the text that was made ready for it.
+    fn means(&self, number: u32, prepared: &Arc<dyn Prepared>) -> bool;
+
     /// Reads a script of the text wire.
     ///
     /// # Errors

@@ -11,7 +11,8 @@ pub struct Bounds {
     /// Bytes of a script's source. Default 16 KiB: parsing is not counted in operations, and this
     /// much takes at most some 20 ms.
     pub source: usize,
-    /// Bytes of the sources that one peer has interned here, in all. Default 2 MiB.
+    /// Bytes of the sources that one peer has interned here, in all, with those it gave a number before
+    /// and that wait to land. Default 2 MiB.
     pub sources: usize,
     /// Operations of the interpreter. Default 100,000.
     pub operations: u64,

@@ -4,7 +4,11 @@
 use std::{
     future::ready,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, OnceLock},
+    ptr,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, Waker},
 };
 
@@ -33,8 +37,8 @@ const READ_IN_PLACE: usize = 64 << 10;
 pub(crate) struct EnvLanding {
     env: Arc<Environment>,
     scripts: Vec<Option<Arc<Script>>>,
-    /// Bytes of their sources.
-    kept: usize,
+    /// Bytes of their sources, with those of texts before them that still wait to land.
+    kept: Arc<AtomicUsize>,
     hooks: Hooks,
     po: PostingEnd,
     trace: bool,
@@ -47,6 +51,16 @@ struct Script {
     parameters: Vec<Box<str>>,
     /// Found out when it lands first.
     way: OnceLock<Way>,
+    /// What it counts in, where it is kept under a number.
+    kept: Option<Arc<AtomicUsize>>,
+}
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        if let Some(kept) = &self.kept {
+            kept.fetch_sub(self.size(), Ordering::Relaxed);
+        }
+    }
 }
 
 /// How a script lands.
@@ -70,7 +84,7 @@ impl EnvLanding {
         Self {
             env,
             scripts: Vec::new(),
-            kept: 0,
+            kept: Arc::default(),
             hooks,
             po,
             trace,
@@ -87,7 +101,15 @@ impl Script {
             source: source.into(),
             parameters,
             way,
+            kept: None,
         }
+    }
+
+    /// The same, counted as long as anybody has it.
+    fn kept(mut self, kept: &Arc<AtomicUsize>) -> Self {
+        kept.fetch_add(self.size(), Ordering::Relaxed);
+        self.kept = Some(Arc::clone(kept));
+        self
     }
 
     /// One that never lands, and is not kept.
@@ -97,6 +119,7 @@ impl Script {
             source: "".into(),
             parameters: Vec::new(),
             way: OnceLock::from(Way::Never(failure)),
+            kept: None,
         }
     }
 
@@ -305,18 +328,18 @@ impl Landing for EnvLanding {
         if place >= self.scripts.len() {
             self.scripts.resize(place + 1, None);
         }
-        let old = self.scripts[place].as_ref().map_or(0, |old| old.size());
+        // what waits to land has it still, and it counts until then
+        self.scripts[place] = None;
         let bounds = &self.env.bounds;
         let names: usize = parameters.iter().map(|name| name_size(name)).sum();
-        let kept = self.kept - old + source.len() + names;
+        let kept = self.kept.load(Ordering::Relaxed) + source.len() + names;
         let script = if source.len() > bounds.source {
             Script::refused(&self.env, too_long(source.len(), bounds.source))
         } else if kept > bounds.sources {
             Script::refused(&self.env, too_many(kept, bounds.sources))
         } else {
-            Script::new(&self.env, parameters, source)
+            Script::new(&self.env, parameters, source).kept(&self.kept)
         };
-        self.kept = self.kept - old + script.size();
         self.scripts[place] = Some(Arc::new(script));
     }
 
@@ -337,6 +360,11 @@ impl Landing for EnvLanding {
                 Arc::new(script)
             }
         }
+    }
+
+    fn means(&self, number: u32, prepared: &Arc<dyn Prepared>) -> bool {
+        let script = self.scripts.get(number as usize).and_then(Option::as_ref);
+        script.is_some_and(|script| ptr::addr_eq(Arc::as_ptr(script), Arc::as_ptr(prepared)))
     }
 
     fn read(&mut self, source: &str) -> Result<Written, Failure> {

@@ -9,7 +9,7 @@ use std::{
 use super::{StubText, Text};
 
 /// The number that texts share which are used for the first time: it is given a new text each time.
-const SCRATCH: u32 = 0;
+pub const SCRATCH: u32 = 0;
 
 /// Texts remembered as used once, by some ten bytes each: as many as there are numbers, within these.
 const FEWEST: usize = 4 << 10;

@@ -9,7 +9,7 @@ mod text;
 mod words;
 
 pub use excerpt::excerpt;
-pub use interner::{Interned, Interner};
+pub use interner::{Interned, Interner, SCRATCH};
 pub use straight::{Callee, Operand, Step, Straight};
 pub(crate) use text::parameter;
 pub use text::{StubText, Text};

@@ -234,8 +234,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 Other::Land(Box::new(self.opened(state, open, input)))
             }
             Event::Script(arrival) => {
-                let prepared = self.landing.prepare(arrival.script);
+                let begun = state.mux.take_begun(arrival.id);
+                let prepared = begun.unwrap_or_else(|| self.landing.prepare(arrival.script));
                 state.mux.push_script(arrival, prepared);
+                return Ok(None);
+            }
+            Event::Begun { id, script } => {
+                state.mux.keep_begun(id, self.landing.prepare(script));
                 return Ok(None);
             }
             Event::Cancelled(id) => Other::Cancel(id),
@@ -256,10 +261,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }))
     }
 
-    fn opened(&self, state: &State, open: Open<'_>, input: &[u8]) -> Opened {
+    fn opened(&self, state: &mut State, open: Open<'_>, input: &[u8]) -> Opened {
+        let mut prepared = None;
         let arguments = match open.arguments {
             Body::Input(bytes) => Arguments::Input(Place::of(bytes, input)),
-            Body::Joined(bytes) => Arguments::Own(bytes),
+            Body::Joined(bytes) => {
+                // the number means what it did when the opening began
+                let begun = state.mux.take_begun(open.id).zip(open.script);
+                let old = begun.filter(|(begun, script)| !self.landing.means(*script, begun));
+                prepared = old.map(|(begun, _)| begun);
+                Arguments::Own(bytes)
+            }
         };
         let handles = match &open.handles[..] {
             [] => Handles::new(),
@@ -268,7 +280,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         Opened {
             id: open.id,
             script: open.script,
-            prepared: None,
+            prepared,
             value: open.value,
             last: open.last,
             current: Current::arrived(open.deadline, open.depth, open.trace),

@@ -25,7 +25,7 @@ use crate::{
         CoNumber, Current, Link, LinkInfo, Message, Object, PlaceInLine, Posted, Prepared,
         Received, Request,
     },
-    script::{Interner, StubText, Text},
+    script::{Interned, Interner, SCRATCH, StubText, Text},
     value::{Handles, Packed, Short},
     wire::mux::{self, Arrival, CoId, OpenRefused, Opening, Payload, Reply, SendRefused, Settings},
 };
@@ -293,8 +293,8 @@ impl State {
         self.know_driver(waker);
     }
 
-    /// The number of a text, told to the peer first where it has to be.
-    fn intern(&mut self, text: &Text<'_>) -> Result<u32, Failure> {
+    /// How many scripts the peer keeps, if a text fits what it takes.
+    fn takes_text(&self, text: &Text<'_>) -> Result<u32, Failure> {
         let Some(peer) = self.mux.peer_settings() else {
             return Err(Failure::new(
                 Kind::Disconnected,
@@ -302,9 +302,8 @@ impl State {
             ));
         };
         let (frame, scripts) = (peer.frame as usize, peer.scripts);
-        let source = text.source();
         // number and count of parameters stand there, too
-        let len = source.len() + text.parameters_len();
+        let len = text.source().len() + text.parameters_len();
         if len + 8 > frame {
             return Err(Failure::limit(
                 "source",
@@ -313,12 +312,24 @@ impl State {
                  as a list",
             ));
         }
+        Ok(scripts)
+    }
+
+    /// The number of a text, told to the peer first where it has to be.
+    fn intern(&mut self, text: &Text<'_>) -> Result<u32, Failure> {
+        let scripts = self.takes_text(text)?;
         let interner = self.interner.get_or_insert_with(|| Interner::new(scripts));
-        let interned = interner.intern(text);
-        if interned.define {
-            self.mux.define(interned.number, &text.parameters(), source);
+        let Interned { number, define } = interner.intern(text);
+        if define {
+            self.mux.define(number, &text.parameters(), text.source());
         }
-        Ok(interned.number)
+        Ok(number)
+    }
+
+    /// What tells the peer a text under the number that such texts share, for a message that leaves later.
+    fn definition(&self, text: &Text<'_>) -> Result<Vec<u8>, Failure> {
+        self.takes_text(text)?;
+        Ok(mux::definition(SCRATCH, &text.parameters(), text.source()))
     }
 }
 
@@ -508,13 +519,17 @@ impl Link for MuxLink {
                 };
                 let (bytes, mut handles) = arguments.into_parts();
                 let taken = state.outgoing(&mut outgoing, this, Some(id), &mut handles);
+                let direct = state.mux.is_direct(id, bytes.len());
                 taken
-                    .and_then(|()| state.intern(&text))
+                    .and_then(|()| match direct {
+                        true => Ok((state.intern(&text)?, Vec::new())),
+                        false => Ok((SCRATCH, state.definition(&text)?)),
+                    })
                     .map_err(|failure| SendRefused::Failed(Box::new(failure)))
-                    .and_then(|script| {
+                    .and_then(|(script, definition)| {
                         state
                             .mux
-                            .send_script(id, script, value, bytes, &outgoing.wire)
+                            .send_script(id, script, definition, value, bytes, &outgoing.wire)
                     })
             }
         };

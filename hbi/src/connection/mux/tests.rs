@@ -53,6 +53,10 @@ impl Landing for Echo {
         unreachable!("calls are not kept")
     }
 
+    fn means(&self, _: u32, _: &Arc<dyn Prepared>) -> bool {
+        unreachable!("calls are not kept")
+    }
+
     fn read(&mut self, _: &str) -> Result<Written, Failure> {
         unreachable!("it is no text wire")
     }

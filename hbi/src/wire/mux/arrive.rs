@@ -179,9 +179,10 @@ impl<P, U> Connection<P, U> {
             let over = partial.cost.window.saturating_sub(third);
             partial.cost.window -= over;
             if more {
+                let begins = kind == kind::SCRIPT;
                 receiving.partial = Some(partial);
                 self.uncharge(id, channel, over);
-                return Ok(None);
+                return Ok(begins.then_some(Event::Begun { id, script }));
             }
             self.uncharge(id, channel, over);
             return self.joined(id, channel, *partial, last);
@@ -277,6 +278,18 @@ impl<P, U> Connection<P, U> {
         }
         self.push(id, channel, Arrival::Item(payload), cost);
         None
+    }
+
+    /// Keeps what a script's number means until the rest of its message is there.
+    pub fn keep_begun(&mut self, id: CoId, prepared: P) {
+        if let Some(receiving) = self.receiving(id, 0) {
+            receiving.begun = Some(prepared);
+        }
+    }
+
+    /// What was kept for the message that is whole now, if it came in several frames.
+    pub fn take_begun(&mut self, id: CoId) -> Option<P> {
+        self.receiving(id, 0)?.begun.take()
     }
 
     /// Queues a script that came in an open conversation, as its conversation's next arrival.

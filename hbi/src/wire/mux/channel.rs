@@ -50,6 +50,9 @@ pub(super) enum Chunk {
     Message {
         kind: u8,
         flags: u8,
+        /// The frame that gives its script's number a text, right before it: until it is written the
+        /// number may have got another.
+        definition: Vec<u8>,
         fields: Vec<u8>,
         body: Bytes,
         begun: bool,
@@ -146,6 +149,8 @@ pub(super) struct Receiving<P> {
     pub(super) waker: Option<Waker>,
     /// A message of several frames, as far as it is there.
     pub(super) partial: Option<Box<Partial>>,
+    /// What its script's number meant when it began.
+    pub(super) begun: Option<P>,
 }
 
 /// What something that arrived takes until the application has it.
@@ -186,6 +191,7 @@ impl<P> Receiving<P> {
             queue: VecDeque::new(),
             waker: None,
             partial: None,
+            begun: None,
         }
     }
 

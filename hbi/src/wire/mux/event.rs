@@ -16,6 +16,14 @@ pub enum Event<'a> {
     Open(Open<'a>),
     /// A script came in an open conversation: prepare it and [push](super::Connection::push_script) it.
     Script(ScriptArrival),
+    /// A message with a script has begun, and its rest is on its way: prepare the script and
+    /// [keep](super::Connection::keep_begun) it, as its number may have another text by then.
+    Begun {
+        /// The conversation.
+        id: CoId,
+        /// The script's number.
+        script: u32,
+    },
     /// The peer gave a number its text.
     Define {
         /// The number.

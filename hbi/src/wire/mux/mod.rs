@@ -34,7 +34,7 @@ pub use numbers::CoId;
 pub use open::{OpenRefused, Opening};
 pub use output::Output;
 pub use preface::{MAGIC, MAX_TOKEN, Preface, read_preface};
-pub use send::SendRefused;
+pub use send::{SendRefused, definition};
 #[cfg(feature = "quic")]
 pub(crate) use send::{stopped, too_large, too_many_streams};
 pub use settings::Settings;

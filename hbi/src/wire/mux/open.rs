@@ -209,6 +209,7 @@ impl<P, U> Connection<P, U> {
             let message = Chunk::Message {
                 kind: kind::OPEN,
                 flags,
+                definition: Vec::new(),
                 fields: Vec::new(),
                 body: Bytes::copy_from_slice(opening.arguments),
                 begun: true,

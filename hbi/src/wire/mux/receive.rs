@@ -417,11 +417,10 @@ impl<P, U> Connection<P, U> {
                 depth,
                 trace,
             });
-            let script = script.unwrap_or(u32::MAX);
             let body = BytesMut::from(fields.rest);
             let partial = Partial {
                 kind: kind::OPEN,
-                script,
+                script: script.unwrap_or(u32::MAX),
                 flags,
                 handles,
                 body,
@@ -432,7 +431,7 @@ impl<P, U> Connection<P, U> {
             if let Some(receiving) = self.receiving(id, 0) {
                 receiving.partial = Some(Box::new(partial));
             }
-            return Ok(None);
+            return Ok(script.map(|script| Event::Begun { id, script }));
         }
         self.seen += 1;
         Ok(Some(Event::Open(Open {

@@ -86,14 +86,37 @@ impl<P, U> Connection<P, U> {
         forced: bool,
     ) -> Result<(), SendRefused> {
         let flags = if handles.is_empty() { 0 } else { flag::HANDLES };
-        self.send_message(id, channel, kind::ITEM, flags, None, body, handles, forced)
+        let fields = channel.to_le_bytes();
+        self.send_message(
+            id,
+            channel,
+            kind::ITEM,
+            flags,
+            Vec::new(),
+            &fields,
+            body,
+            handles,
+            forced,
+        )
     }
 
-    /// Sends a script on the main sequence.
+    /// Whether a message of so many bytes on the main sequence leaves at once, behind what was written.
+    pub fn is_direct(&mut self, id: CoId, len: usize) -> bool {
+        let (peer, own, credit) = (self.peer_window(), self.own.window, self.credit);
+        self.get_mut(id).is_some_and(|co| {
+            let first = !co.is(bit::OUT_STARTED);
+            let sending = &co.channels(peer, own).sending[0];
+            direct_cost(sending, len, first, credit).is_some()
+        })
+    }
+
+    /// Sends a script on the main sequence. What [`definition`] made is written right before it: where it
+    /// [does not leave at once](Self::is_direct) its number may mean another text by then.
     pub fn send_script(
         &mut self,
         id: CoId,
         script: u32,
+        definition: Vec<u8>,
         value: bool,
         arguments: Bytes,
         handles: &[WireHandle],
@@ -107,7 +130,8 @@ impl<P, U> Connection<P, U> {
             0,
             kind::SCRIPT,
             flags,
-            Some(script),
+            definition,
+            &script.to_le_bytes(),
             arguments,
             handles,
             false,
@@ -124,7 +148,8 @@ impl<P, U> Connection<P, U> {
         channel: u16,
         kind: u8,
         flags: u8,
-        script: Option<u32>,
+        definition: Vec<u8>,
+        fields: &[u8],
         body: Bytes,
         handles: &[WireHandle],
         forced: bool,
@@ -178,33 +203,25 @@ impl<P, U> Connection<P, U> {
         if new > 0 && count > streams as usize || frame::too_many_handles(handles.len()) {
             return Err(SendRefused::Failed(too_many_streams(streams)));
         }
-        let cost = if first {
-            first_cost(body.len())
-        } else {
-            body.len() as u32 + MESSAGE_COST
-        };
-        let direct = sending.queue.is_empty()
-            && body.len() <= SMALL
-            && (first || cost <= sending.credit)
-            && cost <= credit;
-        if direct && !first {
+        let direct = direct_cost(sending, body.len(), first, credit);
+        if let Some(cost) = direct
+            && !first
+        {
             sending.credit -= cost;
         }
         channels
             .sending
             .extend((0..new).map(|_| Sending::new(window)));
         let write_fields = |out: &mut Vec<u8>| {
-            match script {
-                Some(script) => out.extend_from_slice(&script.to_le_bytes()),
-                None => out.extend_from_slice(&channel.to_le_bytes()),
-            }
+            out.extend_from_slice(fields);
             frame::write_handles(out, handles);
         };
         if channel == 0 {
             co.bits |= bit::OUT_STARTED;
         }
-        if direct {
+        if let Some(cost) = direct {
             self.credit -= cost;
+            self.out.extend_from_slice(&definition);
             frame::write(&mut self.out, kind, id.to_wire(), |out| {
                 out.push(flags);
                 write_fields(out);
@@ -219,6 +236,7 @@ impl<P, U> Connection<P, U> {
                 Chunk::Message {
                     kind,
                     flags,
+                    definition,
                     fields,
                     body,
                     begun: false,
@@ -403,16 +421,7 @@ impl<P, U> Connection<P, U> {
     /// Tells the peer the text of a script's number. At most 65,535 parameters, of at most 255 bytes
     /// each.
     pub fn define(&mut self, number: u32, parameters: &[impl AsRef<str>], source: &str) {
-        frame::write(&mut self.out, kind::DEFINE, 0, |out| {
-            out.extend_from_slice(&number.to_le_bytes());
-            out.extend_from_slice(&(parameters.len() as u16).to_le_bytes());
-            for name in parameters {
-                let name = name.as_ref();
-                out.push(name.len() as u8);
-                out.extend_from_slice(name.as_bytes());
-            }
-            out.extend_from_slice(source.as_bytes());
-        });
+        define(&mut self.out, number, parameters, source);
     }
 
     pub(super) fn queue(&mut self, id: CoId, channel: u16, chunk: Chunk) {
@@ -420,9 +429,14 @@ impl<P, U> Connection<P, U> {
             return;
         };
         let bulk = match &chunk {
-            Chunk::Message { body, begun, .. } => {
+            Chunk::Message {
+                definition,
+                body,
+                begun,
+                ..
+            } => {
                 let head = if *begun { 0 } else { MESSAGE_COST as usize };
-                sending.queued += body.len() + head;
+                sending.queued += definition.len() + body.len() + head;
                 body.len() > SMALL
             }
             Chunk::Data(bytes) => {
@@ -563,6 +577,7 @@ impl<P, U> Connection<P, U> {
                 Chunk::Message {
                     kind,
                     flags,
+                    definition,
                     fields,
                     body,
                     begun,
@@ -620,8 +635,9 @@ impl<P, U> Connection<P, U> {
                     if !plain {
                         self.credit -= cost;
                     }
-                    sending.queued -= cost as usize;
-                    written += cost as usize;
+                    sending.queued -= cost as usize + definition.len();
+                    written += cost as usize + definition.len();
+                    sink.write(&std::mem::take(definition));
                     sink.write(&frame::head(head + n, kind, id.to_wire()));
                     sink.write(&[flags]);
                     if *begun {
@@ -702,6 +718,40 @@ impl<P, U> Connection<P, U> {
             self.bulk.push_back((id, channel));
         }
     }
+}
+
+/// What a message of so many bytes takes of the credit if it leaves at once: it is small, nothing is
+/// before it, and there is credit for it, the connection's with it.
+fn direct_cost(sending: &Sending, len: usize, first: bool, credit: u32) -> Option<u32> {
+    let cost = match first {
+        true => first_cost(len),
+        false => len as u32 + MESSAGE_COST,
+    };
+    let direct = sending.queue.is_empty()
+        && len <= SMALL
+        && (first || cost <= sending.credit)
+        && cost <= credit;
+    direct.then_some(cost)
+}
+
+/// The frame that tells the peer the text of a script's number, as [`Connection::define`] writes it.
+pub fn definition(number: u32, parameters: &[impl AsRef<str>], source: &str) -> Vec<u8> {
+    let mut frame = Vec::new();
+    define(&mut frame, number, parameters, source);
+    frame
+}
+
+fn define(out: &mut Vec<u8>, number: u32, parameters: &[impl AsRef<str>], source: &str) {
+    frame::write(out, kind::DEFINE, 0, |out| {
+        out.extend_from_slice(&number.to_le_bytes());
+        out.extend_from_slice(&(parameters.len() as u16).to_le_bytes());
+        for name in parameters {
+            let name = name.as_ref();
+            out.push(name.len() as u8);
+            out.extend_from_slice(name.as_bytes());
+        }
+        out.extend_from_slice(source.as_bytes());
+    });
 }
 
 /// The objects of this side among handles.
