@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use hbi::{
     Failure, HostingEnv, Options, Settings,
-    wire::mux::{Arrival, CoId, Event, Input, Reply},
+    wire::mux::{Arrival, CoId, Event, Input, Opening, Reply},
 };
 use hbi_tests::{
     machine::{Machine, call, cx, feed, hex, hosted, joined, machine, output},
@@ -486,6 +486,44 @@ fn numbers_are_used_again_for_ever() {
         let bytes = output(&mut b);
         feed(&mut a, &bytes).unwrap();
         assert!(a.poll_reply(id, &mut cx()).is_ready(), "call {n}");
+    }
+}
+
+#[test]
+fn the_deadline_of_a_call_that_was_answered_ends_no_later_one() {
+    // the later one has no deadline, or one that comes later
+    for later in [None, Some(Duration::from_secs(8))] {
+        let (mut a, mut b) = joined();
+        a.define(1, &["a"], "f(a)");
+        let now = Instant::now();
+        let open = |a: &mut Machine, b: &mut Machine, within: Option<Duration>| {
+            let opening = Opening {
+                deadline: within.map(|within| now + within),
+                ..call(Some(1), &[0x91, 1])
+            };
+            let id = a.open(opening, now).unwrap();
+            feed(b, &output(a)).unwrap();
+            (id, CoId::from_bits(id.to_bits() | 1 << 31))
+        };
+        let (first, mut hosted) = open(&mut a, &mut b, Some(Duration::from_secs(2)));
+        let mut id = first;
+        // numbers begin anew after 256 uses
+        for n in 0..256 {
+            assert!(b.answer(hosted, &[3], &[]));
+            feed(&mut a, &output(&mut b)).unwrap();
+            assert!(a.poll_reply(id, &mut cx()).is_ready());
+            (id, hosted) = open(&mut a, &mut b, later.filter(|_| n == 255));
+        }
+        assert_eq!(id, first);
+        let after = |seconds| now + Duration::from_secs(seconds);
+        assert!(b.handle_timeout(after(3)).unwrap().is_empty());
+        assert!(a.handle_timeout(after(3)).unwrap().is_empty());
+        assert!(a.poll_reply(id, &mut cx()).is_pending());
+        // its own deadline stands
+        let expired = b.handle_timeout(after(9)).unwrap();
+        assert_eq!(expired.contains(&hosted), later.is_some());
+        a.handle_timeout(after(9)).unwrap();
+        assert_eq!(a.poll_reply(id, &mut cx()).is_ready(), later.is_some());
     }
 }
 

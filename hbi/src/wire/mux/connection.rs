@@ -679,13 +679,12 @@ impl<P, U> Connection<P, U> {
         }
         self.line.expire(now, &mut self.wakers);
         let mut hosted = Vec::new();
-        while let Some(id) = self.deadlines.pop(now) {
+        while let Some((id, number)) = self.deadlines.pop(now) {
+            let Some(co) = self.get_mut(id).filter(|co| co.deadline == number) else {
+                continue;
+            };
             if id.is_hosted() {
-                if self
-                    .theirs
-                    .get_mut(id)
-                    .is_some_and(|co| !co.is(bit::OUT_ENDED))
-                {
+                if !co.is(bit::OUT_ENDED) {
                     hosted.push(id);
                 }
                 continue;
@@ -819,16 +818,22 @@ impl<P, U> Connection<P, U> {
         gone(&self.closed)
     }
 
-    /// Drops deadlines of conversations that ended long before them, when they are the most.
-    pub(super) fn prune_deadlines(&mut self) {
+    /// Gives a conversation that was just opened its deadline.
+    pub(super) fn set_deadline(&mut self, id: CoId, at: Instant) {
+        let number = self.deadlines.push(at, id);
+        if let Some(co) = self.get_mut(id) {
+            co.deadline = number;
+        }
+        // those of conversations that ended long before them are dropped once they are the most
         if self.deadlines.len() > 64 + 4 * (self.ours.len() + self.theirs.len()) {
             let (ours, theirs) = (&mut self.ours, &mut self.theirs);
-            self.deadlines.retain(|id| {
-                if id.is_hosted() {
-                    theirs.get_mut(id).is_some()
+            self.deadlines.retain(|id, number| {
+                let co = if id.is_hosted() {
+                    theirs.get_mut(id)
                 } else {
-                    ours.get_mut(id).is_some()
-                }
+                    ours.get_mut(id)
+                };
+                co.is_some_and(|co| co.deadline == number)
             });
         }
     }

@@ -160,8 +160,7 @@ impl<P, U> Connection<P, U> {
             co.ordinal = ordinal;
         });
         if let Some(at) = opening.deadline {
-            self.deadlines.push(at, id);
-            self.prune_deadlines();
+            self.set_deadline(id, at);
         }
         let mut flags = if opening.value { flag::VALUE } else { 0 };
         for (fact, flag) in [

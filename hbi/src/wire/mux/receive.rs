@@ -399,8 +399,7 @@ impl<P, U> Connection<P, U> {
         self.theirs
             .open(id, self.own.conversations, |co| co.bits = bits)?;
         if let Some(at) = deadline {
-            self.deadlines.push(at, id);
-            self.prune_deadlines();
+            self.set_deadline(id, at);
         }
         // a head alone costs nothing
         if fields.rest.len() > ALLOWANCE || (more && !fields.rest.is_empty()) {
