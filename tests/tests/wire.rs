@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use hbi::{
-    Failure, HostingEnv, Options, Settings,
+    Failure, HostingEnv, Kind, Options, Settings,
     wire::mux::{Arrival, CoId, Event, Input, Opening, Reply},
 };
 use hbi_tests::{
@@ -463,7 +463,7 @@ fn arbitrary_bytes_never_panic_or_pile_up() {
                 let _ = machine.poll_receive(CoId::from_bits(co ^ 1 << 31), 0, &mut cx());
             }
             prop_assert!(machine.unwritten() < 100_000);
-            machine.close(Failure::new(hbi::Kind::Disconnected, "the test ends"));
+            machine.close(Failure::new(Kind::Disconnected, "the test ends"));
             Ok(())
         })
         .unwrap();
@@ -644,8 +644,8 @@ async fn peers_that_answer_pings_stay_connected() {
     assert_eq!(b.script::<i64>("double(2)").await.unwrap(), 4);
 }
 
-/// Reads frames up to one of this kind and conversation.
-async fn until(from: &mut DuplexStream, kind: u8, co: u32) {
+/// Reads frames up to one of this kind and conversation; returns its body.
+async fn until(from: &mut DuplexStream, kind: u8, co: u32) -> Vec<u8> {
     let mut head = [0; 8];
     loop {
         from.read_exact(&mut head).await.unwrap();
@@ -653,7 +653,7 @@ async fn until(from: &mut DuplexStream, kind: u8, co: u32) {
         let mut body = vec![0; len as usize];
         from.read_exact(&mut body).await.unwrap();
         if head[3] == kind && head[4..] == co.to_le_bytes() {
-            return;
+            return body;
         }
     }
 }
@@ -745,6 +745,76 @@ async fn what_ran_out_of_time_before_it_landed_does_not_land() {
     ours.write_all(&frame(0x02, 3, &open)).await.unwrap();
     until(&mut ours, 0x04, 3 | THEIRS).await;
     assert_eq!(landed.load(Ordering::SeqCst), 1, "and those before did not");
+}
+
+#[test]
+fn a_goodbye_says_what_did_not_land_though_the_connection_breaks_off() {
+    let (mut a, mut b) = joined();
+    a.define(1, &["a"], "f(a)");
+    let open = |a: &mut Machine, depth| {
+        let opening = Opening {
+            depth,
+            ..call(Some(1), &[0x91, 1])
+        };
+        a.open(opening, Instant::now()).unwrap()
+    };
+    let before = open(&mut a, 0);
+    feed(&mut b, &output(&mut a)).unwrap();
+    // these cross the goodbye: what is nested lands all the same
+    let (after, nested) = (open(&mut a, 0), open(&mut a, 1));
+    b.goodbye();
+    feed(&mut a, &output(&mut b)).unwrap();
+    a.close(Failure::new(Kind::Disconnected, "it broke off"));
+    for (id, kind) in [
+        (before, Kind::Disconnected),
+        (after, Kind::NotLanded),
+        (nested, Kind::Disconnected),
+    ] {
+        match a.poll_reply(id, &mut cx()) {
+            Poll::Ready(Reply::Failed(failure)) => assert_eq!(failure.kind, kind, "{failure:?}"),
+            reply => panic!("{reply:?}"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_after_a_goodbye_does_not_land_unless_it_is_nested() {
+    let landed = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&landed);
+    let env = HostingEnv::new().function("count", move |_: Vec<u8>| {
+        counted.fetch_add(1, Ordering::SeqCst);
+    });
+    let (mut ours, theirs) = duplex(1 << 20);
+    let text = [&[0, 0, 0, 0, 1, 0, 1, b'a'][..], b"count(a)"].concat();
+    // VALUE and MORE: the rest comes after the goodbye
+    let begun = frame(0x02, 0, &[5, 0, 0, 0, 0]);
+    let all = [vector("preface"), frame(0x01, 0, &text), begun].concat();
+    ours.write_all(&all).await.unwrap();
+    let peer = Options::new().take(theirs, env).await.unwrap();
+    let mut preface = vec![0; vector("preface").len()];
+    ours.read_exact(&mut preface).await.unwrap();
+    let closing = tokio::spawn(peer.close(Duration::from_secs(60)));
+    assert_eq!(until(&mut ours, 0x0c, 0).await, [0; 8], "it has seen none");
+
+    const THEIRS: u32 = 1 << 31;
+    let arguments = [0x91, 0xc4, 1, 7];
+    // one that is whole with this, a call, one with NESTED
+    let rest = frame(0x04, 0, &[&[2, 0, 0][..], &arguments].concat());
+    let call = frame(0x02, 1, &[&[3, 0, 0, 0, 0][..], &arguments].concat());
+    let nested = frame(0x02, 2, &[&[0x23, 0, 0, 0, 0, 1][..], &arguments].concat());
+    ours.write_all(&[rest, call, nested].concat())
+        .await
+        .unwrap();
+    for number in [0, 1] {
+        let error = until(&mut ours, 0x07, number | THEIRS).await;
+        let kind = b"\xa4kind\x08";
+        assert!(error.windows(kind.len()).any(|part| part == kind));
+    }
+    until(&mut ours, 0x04, 2 | THEIRS).await;
+    assert_eq!(landed.load(Ordering::SeqCst), 1, "the nested one");
+    ours.write_all(&frame(0x0c, 0, &[0; 8])).await.unwrap();
+    ours.shutdown().await.unwrap();
+    closing.await.unwrap().unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -55,6 +55,8 @@ pub(super) struct Opened {
     prepared: Option<Arc<dyn Prepared>>,
     value: bool,
     last: bool,
+    /// It came after this side's goodbye.
+    refused: bool,
     current: Current,
     arguments: Arguments,
     handles: Handles,
@@ -73,6 +75,7 @@ impl From<Called> for Opened {
             prepared: None,
             value: true,
             last: true,
+            refused: false,
             current: Called::CURRENT,
             arguments: Arguments::Input(called.arguments),
             handles: Handles::new(),
@@ -283,6 +286,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             prepared,
             value: open.value,
             last: open.last,
+            refused: open.refused,
             current: Current::arrived(open.deadline, open.depth, open.trace),
             arguments,
             handles,
@@ -374,10 +378,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             prepared,
             value,
             last,
+            refused,
             current,
             arguments,
             handles,
         } = opened;
+        if refused {
+            let failure = Answer::Failed(id, mux::not_landed());
+            return self.scratch.answers.push(failure);
+        }
         let origin = origin(&self.this, id, &current);
         if let Err(failure) = self.detached.check() {
             let failure = Answer::Failed(id, Box::new(failure));

@@ -225,6 +225,7 @@ impl<P, U> Connection<P, U> {
                 trace: opening.trace,
                 arguments: Body::Joined(Box::new(body)),
                 handles: partial.handles,
+                refused: self.refuses(opening.depth),
             })));
         }
         let payload = Payload {

@@ -736,6 +736,11 @@ impl<P, U> Connection<P, U> {
         self.settle(id);
     }
 
+    /// Whether an opening that is so deep and became complete now came too late to land.
+    pub(super) fn refuses(&self, depth: u8) -> bool {
+        self.leaving && depth == 0
+    }
+
     pub(super) fn write_error(&mut self, id: CoId, channel: u16, failure: &Failure) {
         let bytes = pack_failure(failure);
         frame::text_frame(&mut self.out, kind::ERROR, id, channel, &bytes);
@@ -793,7 +798,8 @@ impl<P, U> Connection<P, U> {
         let (peer, own) = (self.peer_window(), self.own.window);
         for co in self.ours.iter_mut() {
             let failure = match last {
-                Some(last) if co.ordinal > last => not_landed(),
+                // those that are nested land after a goodbye, too
+                Some(last) if co.ordinal > last && !co.is(bit::NESTED) => not_landed(),
                 _ => self.closed.clone().unwrap_or_else(not_landed),
             };
             // what waits only later has to learn of it as well
@@ -885,7 +891,8 @@ pub(super) fn over() -> Box<Failure> {
     Box::new(Failure::new(Kind::Cancelled, "the conversation is over"))
 }
 
-fn not_landed() -> Box<Failure> {
+/// The failure of what came after a goodbye.
+pub(crate) fn not_landed() -> Box<Failure> {
     Box::new(Failure::new(
         Kind::NotLanded,
         "the peer said goodbye before this could land; it was not acted upon",

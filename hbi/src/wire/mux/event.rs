@@ -86,6 +86,9 @@ pub struct Open<'a> {
     pub arguments: Body<'a>,
     /// The handles in them.
     pub handles: Vec<WireHandle>,
+    /// It came after this side's goodbye: it fails instead, since the peer takes it for one that did not
+    /// land.
+    pub refused: bool,
 }
 
 /// The bytes of an opening: those of the input, or put together from several frames.

@@ -22,7 +22,7 @@ mod settings;
 
 pub use channel::{Arrival, Payload};
 pub use connection::Connection;
-pub(crate) use connection::sooner;
+pub(crate) use connection::{not_landed, sooner};
 pub use conversation::Reply;
 pub use event::{Body, Call, Event, Open, ScriptArrival};
 pub use frame::{

@@ -50,7 +50,8 @@ impl<P, U> Connection<P, U> {
         at: &mut usize,
         mut take: impl FnMut(Call<'b>),
     ) -> Result<(), Violation> {
-        if self.data_left.is_some() || self.peer.is_none() {
+        // after a goodbye they are refused
+        if self.data_left.is_some() || self.peer.is_none() || self.leaving {
             return Ok(());
         }
         let (longest, scripts) = (self.own.frame as usize, self.own.scripts);
@@ -443,6 +444,7 @@ impl<P, U> Connection<P, U> {
             trace,
             arguments: Body::Input(fields.rest),
             handles,
+            refused: self.refuses(depth),
         })))
     }
 
