@@ -1,12 +1,12 @@
 //! Messages that come in pieces, as credit lets them, between two state machines: each becomes whole, and
 //! none holds up another for ever.
 
-use std::{task::Poll, time::Instant};
+use std::{io::IoSlice, task::Poll, time::Instant};
 
 use bytes::Bytes;
 use hbi::{
     Failure, Kind, Settings,
-    wire::mux::{Arrival, CoId, HandleKind, Opening, WireHandle},
+    wire::mux::{Arrival, CoId, Event, HandleKind, Opening, Output, WireHandle},
 };
 use hbi_tests::{
     machine::{Machine, call, cx, feed, machine, output},
@@ -377,4 +377,65 @@ fn a_stream_kept_from_a_host_that_failed_is_no_other_conversations() {
     exchange(&mut a, &mut b);
     assert!(a.poll_stopped(again, 1, &mut cx()).is_pending());
     assert_eq!(read(&mut b, hosted, 1), 1);
+}
+
+#[test]
+fn an_opening_that_was_given_up_in_pieces_does_not_land() {
+    // VALUE, MORE and an object in its arguments; STOP; the rest, with LAST
+    let begun = frame(0x02, 0, &[0x0d, 1, 0, 0, 0, 1, 0, 2, 7, 0, 0, 0]);
+    let stop = frame(0x09, 0, &[0, 0]);
+    let rest = frame(0x04, 0, &[2, 0, 0, 0x90]);
+    // its host ends it before the rest comes, as the opener or its time wants it, or only later
+    for (stopped, ended) in [(true, true), (true, false), (false, true)] {
+        let (_, mut b) = with_settings(Settings::default());
+        let hosted = CoId::from_bits(1 << 31);
+        let end = |b: &mut Machine| b.fail(hosted, 0, &Failure::new(Kind::Cancelled, "given up"));
+        assert!(feed(&mut b, &begun).unwrap().is_empty());
+        if stopped {
+            let cancelled = [format!("{:?}", Event::Cancelled(hosted))];
+            assert_eq!(feed(&mut b, &stop).unwrap(), cancelled);
+        }
+        if ended {
+            end(&mut b);
+        }
+        assert!(feed(&mut b, &rest).unwrap().is_empty());
+        end(&mut b);
+        assert_eq!(b.conversations(), (0, 0));
+        // it was seen all the same: its opener counts it
+        b.goodbye();
+        let bytes = output(&mut b);
+        for expected in [
+            frame(0x0d, 0, &[7, 0, 0, 0, 1, 0, 0, 0]),
+            frame(0x0c, 0, &1_u64.to_le_bytes()),
+        ] {
+            let mut parts = bytes.windows(expected.len());
+            assert!(parts.any(|part| part == expected), "{bytes:x?}");
+        }
+    }
+}
+
+#[test]
+fn the_rest_of_a_call_that_was_dropped_is_not_sent() {
+    let (mut a, mut b) = with_settings(Settings::default());
+    a.define(1, &["a"], "f(a)");
+    let arguments = vec![7; 1_000_000];
+    let id = a.open(call(Some(1), &arguments), Instant::now()).unwrap();
+    let mut some = Output::default();
+    a.fill(&mut some);
+    while !some.is_empty() {
+        let mut runs = [IoSlice::new(&[]); 64];
+        let count = some.slices(&mut runs);
+        let run: Vec<u8> = runs[..count].iter().flat_map(|run| run.to_vec()).collect();
+        feed(&mut b, &run).unwrap();
+        some.advance(run.len());
+    }
+    a.release(id);
+    let rest = output(&mut a);
+    assert!(rest.len() < 1000, "{} bytes more", rest.len());
+    let hosted = CoId::from_bits(1 << 31);
+    let cancelled = [format!("{:?}", Event::Cancelled(hosted))];
+    assert_eq!(feed(&mut b, &rest).unwrap(), cancelled);
+    b.fail(hosted, 0, &Failure::new(Kind::Cancelled, "given up"));
+    exchange(&mut a, &mut b);
+    assert_eq!((a.conversations(), b.conversations()), ((0, 0), (0, 0)));
 }

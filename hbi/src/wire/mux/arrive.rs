@@ -212,8 +212,19 @@ impl<P, U> Connection<P, U> {
             // it leaves for its landing at once
             self.uncharge(id, 0, partial.cost.window);
             self.seen += 1;
+            const GIVEN_UP: u8 = bit::RELEASED | bit::OUT_ENDED;
+            let given_up = self.get_mut(id).is_none_or(|co| co.is(GIVEN_UP));
+            if given_up {
+                // it is over: nothing of it lands, and what follows in it is dropped
+                self.let_go(id, partial.cost.held);
+                self.drop_late(id, &partial.handles);
+                self.detach(id);
+            }
             if last {
                 self.channel_ended(id, 0)?;
+            }
+            if given_up {
+                return Ok(None);
             }
             return Ok(Some(Event::Open(Open {
                 id,
@@ -605,6 +616,12 @@ impl<P, U> Connection<P, U> {
     pub(super) fn stopped<'b>(&mut self, id: CoId, channel: u16) -> Option<Event<'b>> {
         let co = self.get_mut(id)?;
         if channel == 0 && id.is_hosted() {
+            let channels = co.channels.as_ref();
+            let partial = channels.and_then(|channels| channels.receiving[0].partial.as_ref());
+            if partial.is_some_and(|partial| partial.opening.is_some()) {
+                // what was begun of it may become whole before the driver has ended it
+                co.bits |= bit::RELEASED;
+            }
             return (!co.is(bit::OUT_ENDED)).then_some(Event::Cancelled(id));
         }
         let mut waker = None;

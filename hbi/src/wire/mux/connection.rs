@@ -17,6 +17,7 @@ use super::{
     deadlines::Deadlines,
     frame::{self, kind},
     numbers::Numbers,
+    open::is_first,
     pieces::Pieces,
     preface,
     receive::DataLeft,
@@ -397,11 +398,13 @@ impl<P, U> Connection<P, U> {
         co.bits |= bit::RELEASED;
         let answer = std::mem::replace(&mut co.answer, Answer::Taken);
         let in_ended = co.is(bit::IN_ENDED);
+        let opening = co.channels.as_ref().map(|co| &co.sending[0].queue);
+        let unsent = !id.is_hosted() && opening.is_some_and(is_first);
         let rest = co.channels.as_mut().map(|channels| {
             channels.receiving[0].state = ReceiveState::Dropped;
             std::mem::take(&mut channels.receiving[0].queue)
         });
-        if !in_ended {
+        if !in_ended && !unsent {
             frame::text_frame(&mut self.out, kind::STOP, id, 0, &[]);
         }
         if let Answer::There(Reply::Value(payload)) = answer {
@@ -409,6 +412,11 @@ impl<P, U> Connection<P, U> {
         }
         if let Some(rest) = rest {
             self.drop_arrivals(id, 0, rest);
+        }
+        if unsent {
+            // the rest of its opening is of no use to anybody
+            let text = "the caller dropped the call before all of it was sent";
+            return self.fail(id, 0, &Failure::new(Kind::Cancelled, text));
         }
         self.settle(id);
     }
