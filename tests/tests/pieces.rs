@@ -348,6 +348,18 @@ fn openings_that_wait_for_credit_go_in_their_order() {
     assert_eq!(whole, expected);
 }
 
+/// Makes calls until the next conversation has the number of the one before them: numbers begin anew after
+/// 256 uses.
+fn use_number_again(a: &mut Machine, b: &mut Machine) {
+    for _ in 0..255 {
+        let id = a.open(call(Some(1), &[0x90]), Instant::now()).unwrap();
+        exchange(a, b);
+        assert!(b.answer(CoId::from_bits(id.to_bits() | 1 << 31), &[1], &[]));
+        exchange(a, b);
+        assert!(a.poll_reply(id, &mut cx()).is_ready());
+    }
+}
+
 #[test]
 fn a_stream_kept_from_a_host_that_failed_is_no_other_conversations() {
     let (mut a, mut b) = with_settings(Settings::default());
@@ -358,14 +370,7 @@ fn a_stream_kept_from_a_host_that_failed_is_no_other_conversations() {
     a.end(id, 0);
     a.release(id);
     exchange(&mut a, &mut b);
-    // numbers begin anew after 256 uses, so that the last of these has that of the first
-    for _ in 0..255 {
-        let id = a.open(call(Some(1), &[0x90]), Instant::now()).unwrap();
-        exchange(&mut a, &mut b);
-        assert!(b.answer(CoId::from_bits(id.to_bits() | 1 << 31), &[1], &[]));
-        exchange(&mut a, &mut b);
-        assert!(a.poll_reply(id, &mut cx()).is_ready());
-    }
+    use_number_again(&mut a, &mut b);
     let (again, _) = open(&mut a, 1);
     assert_eq!(again, id);
     assert!(send(&mut a, again, 1, 100));
@@ -438,4 +443,62 @@ fn the_rest_of_a_call_that_was_dropped_is_not_sent() {
     b.fail(hosted, 0, &Failure::new(Kind::Cancelled, "given up"));
     exchange(&mut a, &mut b);
     assert_eq!((a.conversations(), b.conversations()), ((0, 0), (0, 0)));
+}
+
+#[test]
+fn objects_in_messages_that_a_host_did_not_read_are_released() {
+    for fails in [false, true] {
+        let (mut a, mut b) = with_settings(Settings::default());
+        let (id, hosted) = open(&mut a, 0);
+        for number in 0..2 {
+            let object = WireHandle {
+                kind: HandleKind::Object,
+                number,
+            };
+            let item = Bytes::from_static(&[0xc0]);
+            a.send_item(id, 0, item, &[object], false).unwrap();
+        }
+        a.end(id, 0);
+        exchange(&mut a, &mut b);
+        assert!(b.poll_receive(hosted, 0, &mut cx()).is_ready());
+        match fails {
+            true => b.fail(hosted, 0, &Failure::new(Kind::App, "no")),
+            false => b.end(hosted, 0),
+        }
+        b.detach(hosted);
+        assert_eq!(b.conversations(), (0, 0));
+        // the first is its reader's
+        let bytes = output(&mut b);
+        let released = |number| {
+            let release = frame(0x0d, 0, &[number, 0, 0, 0, 1, 0, 0, 0]);
+            bytes.windows(release.len()).any(|part| part == release)
+        };
+        assert_eq!((released(0), released(1)), (false, true));
+    }
+}
+
+#[test]
+fn streams_in_messages_that_a_host_did_not_read_are_no_later_conversations() {
+    let (mut a, mut b) = with_settings(Settings::default());
+    let (id, hosted) = open(&mut a, 0);
+    let stream = WireHandle {
+        kind: HandleKind::Stream,
+        number: 1,
+    };
+    let item = Bytes::from_static(&[0xc0]);
+    a.send_item(id, 0, item, &[stream], false).unwrap();
+    a.end(id, 1);
+    a.end(id, 0);
+    exchange(&mut a, &mut b);
+    b.fail(hosted, 0, &Failure::new(Kind::App, "no"));
+    b.detach(hosted);
+    a.release(id);
+    exchange(&mut a, &mut b);
+    assert_eq!((a.conversations(), b.conversations()), ((0, 0), (0, 0)));
+    use_number_again(&mut a, &mut b);
+    let (again, _) = open(&mut a, 1);
+    assert_eq!(again, id);
+    assert!(send(&mut a, again, 1, 100));
+    exchange(&mut a, &mut b);
+    assert_eq!(read(&mut b, hosted, 1), 1);
 }

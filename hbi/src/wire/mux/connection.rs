@@ -576,8 +576,12 @@ impl<P, U> Connection<P, U> {
             self.wakers.push(waker);
         }
         if let Some(channels) = co.channels {
-            self.wakers
-                .extend(channels.receiving.into_iter().filter_map(|r| r.waker));
+            for receiving in channels.receiving {
+                self.wakers.extend(receiving.waker);
+                // what nobody read: streams in it are not left to anybody, objects go back
+                self.drop_partial(id, receiving.partial);
+                self.drop_arrivals(id, 0, receiving.queue);
+            }
             self.wakers
                 .extend(channels.sending.into_iter().filter_map(|s| s.waker));
         }
