@@ -357,6 +357,8 @@ fn violations_are_told_by_what_was_seen() {
         ("opened again before its end", vec![open(0), open(0)]),
         ("out of turn", vec![open(3 << 23)]),
         ("at most 4096 may be open", vec![open(4096)]),
+        ("0 is the next new one", vec![open(4095)]),
+        ("1 is the next new one", vec![call(0), call(2)]),
         ("opened again before its end", vec![call(0), call(0)]),
         ("out of turn", vec![call(3 << 23)]),
         ("at most 4096 may be open", vec![call(4096)]),

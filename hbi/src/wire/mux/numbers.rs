@@ -143,7 +143,7 @@ impl<T: Default> Numbers<T> {
     ) -> Result<(), Violation> {
         let index = id.index();
         if index >= self.entries.len() {
-            self.reach(index, limit)?;
+            self.next(index, limit)?;
         }
         let entry = &mut self.entries[index];
         if entry.open || entry.generation.wrapping_add(1) != id.generation() {
@@ -156,20 +156,26 @@ impl<T: Default> Numbers<T> {
         Ok(())
     }
 
-    /// Makes room up to an index, if that is below the limit.
+    /// Makes room for an index that was never used, if it is the next and below the limit.
     #[cold]
-    fn reach(&mut self, index: usize, limit: u32) -> Result<(), Violation> {
+    fn next(&mut self, index: usize, limit: u32) -> Result<(), Violation> {
         if index >= limit as usize {
             return Err(Violation::new(format!(
                 "conversation {index} opened where at most {limit} may be open at once"
+            )));
+        }
+        // so this grows by what was really open
+        let next = self.entries.len();
+        if index > next {
+            return Err(Violation::new(format!(
+                "conversation {index} opened where {next} is the next new one"
             )));
         }
         if index == 0 {
             // most connections make one call at a time
             self.entries.reserve_exact(1);
         }
-        // indices are used from the lowest, so this grows by what was really open
-        self.entries.resize_with(index + 1, Entry::new);
+        self.entries.push(Entry::new());
         Ok(())
     }
 
