@@ -107,6 +107,36 @@ async fn floods_do_not_fill_the_memory() {
     flood(&mut ours, 1000, |n| open(n as u32, 3, 0, &[0x90])).await;
     assert!(grown() < 220, "answers: {} MiB more", grown());
 
+    // small ones, each number used again as soon as it is free; what a read brings is answered with less
+    // than is held back for
+    let mut settings = Settings::default();
+    settings.conversations = 8192;
+    let env = HostingEnv::new().function("say", || "x".repeat(150));
+    let (mut ours, _peer) = stranger(env, settings).await;
+    ours.write_all(&define(0, "say()")).await.unwrap();
+    let calls = |n: usize| {
+        let generation = (n as u32 % 256) << 23;
+        let call = |number| open(number | generation, 3, 0, &[0x90]);
+        (0..8192).flat_map(call).collect()
+    };
+    flood(&mut ours, 300, calls).await;
+    assert!(grown() < 230, "small answers: {} MiB more", grown());
+
+    // openings that are given up at once, of which each is told that it was
+    let mut settings = Settings::default();
+    (settings.conversations, settings.held) = (64, 1 << 20);
+    let (mut ours, peer) = stranger(HostingEnv::new(), settings).await;
+    ours.write_all(&define(0, "f()")).await.unwrap();
+    let arguments = [&[0x91, 0xc5, 0x0f, 0x00][..], &[0; 0x0f00]].concat();
+    let given_up = |n: usize| {
+        let number = (n as u32 % 64) | (n as u32 / 64 % 256) << 23;
+        [open(number, 3, 0, &arguments), frame(0x09, number, &[0, 0])].concat()
+    };
+    let written = flood(&mut ours, 100_000, given_up).await;
+    assert!(written < 200 << 20, "it was read to its end");
+    let error = peer.wait_closed().await;
+    assert!(error.to_string().contains("Settings::held"), "{error}");
+
     // texts
     let (mut ours, _peer) = stranger(HostingEnv::new(), Settings::default()).await;
     let source = "a".repeat(16_000);

@@ -249,8 +249,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             (self.written_all, self.wrote) = (false, true);
         };
         self.gathered = false;
-        // the rest is for the next turn, which comes when others had theirs
-        let rest = busy && (!self.waiting.is_empty() || input == Came::Part);
+        // the rest is for the next turn, which comes when others had theirs; that the transport took what
+        // held landings back is known only now
+        let rest = input == Came::Part || (!self.waiting.is_empty() && (busy || state.may_land()));
         if (landed || input == Came::Some) && self.waiting.is_empty() {
             return Ok(Turn::Again);
         }

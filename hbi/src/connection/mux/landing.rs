@@ -31,7 +31,7 @@ use crate::{
     wire::mux::{self, ANSWER_HEAD, Body, CoId, Event, Input, Open, Violation},
 };
 
-/// Landing stops while this much of answers waits to be written; reading never does.
+/// Landing stops while this much waits to be written; reading never does.
 const BACKLOG: usize = 1 << 20;
 
 /// Landings before other tasks of the runtime get their turn.
@@ -142,7 +142,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         };
         state.mux.take_wakers(&mut self.scratch.wakers);
         let lost = state.take_lost();
-        let held_back = !self.waiting.is_empty() || state.mux.is_backed_up();
+        let may_land = state.may_land();
+        let end = match may_land {
+            true => end,
+            false => end.and_then(|()| state.mux.check_unwritten()),
+        };
+        let held_back = !may_land || !self.waiting.is_empty();
         drop(state);
         drop(lost);
         if !self.scratch.work.is_empty() {
@@ -293,12 +298,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    /// Whether the peer takes its answers.
-    fn may_land(&self) -> bool {
-        let state = self.link.lock();
-        state.mux.unwritten() <= BACKLOG && !state.mux.is_backed_up()
-    }
-
     /// Drops openings that were over before they landed: their numbers are the peer's to use again.
     pub(super) fn forget_waiting(&mut self, over: &[CoId]) {
         if self.waiting.is_empty() || over.is_empty() {
@@ -313,7 +312,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Lands what was held back, as much as may be now; `true` when something was done.
     pub(super) fn land_waiting(&mut self) -> bool {
-        if self.waiting.is_empty() || !self.may_land() {
+        if self.waiting.is_empty() || !self.link.lock().may_land() {
             return false;
         }
         let mut watch = Watch::of(self.waiting.len());
@@ -540,6 +539,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 outgoing.start(&self.this, co);
             }
         }
+    }
+}
+
+impl State {
+    /// Whether the peer takes its answers.
+    #[inline]
+    pub(super) fn may_land(&self) -> bool {
+        self.mux.unwritten() <= BACKLOG && !self.mux.is_backed_up()
     }
 }
 

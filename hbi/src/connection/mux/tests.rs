@@ -8,7 +8,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, Waker},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -23,7 +23,7 @@ use crate::{
     Error, Failure, Settings,
     endpoint::{Arrived, BoxFuture, Encoding, Landed, Landing, LinkInfo, Prepared, Written},
     value::Handles,
-    wire::mux::{self, Event, Input, Opening, Output, Reply},
+    wire::mux::{self, CoId, Event, Input, Opening, Output, Reply},
 };
 
 type Peer = mux::Connection<(), ()>;
@@ -33,6 +33,10 @@ const CALLS: usize = 1000;
 
 /// Rounds until a crowd has to have been split: far more than it takes to try all ways to wait.
 const ROUNDS: usize = 1000;
+
+/// More calls than have their answers kept for a peer that reads none, and what each says.
+const FLOOD: usize = 1 << 15;
+const SAID: [u8; 200] = [7; 200];
 
 /// Answers each call with its arguments.
 struct Echo;
@@ -111,15 +115,7 @@ impl AsyncWrite for Watched {
     }
 }
 
-fn written(peer: &mut Peer) -> Vec<u8> {
-    let mut output = Output::default();
-    peer.fill(&mut output);
-    output.as_slice().expect("it is all small").to_vec()
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_crowd_that_is_read_in_parts_is_answered_whole() {
-    let (near, mut far) = duplex(1 << 20);
+fn link(settings: Settings) -> Arc<MuxLink> {
     let info = LinkInfo {
         peer_address: String::new(),
         local_address: String::new(),
@@ -128,12 +124,92 @@ async fn a_crowd_that_is_read_in_parts_is_answered_whole() {
         trace: false,
         identity: None,
     };
+    Arc::new(MuxLink::new(info, settings, &[]))
+}
+
+fn written(peer: &mut Peer) -> Vec<u8> {
+    let mut output = Output::default();
+    peer.fill(&mut output);
+    output.as_slice().expect("it is all small").to_vec()
+}
+
+/// Opens a call of script 0.
+fn call(peer: &mut Peer, arguments: &[u8]) -> CoId {
+    let opening = Opening {
+        script: Some(0),
+        value: true,
+        call: true,
+        last: true,
+        deadline: None,
+        depth: 0,
+        trace: None,
+        arguments,
+        handles: &[],
+    };
+    peer.open(opening, Instant::now()).expect("it is taken")
+}
+
+/// Takes apart all of the input that is whole; whether the other side's preface was in it.
+fn receive(peer: &mut Peer, input: &mut Vec<u8>) -> bool {
+    let (mut at, mut ready) = (0, false);
+    while let Some(event) = peer
+        .receive(Instant::now(), Input::copied(input), &mut at)
+        .expect("it keeps to the protocol")
+    {
+        ready |= matches!(event, Event::Ready);
+    }
+    input.drain(..at);
+    ready
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_held_back_lands_once_the_peer_reads() {
+    let mut settings = Settings::default();
+    settings.conversations = FLOOD as u32;
+    // all that the transport does not take at once is taken at once when it is read
+    let (near, mut far) = duplex(1 << 20);
+    let link = link(settings);
+    tokio::spawn(Driver::new(Arc::clone(&link), near, Box::new(Echo)));
+    let mut peer = Peer::new(Settings::default(), Instant::now());
+    peer.define(0, &[""; 0], "echo");
+    far.write_all(&written(&mut peer)).await.unwrap();
+    let mut input = Vec::with_capacity(1 << 20);
+    far.read_buf(&mut input).await.unwrap();
+    assert!(receive(&mut peer, &mut input), "the preface comes first");
+
+    let calls: Vec<_> = (0..FLOOD).map(|_| call(&mut peer, &SAID)).collect();
+    far.write_all(&written(&mut peer)).await.unwrap();
+    // it passes once nobody has anything to do
+    time::sleep(Duration::from_millis(1)).await;
+    let unwritten = link.lock().mux.unwritten();
+    assert!(unwritten < 2 << 20, "{unwritten} bytes wait");
+
+    let began = time::Instant::now();
+    let mut cx = Context::from_waker(Waker::noop());
+    for id in calls {
+        let answer = loop {
+            if let Poll::Ready(answer) = peer.poll_reply(id, &mut cx) {
+                break answer;
+            }
+            let read = far.read_buf(&mut input).await.unwrap();
+            assert_ne!(read, 0, "the driver has ended");
+            receive(&mut peer, &mut input);
+        };
+        assert!(matches!(answer, Reply::Bytes(bytes) if bytes == SAID[..]));
+    }
+    // what was held back did not wait for a timer
+    assert_eq!(time::Instant::now(), began);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_that_is_read_in_parts_is_answered_whole() {
+    let (near, mut far) = duplex(1 << 20);
     let held = Arc::default();
     let stream = Watched {
         stream: near,
         held: Arc::clone(&held),
     };
-    let link = Arc::new(MuxLink::new(info, Settings::default(), &[]));
+    let link = link(Settings::default());
     tokio::spawn(Driver::new(link, stream, Box::new(Echo)));
     let began = time::Instant::now();
 
@@ -148,35 +224,16 @@ async fn a_crowd_that_is_read_in_parts_is_answered_whole() {
         assert!(round < ROUNDS, "no crowd was split");
         let mut calls = Vec::new();
         // the first round only learns what the other side says of itself
-        for call in 0..if ready { CALLS } else { 0 } {
-            let arguments = ((round * CALLS + call) as u32).to_be_bytes();
-            let opening = Opening {
-                script: Some(0),
-                value: true,
-                call: true,
-                last: true,
-                deadline: None,
-                depth: 0,
-                trace: None,
-                arguments: &arguments,
-                handles: &[],
-            };
-            let id = peer.open(opening, Instant::now()).expect("it is taken");
-            calls.push((id, arguments));
+        for n in 0..if ready { CALLS } else { 0 } {
+            let arguments = ((round * CALLS + n) as u32).to_be_bytes();
+            calls.push((call(&mut peer, &arguments), arguments));
         }
         far.write_all(&written(&mut peer)).await.unwrap();
         let mut next = 0;
         while !ready || next < calls.len() {
             let read = far.read_buf(&mut input).await.unwrap();
             assert_ne!(read, 0, "the driver has ended");
-            let mut at = 0;
-            while let Some(event) = peer
-                .receive(Instant::now(), Input::copied(&input), &mut at)
-                .expect("it keeps to the protocol")
-            {
-                ready |= matches!(event, Event::Ready);
-            }
-            input.drain(..at);
+            ready |= receive(&mut peer, &mut input);
             while let Some((id, arguments)) = calls.get(next)
                 && let Poll::Ready(reply) = peer.poll_reply(*id, &mut cx)
             {

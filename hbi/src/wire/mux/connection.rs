@@ -21,6 +21,7 @@ use super::{
     pieces::Pieces,
     preface,
     receive::DataLeft,
+    send::SMALL,
 };
 use crate::{Failure, Kind, value::Short, wire::Line};
 
@@ -170,6 +171,25 @@ impl<P, U> Connection<P, U> {
     /// Bytes of frames that wait to be written.
     pub fn unwritten(&self) -> usize {
         self.out.len()
+    }
+
+    /// Fails where the peer asks and asks, and takes nothing. Nothing lands then, but errors of what it
+    /// gives up, credit and releases are written all the same: as much may wait as this side holds for a
+    /// peer, and beside it what the conversations that may be open leave there.
+    ///
+    /// # Errors
+    /// A violation, when more waits to be written.
+    #[cold]
+    pub fn check_unwritten(&self) -> Result<(), Violation> {
+        let open = u64::from(self.own.conversations) + self.ours.len() as u64;
+        let most = self.own.held.saturating_add(open * SMALL as u64);
+        if self.out.len() as u64 <= most {
+            return Ok(());
+        }
+        Err(Violation::new(format!(
+            "{} bytes wait that the peer does not take, at most {most} (`Settings::held`)",
+            self.out.len()
+        )))
     }
 
     /// When the peer was last heard.
