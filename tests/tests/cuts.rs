@@ -6,7 +6,10 @@
     reason = "what brings a connection to a stage answers the wait that comes after"
 )]
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use futures_util::future::BoxFuture;
 use hbi::{HoCo, HostingEnv, testing};
@@ -31,6 +34,8 @@ trait Stages {
     async fn receives_data(&self, co: HoCo) -> hbi::Result<()>;
     #[hbi(converse)]
     async fn sends_much(&self, co: HoCo) -> hbi::Result<()>;
+    #[hbi(converse)]
+    async fn sends_code(&self, co: HoCo) -> hbi::Result<()>;
 }
 
 #[hbi::service(flat)]
@@ -170,6 +175,12 @@ impl Stages for MyStages {
             co.send_data(endless()).await
         }))
         .await
+    }
+
+    async fn sends_code(&self, co: HoCo) -> hbi::Result<()> {
+        let mut co = co.start_send().await?;
+        co.send_code("kept()").await?;
+        std::future::pending().await
     }
 }
 
@@ -493,4 +504,39 @@ async fn silent_peers_are_let_go_and_harm_nobody() {
         assert!(error.to_string().contains("idle_timeout"), "{error}");
     }
     drop(server);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_came_too_late_to_land_goes_with_all_that_its_environment_holds() {
+    let (there, _arrived) = mpsc::unbounded_channel();
+    let (told, _ends) = mpsc::unbounded_channel();
+    let env = HostingEnv::new().service(StagesHost::new(MyStages { there, told }));
+    let kept: Arc<Mutex<Option<ThingStub>>> = Arc::default();
+    let left = Arc::downgrade(&kept);
+    let keeps = Arc::clone(&kept);
+    let own = HostingEnv::new().function("kept", move || keeps.lock().expect("sound").is_some());
+    let pair = testing::pair(env, own).await.expect("sound");
+    let stages = StagesStub::new(&pair.client);
+    let thing = stages.object().await.expect("it is given");
+    *kept.lock().expect("sound") = Some(thing);
+    drop(kept);
+    let co = stages.sends_code().await.expect("it is called");
+    // the code is there before the clock moves on
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    pair.wire.cut();
+    pair.client.wait_closed().await;
+    assert_eq!(
+        left.strong_count(),
+        1,
+        "the code is what holds the environment"
+    );
+
+    let (dropped, is_dropped) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        drop(co);
+        dropped.send(()).expect("the test waits for it");
+    });
+    let is_dropped = is_dropped.recv_timeout(Duration::from_secs(60));
+    is_dropped.expect("what goes with it lets go of an object of the same connection");
+    assert_eq!(left.strong_count(), 0);
 }

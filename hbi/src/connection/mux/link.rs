@@ -209,11 +209,11 @@ impl MuxLink {
         state.mux.close(reason);
         let mut wakers = Vec::new();
         state.mux.take_wakers(&mut wakers);
-        let running = state.mux.take_dropped();
+        let (running, scripts) = state.mux.take_dropped();
         let objects = state.objects.take_all();
         drop(state);
         running.into_iter().for_each(Running::cancel);
-        drop(objects);
+        drop((scripts, objects));
         wakers.into_iter().for_each(Waker::wake);
         self.on_closed.notify_waiters();
     }

@@ -332,9 +332,7 @@ impl<P, U> Connection<P, U> {
         if matches!(receiving.state, ReceiveState::Dropped) {
             // nobody reads it: its room is free again
             self.give_back(id, channel, cost);
-            if let Arrival::Item(payload) = arrival {
-                self.drop_late(id, &payload.handles);
-            }
+            self.drop_arrival(id, arrival);
             return;
         }
         receiving.queue.push_back((arrival, cost));

@@ -84,8 +84,10 @@ pub struct Connection<P, U> {
     pub(super) closed: Option<Box<Failure>>,
     pub(super) line: Line,
     pub(super) wakers: Vec<Waker>,
-    /// Users' values of ended conversations, to be dropped outside of the lock.
+    /// Users' values of ended conversations, and scripts that nobody will land: to be dropped outside of
+    /// the lock, as what stands behind them is the application's.
     pub(super) dropped: Vec<U>,
+    pub(super) unlanded: Vec<P>,
     /// Objects in messages that were dropped before they left.
     pub(super) lost: Vec<u32>,
     /// Held by each payload that gives objects back and was not looked at yet.
@@ -142,6 +144,7 @@ impl<P, U> Connection<P, U> {
             line: Line::default(),
             wakers: Vec::new(),
             dropped: Vec::new(),
+            unlanded: Vec::new(),
             lost: Vec::new(),
             unread: Arc::new(()),
         }
@@ -216,10 +219,11 @@ impl<P, U> Connection<P, U> {
         }
     }
 
-    /// Takes what belonged to conversations that ended.
+    /// Takes what belonged to conversations that ended: users' values, and scripts that did not land.
     #[inline]
-    pub fn take_dropped(&mut self) -> Vec<U> {
-        std::mem::take(&mut self.dropped)
+    pub fn take_dropped(&mut self) -> (Vec<U>, Vec<P>) {
+        let (dropped, unlanded) = (&mut self.dropped, &mut self.unlanded);
+        (std::mem::take(dropped), std::mem::take(unlanded))
     }
 
     /// Whether there are objects in messages that were dropped before they left.
@@ -272,7 +276,10 @@ impl<P, U> Connection<P, U> {
 
     /// Whether there is something to be woken or dropped outside of the lock.
     pub fn has_leftovers(&self) -> bool {
-        !self.wakers.is_empty() || !self.dropped.is_empty()
+        !self.wakers.is_empty()
+            || !self.dropped.is_empty()
+            || !self.unlanded.is_empty()
+            || !self.lost.is_empty()
     }
 
     /// Copies the short answer of a call that is over with it and leaves nothing to be done, the common
@@ -463,15 +470,23 @@ impl<P, U> Connection<P, U> {
     ) {
         for (arrival, cost) in arrivals {
             self.give_back(id, channel, cost);
-            match arrival {
-                Arrival::Item(payload)
-                | Arrival::Script {
-                    arguments: payload, ..
-                } => {
-                    self.drop_late(id, &payload.handles);
-                }
-                Arrival::Data(_) => {}
+            self.drop_arrival(id, arrival);
+        }
+    }
+
+    /// Gives up what arrived and nobody will see.
+    pub(super) fn drop_arrival(&mut self, id: CoId, arrival: Arrival<P>) {
+        match arrival {
+            Arrival::Item(payload) => self.drop_late(id, &payload.handles),
+            Arrival::Script {
+                prepared,
+                arguments,
+                ..
+            } => {
+                self.unlanded.push(prepared);
+                self.drop_late(id, &arguments.handles);
             }
+            Arrival::Data(_) => {}
         }
     }
 
@@ -601,6 +616,7 @@ impl<P, U> Connection<P, U> {
                 // what nobody read: streams in it are not left to anybody, objects go back
                 self.drop_partial(id, receiving.partial);
                 self.drop_arrivals(id, 0, receiving.queue);
+                self.unlanded.extend(receiving.begun);
             }
             self.wakers
                 .extend(channels.sending.into_iter().filter_map(|s| s.waker));
