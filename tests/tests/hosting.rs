@@ -305,6 +305,34 @@ async fn hooks_see_the_connection_come_and_go() {
 }
 
 #[tokio::test]
+async fn a_hook_that_panics_is_heard_of_and_the_connection_goes_on() {
+    for waits in [false, true] {
+        let (told, mut heard) = mpsc::unbounded_channel();
+        let (gone, mut why) = mpsc::unbounded_channel();
+        let env = move || {
+            let (told, gone) = (told.clone(), gone.clone());
+            everything()
+                .on_connect(move |_| async move {
+                    if waits {
+                        tokio::task::yield_now().await;
+                    }
+                    panic!("of the hook");
+                })
+                .on_disconnect(move |reason| gone.send(reason.clone()).expect("the test listens"))
+                .on_error(move |error| told.send(error).expect("the test listens"))
+        };
+        let (_server, peer) = joined(env, HostingEnv::new()).await;
+        let peer = peer.unwrap();
+        let error = heard.recv().await.expect("it is told");
+        assert_eq!((error.kind(), error.origin()), (Kind::Panic, "on_connect"));
+        assert!(error.to_string().contains("of the hook"), "{error}");
+        assert_eq!(peer.script::<i64>("double(21)").await.unwrap(), 42);
+        peer.close(Duration::from_secs(5)).await.unwrap();
+        assert!(why.recv().await.unwrap().to_string().contains("goodbye"));
+    }
+}
+
+#[tokio::test]
 async fn failures_nobody_waits_for_are_heard() {
     let (told, mut heard) = mpsc::unbounded_channel();
     let env = move || {

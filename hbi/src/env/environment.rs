@@ -54,7 +54,7 @@ pub(crate) struct Environment {
     pub(super) artifacts: Vec<(String, Artifact)>,
     pub(super) bounds: Bounds,
     layers: Option<Arc<Layers>>,
-    error: Option<ErrorHook>,
+    pub(super) error: Option<ErrorHook>,
     print: Option<PrintHook>,
     pub(super) kept: Kept,
     pool: Pool,

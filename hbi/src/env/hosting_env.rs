@@ -171,7 +171,7 @@ impl HostingEnv {
     }
 
     /// Hears of failures that nobody waits for: of notifications, of scripts that land for their
-    /// effect. Without it each is a `tracing` event.
+    /// effect, of hooks that panic. Without it each is a `tracing` event.
     pub fn on_error(mut self, hook: impl Fn(Error) + Send + Sync + 'static) -> Self {
         self.hooks.error = Some(Arc::new(hook));
         self

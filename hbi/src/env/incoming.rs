@@ -511,7 +511,7 @@ fn guarded<T>(run: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
 }
 
 /// A future whose panics become failures.
-struct Guarded<F>(Pin<Box<F>>);
+pub(super) struct Guarded<F>(pub(super) Pin<Box<F>>);
 
 impl<F: Future> Future for Guarded<F> {
     type Output = Result<F::Output, Failure>;

@@ -16,8 +16,8 @@ use std::{
 use super::script::is_built_in;
 use super::{
     Environment,
-    environment::{Hooks, Target},
-    incoming::{Parts, failed, panicked},
+    environment::{Hooks, Target, unheard},
+    incoming::{Guarded, Parts, failed, panicked},
     straight, written,
 };
 #[cfg(feature = "script")]
@@ -385,15 +385,14 @@ impl Landing for EnvLanding {
 
     fn connected(&mut self) -> Option<BoxFuture<()>> {
         let hook = self.hooks.connect.take()?;
-        let po = self.po.clone();
-        let future = catch_unwind(AssertUnwindSafe(|| hook(po)));
-        match future {
-            Ok(future) => Some(future),
-            Err(panic) => {
-                self.env.unheard(panicked(&*panic).at("on_connect"));
-                None
+        // it may go on when the connection is gone, and keeps nothing of the environment alive
+        let (po, error) = (self.po.clone(), self.env.error.clone());
+        let hook = Guarded(Box::pin(async move { hook(po).await }));
+        Some(Box::pin(async move {
+            if let Err(failure) = hook.await {
+                unheard(error.as_ref(), failure.at("on_connect"));
             }
-        }
+        }))
     }
 
     fn disconnected(&mut self, reason: &Error) {
