@@ -51,7 +51,7 @@ pub(crate) struct Driver<S> {
     /// when nothing is read since it opened more.
     pace: Option<Pace>,
     pub(super) opened: u32,
-    paused: Option<Instant>,
+    pub(super) paused: Option<Instant>,
     /// Openings that arrived and did not land yet.
     pub(super) waiting: VecDeque<Opened>,
     /// Numbers of scripts that openings among it ask for.
@@ -576,8 +576,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// Does what it is time for.
-    fn poll_timer(&mut self, cx: &mut Context<'_>, mut now: Instant) -> Result<(), End> {
+    pub(super) fn poll_timer(&mut self, cx: &mut Context<'_>, mut now: Instant) -> Result<(), End> {
         loop {
+            // the next turn reads on, and has the timer run again
+            if self.paused.is_some_and(|until| until <= now) {
+                return Ok(());
+            }
             let mut state = self.link.lock();
             let next = self.next_time(&state);
             if next.is_none_or(|at| at > now) {
@@ -693,7 +697,7 @@ impl Clock {
 }
 
 /// How a connection ended.
-enum End {
+pub(super) enum End {
     Goodbye,
     Failed(Failure),
 }

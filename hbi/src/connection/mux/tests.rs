@@ -21,6 +21,7 @@ use tokio::{
 use super::{Driver, MuxLink, scratch::READ};
 use crate::{
     Error, Failure, Settings,
+    connection::now,
     endpoint::{Arrived, BoxFuture, Encoding, Landed, Landing, LinkInfo, Prepared, Written},
     value::Handles,
     wire::mux::{self, CoId, Event, Input, Opening, Output, Reply},
@@ -246,4 +247,19 @@ async fn a_crowd_that_is_read_in_parts_is_answered_whole() {
     }
     // what is left unread is read when a timer wakes the driver, which nothing has to
     assert_eq!(time::Instant::now(), began);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_that_ends_while_the_timer_is_looked_at_is_for_the_next_turn() {
+    let (near, _far) = duplex(1);
+    let mut driver = Driver::new(link(Settings::default()), near, Box::new(Echo));
+    driver.scratch.take();
+    let began = now();
+    let pause = Duration::from_millis(10);
+    driver.paused = Some(began + pause);
+    // as long as what was due took
+    time::sleep(2 * pause).await;
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(driver.poll_timer(&mut cx, began).is_ok());
+    assert!(driver.paused.is_some(), "the read is not asked for yet");
 }
