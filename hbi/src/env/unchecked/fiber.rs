@@ -20,6 +20,7 @@ use std::{
     cell::Cell,
     future::Future,
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     ptr,
     sync::Mutex,
@@ -110,6 +111,13 @@ where
 /// When the fiber is to stop.
 pub(in crate::env) fn breathe() -> Result<(), Stopped> {
     suspend(Out::Yield).map(|_| ())
+}
+
+/// Drops what a fiber that ends waits for. A panic of that ends here: there are frames on the stack, which
+/// are to be gone first (rule 4).
+fn let_go<T>(waiting: T) {
+    // the panic was reported where it happened
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(waiting)));
 }
 
 /// A computation on a stack of its own, as a future of its result.
@@ -213,13 +221,15 @@ impl<T: Send + 'static> Future for Fiber<T> {
 impl<T: 'static> Drop for Fiber<T> {
     fn drop(&mut self) {
         // what it waits for goes first: it may borrow nothing of the fiber, but be cancelled by this
-        self.waiting = None;
+        let_go(self.waiting.take());
         let Some(coroutine) = &mut self.coroutine else {
             return;
         };
         if coroutine.started() && !coroutine.done() {
             let outer = set_yielder(self.yielder);
-            while let CoroutineResult::Yield(_) = coroutine.resume(In::Stop) {}
+            while let CoroutineResult::Yield(out) = coroutine.resume(In::Stop) {
+                let_go(out);
+            }
             set_yielder(outer);
         }
         if let Some(mut coroutine) = self.coroutine.take() {
@@ -238,9 +248,12 @@ impl<T: 'static> Drop for Fiber<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+        task::Waker,
     };
 
     use super::*;
@@ -305,6 +318,36 @@ mod tests {
         });
         assert!(outer.await);
         assert_eq!(count.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn a_fiber_stops_though_what_it_waits_for_panics_as_it_is_dropped() {
+        struct Panics;
+        impl Drop for Panics {
+            fn drop(&mut self) {
+                panic!("of what is waited for");
+            }
+        }
+        let count = Arc::new(AtomicUsize::new(0));
+        let stopped = Arc::clone(&count);
+        let outer = fiber(move || {
+            let mut inner = Box::pin(fiber(move || {
+                for _ in 0..2 {
+                    let panics = Panics;
+                    let never = wait(async move {
+                        let _panics = panics;
+                        std::future::pending::<()>().await;
+                    });
+                    stopped.fetch_add(never.is_err() as usize, Ordering::SeqCst);
+                }
+            }));
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(inner.as_mut().poll(&mut cx).is_pending());
+            drop(inner);
+            wait(tokio::task::yield_now()).is_ok()
+        });
+        assert!(outer.await, "the outer one finds its own way out");
+        assert_eq!(count.load(Ordering::SeqCst), 2);
     }
 
     #[cfg(unix)]
