@@ -327,8 +327,6 @@ pub struct Arrived<'a> {
 pub enum Landed {
     /// Done: the value stands at the end of the output, its handles here.
     Done(Handles),
-    /// Done without a value, though one may be asked for: nothing.
-    Effect,
     /// Failed.
     Failed(Box<Failure>),
     /// It waits, or runs elsewhere.
@@ -346,7 +344,6 @@ impl fmt::Debug for Landed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Landed::Done(_) => "Done",
-            Landed::Effect => "Effect",
             Landed::Failed(_) => "Failed",
             Landed::Waiting { .. } => "Waiting",
         })

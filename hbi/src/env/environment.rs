@@ -329,7 +329,6 @@ impl Environment {
         };
         match landed {
             Landed::Done(handles) => Outcome::Ready(Ok(Packed::from_parts(output.into(), handles))),
-            Landed::Effect => Outcome::Ready(Ok(Packed::nil())),
             Landed::Failed(failure) => Outcome::Ready(Err(*failure)),
             Landed::Waiting { future, .. } => Outcome::Waiting(future),
         }

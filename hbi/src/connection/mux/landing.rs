@@ -427,7 +427,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         value: bool,
         last: bool,
     ) {
-        let ready = match landed {
+        let handles = match landed {
             Landed::Waiting {
                 future,
                 hosted,
@@ -441,27 +441,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 self.scratch.answers.bytes.truncate(from);
                 return self.scratch.answers.push(Answer::Failed(id, failure));
             }
-            Landed::Done(handles) => Some(handles),
-            Landed::Effect => None,
+            Landed::Done(handles) => handles,
         };
         let answers = &mut self.scratch.answers;
         if last && value {
-            if ready.is_none() {
-                answers.bytes.extend_from_slice(Packed::nil().bytes());
-            }
-            return answers.end(id, from, ready.unwrap_or_default());
+            return answers.end(id, from, handles);
         }
         if last {
             answers.bytes.truncate(from);
             return answers.push(Answer::End(id));
         }
-        let packed = match ready {
-            Some(handles) => {
-                let bytes = Bytes::copy_from_slice(&answers.bytes[from + ANSWER_HEAD..]);
-                Packed::from_parts(bytes, handles)
-            }
-            None => Packed::nil(),
-        };
+        let bytes = Bytes::copy_from_slice(&answers.bytes[from + ANSWER_HEAD..]);
+        let packed = Packed::from_parts(bytes, handles);
         answers.bytes.truncate(from);
         // more comes in the conversation: it goes on in a task of its own
         let hosted = origin(&self.this, id, current).hosted();

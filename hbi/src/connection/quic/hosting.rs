@@ -255,7 +255,6 @@ impl QuicDriver {
             Landed::Done(handles) => {
                 Packed::from_parts(Bytes::copy_from_slice(&self.output), handles)
             }
-            Landed::Effect => Packed::nil(),
         };
         if !last {
             // more comes in the conversation: it goes on in a task of its own
