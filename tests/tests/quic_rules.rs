@@ -40,9 +40,14 @@ struct Client {
 impl Client {
     /// Connected, and introduced.
     async fn new(server: &hbi::Server) -> Self {
+        Self::taking(server, Settings::default()).await
+    }
+
+    /// The same, of one that takes other than the usual.
+    async fn taking(server: &hbi::Server, settings: Settings) -> Self {
         let mut client = Self::stranger(server).await;
         let preface = Control::Preface {
-            settings: Box::new(Settings::default()),
+            settings: Box::new(settings),
             token: (&[][..]).into(),
         };
         client.tell(&preface).await;
@@ -557,6 +562,18 @@ async fn what_is_told_on_the_control_stream_is_checked() {
         client
     })
     .await;
+    works(&server).await;
+}
+
+#[tokio::test]
+async fn only_a_script_that_was_defined_is_acknowledged() {
+    let server = server().await;
+    let mut settings = Settings::default();
+    settings.scripts = u32::MAX;
+    let mut client = Client::taking(&server, settings).await;
+    client.tell(&Control::Defined(u32::MAX - 1)).await;
+    let reason = client.ended("nothing was defined").await;
+    assert!(reason.contains("which was not defined"), "{reason}");
     works(&server).await;
 }
 

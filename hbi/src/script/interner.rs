@@ -66,6 +66,12 @@ impl Interner {
         }
     }
 
+    /// Whether a text was given this number.
+    #[cfg(feature = "quic")]
+    pub fn is_given(&self, number: u32) -> bool {
+        number != SCRATCH && number < self.next
+    }
+
     /// The number that a stub's text has already.
     #[inline]
     pub fn known(&self, stub: &StubText) -> Option<u32> {

@@ -46,8 +46,8 @@ impl State {
 
     /// The peer knows the text of a number.
     pub(super) fn acknowledged(&mut self, number: u32) -> Result<(), Violation> {
-        let scripts = self.peer.as_ref().map_or(0, |peer| peer.scripts);
-        if number == 0 || number >= scripts {
+        let interner = self.interner.as_ref();
+        if !interner.is_some_and(|interner| interner.is_given(number)) {
             return Err(Violation(format!(
                 "an acknowledgement of script {number}, which was not defined"
             )));
