@@ -1,7 +1,11 @@
 //! Peers that do not follow the rules of the QUIC wire: each is told which, its connection ends, and
 //! nobody else notices.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use futures_util::future::{Either, select, select_all};
 use hbi::{
@@ -15,7 +19,7 @@ use hbi::{
         },
     },
 };
-use hbi_tests::pair::Transport;
+use hbi_tests::pair::{Pair, Transport};
 use quinn::crypto::rustls::QuicClientConfig;
 
 async fn server() -> hbi::Server {
@@ -97,8 +101,8 @@ impl Client {
 
     /// Why the server ends the connection.
     async fn ended(&self, rule: &str) -> String {
-        let closed = tokio::time::timeout(Duration::from_secs(20), self.conn.closed()).await;
-        match closed.unwrap_or_else(|_| panic!("the connection goes on, where {rule}")) {
+        let what = format!("the connection goes on, where {rule}");
+        match soon(self.conn.closed(), &what).await {
             quinn::ConnectionError::ApplicationClosed(closed) => {
                 String::from_utf8(closed.reason.to_vec()).unwrap()
             }
@@ -215,9 +219,21 @@ fn opening_with(
     arguments: &[u8],
     handles: &[WireHandle],
 ) -> Vec<u8> {
+    opening_of("one()", number, landing, last, arguments, handles)
+}
+
+/// An opening that asks for the value of a script.
+fn opening_of(
+    source: &str,
+    number: u64,
+    landing: u64,
+    last: bool,
+    arguments: &[u8],
+    handles: &[WireHandle],
+) -> Vec<u8> {
     let script = ScriptText::Inline {
         parameters: Vec::new(),
-        source: "one()".into(),
+        source: source.into(),
     };
     let mut bytes = Vec::new();
     write_opening(
@@ -236,6 +252,17 @@ fn opening_with(
         },
     );
     bytes
+}
+
+/// A call of a method without arguments.
+fn calling(source: &str, number: u64) -> Vec<u8> {
+    opening_of(source, number, number, true, &[0x90], &[])
+}
+
+/// What comes soon, where all is well.
+async fn soon<T>(future: impl Future<Output = T>, what: &str) -> T {
+    let soon = tokio::time::timeout(Duration::from_secs(20), future).await;
+    soon.unwrap_or_else(|_| panic!("{what}"))
 }
 
 fn channel(number: u64, receivers: bool, channel: u16) -> Vec<u8> {
@@ -590,6 +617,36 @@ async fn streams_that_nobody_waits_for_are_stopped() {
     let send = client.unidirectional(&bytes).await;
     assert!(send.stopped().await.unwrap().is_some());
     assert!(client.conn.close_reason().is_none());
+}
+
+#[tokio::test]
+async fn who_is_done_with_a_conversation_before_its_end_has_given_up() {
+    let Pair {
+        server,
+        seen,
+        peer: _peer,
+        ..
+    } = Transport::Quic.pair().await;
+    let mut client = Client::new(&server).await;
+    let streams = client.conversation(&calling("work::wait(1)", 1)).await;
+    client.kept.push(streams);
+    let waiting = seen.until(|seen| seen.waiting.load(Ordering::SeqCst) == 1);
+    soon(waiting, "the method is called").await;
+    // that the stream is stopped may come late, or never: then it has been reset
+    client.tell(&done_with(1)).await;
+    let cancelled = seen.until(|seen| seen.cancelled.load(Ordering::SeqCst) == 1);
+    soon(cancelled, "the method is cancelled").await;
+    assert!(client.conn.close_reason().is_none());
+}
+
+/// Says that of an answer nothing was seen, and nothing will be.
+fn done_with(number: u64) -> Control<'static> {
+    Control::Seen {
+        receivers: false,
+        number,
+        channel: 0,
+        handles: 0,
+    }
 }
 
 /// The head of an opening whose arguments are large, and the zeros that are to follow.

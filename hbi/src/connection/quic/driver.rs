@@ -533,6 +533,15 @@ impl QuicDriver {
             let parameters: Vec<&str> = parameters.iter().map(|name| &**name).collect();
             self.landing.define(*number, &parameters, source);
         }
+        if let Control::Seen {
+            receivers: false,
+            number,
+            channel: 0,
+            ..
+        } = message
+        {
+            self.given_up(Key::hosted(number));
+        }
         self.link.with(|state| {
             match message {
                 Control::Preface { settings, .. } => {

@@ -8,7 +8,7 @@ use super::{
     driver::QuicDriver,
     posting::ORDERED,
     receive::{ReceiveState, Receiving},
-    send::Sending,
+    send::{SendState, Sending},
     state::{Conversation, Dropped, Key, Prepare},
 };
 use crate::{
@@ -315,6 +315,19 @@ impl QuicDriver {
         });
         if let Some(running) = dropped {
             running.cancel();
+        }
+    }
+
+    /// The peer is done with the main sequence of a conversation: before its end, the caller gave up. That
+    /// it stops the stream says so as well, but is not repeated once this side has reset it.
+    pub(super) fn given_up(&self, key: Key) {
+        let open = self.link.with(|state| {
+            let sending = state.sending(key, 0);
+            sending.is_some_and(|sending| sending.state == SendState::Open)
+        });
+        if open {
+            let failure = Failure::new(Kind::Cancelled, CANCELLED);
+            self.link.cancel(key, &failure);
         }
     }
 
