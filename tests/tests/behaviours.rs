@@ -9,7 +9,7 @@ use hbi_tests::{
     pair::{Pair, Transport},
     work::{CounterHost, CounterStub, DivError, Event, FileError, FileMeta, MyCounter, bytes_of},
 };
-use tokio::task::JoinSet;
+use tokio::{sync::mpsc, task::JoinSet};
 
 /// Runs every behaviour over one transport.
 macro_rules! over {
@@ -42,7 +42,8 @@ macro_rules! behaviours {
             who_gives_up_waiting_leaves_nothing_behind, a_deadline_bounds_the_wait_for_room,
             answers_beyond_what_is_held_take_turns,
             large_items_beyond_what_is_held_take_turns,
-            streams_dropped_within_an_item_disturb_nothing, nesting_and_calls_back,
+            streams_dropped_within_an_item_disturb_nothing,
+            a_stream_in_an_answer_that_nobody_took_ends, nesting_and_calls_back,
             a_cut_connection_ends_every_wait, goodbye_lets_calls_finish,
             after_a_shutdown_calls_are_told, one_reader_that_stands_still_stops_nobody_else
         );
@@ -939,6 +940,54 @@ async fn streams_dropped_within_an_item_disturb_nothing(over: Transport) {
         drop(items);
         assert_eq!(work.add(turns, 2).await.unwrap(), turns + 2);
     }
+}
+
+/// A stream in which nothing comes.
+#[hbi::service(flat)]
+trait Quiet {
+    /// So many bytes, and the stream.
+    async fn quiet(&self, bytes: usize) -> (Vec<u8>, hbi::Items<i64>);
+}
+
+/// Tells of each stream once it is asked for something, which is when the answer has left.
+#[derive(Clone)]
+struct Sources(mpsc::UnboundedSender<mpsc::Sender<i64>>);
+
+impl Quiet for Sources {
+    async fn quiet(&self, bytes: usize) -> (Vec<u8>, hbi::Items<i64>) {
+        let (source, mut items) = mpsc::channel(1);
+        let (told, mut source) = (self.0.clone(), Some(source));
+        let items = futures_util::stream::poll_fn(move |cx| {
+            if let Some(source) = source.take() {
+                // a test that does not look needs no source
+                let _ = told.send(source);
+            }
+            items.poll_recv(cx)
+        });
+        (vec![9; bytes], hbi::Items::stream(items))
+    }
+}
+
+async fn a_stream_in_an_answer_that_nobody_took_ends(over: Transport) {
+    let (told, mut sources) = mpsc::unbounded_channel();
+    let sources_of = Sources(told);
+    let Pair {
+        work,
+        peer,
+        server: _server,
+        ..
+    } = over
+        .pair_with(Options::new(), Options::new(), move |env| {
+            env.service(QuietHost::new(sources_of.clone()))
+        })
+        .await;
+    // from here on calls leave as soon as they are sent, where the connection waited for nothing
+    work.lines().await.unwrap();
+    let call = QuietStub::new(&peer).quiet(1).send();
+    let source = sources.recv().await.unwrap();
+    drop(call);
+    source.closed().await;
+    until_idle(&peer).await;
 }
 
 async fn room_is_used_though_some_who_waited_for_it_are_gone(over: Transport) {

@@ -29,7 +29,8 @@ pub(super) enum Given {
     Returned {
         _held: Carried,
     },
-    Stream,
+    /// On a channel of its own.
+    Stream(u16),
 }
 
 impl State {
@@ -61,7 +62,7 @@ impl State {
         let given = outgoing.wire.iter().zip(rest).map(|pair| match pair {
             (wire, Some(_)) if wire.kind == HandleKind::Object => Given::Object(wire.number),
             (_, Some(held)) => Given::Returned { _held: held },
-            (_, None) => Given::Stream,
+            (wire, None) => Given::Stream(wire.number as u16),
         });
         self.ledger.entry((key, channel)).or_default().extend(given);
         Ok(())
@@ -82,13 +83,22 @@ impl State {
         if given.is_empty() {
             self.ledger.remove(&channel);
         }
-        for given in &revoked {
-            if let Given::Object(number) = given {
-                // it was given just now
-                let _ = self.take_back(*number, 1);
+        // it was given just now
+        let _ = self.take_back_unseen(channel.0, &revoked);
+        self.dropped.push(Dropped::Given(revoked));
+    }
+
+    /// Takes back what the peer will never see.
+    fn take_back_unseen(&mut self, key: Key, unseen: &[Given]) -> Result<(), Violation> {
+        for given in unseen {
+            match given {
+                Given::Object(number) => self.take_back(*number, 1)?,
+                // nor what was given on its channel, where nobody would ever read
+                Given::Stream(channel) => self.seen(key, *channel, 0)?,
+                Given::Returned { .. } => {}
             }
         }
-        self.dropped.push(Dropped::Given(revoked));
+        Ok(())
     }
 
     /// The peer is done with what came to it in one direction of a conversation.
@@ -106,13 +116,10 @@ impl State {
             return Ok(());
         };
         self.unseen -= given.len();
-        for unseen in given.iter().skip(handles as usize) {
-            if let Given::Object(number) = unseen {
-                self.take_back(*number, 1)?;
-            }
-        }
+        let seen = given.len().min(handles as usize);
+        let taken_back = self.take_back_unseen(key, &given[seen..]);
         self.dropped.push(Dropped::Given(given));
-        Ok(())
+        taken_back
     }
 
     /// The peer holds an object of this side that many times less.
