@@ -71,7 +71,7 @@ pub(super) struct Conversation {
     pub(super) span: Option<Span>,
     /// Bytes of its large opening that wait to be sent.
     pub(super) unsent: usize,
-    /// Bytes of its answer.
+    /// Bytes of its answer, until that has left.
     pub(super) answering: usize,
 }
 
@@ -333,9 +333,15 @@ impl State {
 
     /// Frees a conversation when nothing is left of it.
     pub(super) fn settle(&mut self, key: Key) {
+        let backed_up = self.is_backed_up();
         let Some(co) = self.conversations.get_mut(&key) else {
             return;
         };
+        if co.answering > 0 && co.sending[0].is_over() {
+            self.answering -= std::mem::take(&mut co.answering);
+            // the driver lands what waited for it
+            self.stir |= backed_up;
+        }
         let sent = co.unsent > 0 && co.sending[0].is_empty();
         if sent {
             self.unsent -= std::mem::take(&mut co.unsent);
@@ -357,9 +363,6 @@ impl State {
             for receiving in &mut co.receiving {
                 self.assembly.give_back(receiving);
             }
-            // the driver lands what waited for it
-            self.stir |= self.is_backed_up();
-            self.answering -= co.answering;
             self.dropped.push(Dropped::Conversation(Box::new(co)));
         }
         while let Some((&at, _)) = self.early_streams.range((key, 0)..=(key, u16::MAX)).next() {
