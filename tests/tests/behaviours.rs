@@ -43,7 +43,8 @@ macro_rules! behaviours {
             answers_beyond_what_is_held_take_turns,
             large_items_beyond_what_is_held_take_turns,
             streams_dropped_within_an_item_disturb_nothing,
-            a_stream_in_an_answer_that_nobody_took_ends, nesting_and_calls_back,
+            a_stream_in_an_answer_that_nobody_took_ends,
+            answers_are_held_until_they_left_though_their_streams_go_on, nesting_and_calls_back,
             a_cut_connection_ends_every_wait, goodbye_lets_calls_finish,
             after_a_shutdown_calls_are_told, one_reader_that_stands_still_stops_nobody_else
         );
@@ -988,6 +989,36 @@ async fn a_stream_in_an_answer_that_nobody_took_ends(over: Transport) {
     drop(call);
     source.closed().await;
     until_idle(&peer).await;
+}
+
+async fn answers_are_held_until_they_left_though_their_streams_go_on(over: Transport) {
+    let (told, mut sources) = mpsc::unbounded_channel();
+    let sources_of = Sources(told);
+    let mut settings = Settings::default();
+    settings.held = 10 << 20;
+    let Pair {
+        work,
+        peer,
+        server: _server,
+        ..
+    } = over
+        .pair_with(
+            Options::new().settings(settings),
+            Options::new(),
+            move |env| env.service(QuietHost::new(sources_of.clone())),
+        )
+        .await;
+    let mut taken = Vec::new();
+    for _ in 0..3 {
+        let (bytes, items) = QuietStub::new(&peer).quiet(4_000_000).await.unwrap();
+        assert_eq!(bytes.len(), 4_000_000);
+        taken.push((items, sources.recv().await.unwrap()));
+    }
+    assert_eq!(work.add(1, 2).await.unwrap(), 3);
+    for (mut items, source) in taken {
+        source.send(7).await.unwrap();
+        assert_eq!(items.try_next().await.unwrap(), Some(7));
+    }
 }
 
 async fn room_is_used_though_some_who_waited_for_it_are_gone(over: Transport) {

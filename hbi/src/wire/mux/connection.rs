@@ -525,6 +525,7 @@ impl<P, U> Connection<P, U> {
             return;
         }
         let quiet = co.is_quiet();
+        let answered = co.take_answered();
         if bits & (bit::OUT_ENDED | bit::OUT_DONE) == bit::OUT_DONE
             && quiet
             && co
@@ -536,6 +537,7 @@ impl<P, U> Connection<P, U> {
             co.bits = bits;
             frame::text_frame(&mut self.out, kind::END, id, 0, &[]);
         }
+        self.answering -= u64::from(answered);
         if bits & OVER != OVER || !(quiet || id.is_hosted()) {
             return;
         }

@@ -143,6 +143,19 @@ impl<P, U> Conversation<P, U> {
             .get_or_insert_with(|| Box::new(Channels::new(peer, own)))
     }
 
+    /// Bytes of its answer, once that has left: they are counted no more.
+    #[inline]
+    pub(super) fn take_answered(&mut self) -> u32 {
+        if self.answering == 0 {
+            return 0;
+        }
+        let channels = self.channels.as_ref();
+        match channels.is_none_or(|channels| channels.sending[0].queue.is_empty()) {
+            true => std::mem::take(&mut self.answering),
+            false => 0,
+        }
+    }
+
     /// Whether nothing is kept with it but what it holds.
     #[inline]
     pub(super) fn is_bare(&self) -> bool {
