@@ -3,7 +3,11 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, atomic::Ordering},
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -91,6 +95,33 @@ impl Client {
         let (mut send, recv) = self.conn.open_bi().await.unwrap();
         send.write_all(bytes).await.unwrap();
         (send, recv)
+    }
+
+    /// The answer to a conversation in which this stands, to its end.
+    async fn answer(&self, bytes: &[u8]) -> Vec<u8> {
+        let (mut send, mut recv) = self.conversation(bytes).await;
+        send.finish().unwrap();
+        let answer = soon(recv.read_to_end(100), "there is an answer").await;
+        answer.unwrap()
+    }
+
+    /// Lets the server have so many turns: it takes the control stream in each.
+    async fn turns(&mut self, turns: u32) {
+        let mut control = self.conn.accept_uni().await.unwrap();
+        let mut told = Vec::new();
+        for number in 1..=turns {
+            self.tell(&Control::Define {
+                number,
+                parameters: Vec::new(),
+                source: "one()".into(),
+            })
+            .await;
+            let defined = written(&Control::Defined(number));
+            while !told.ends_with(&defined) {
+                let chunk = control.read_chunk(100, true).await.unwrap().unwrap();
+                told.extend_from_slice(&chunk.bytes);
+            }
+        }
     }
 
     async fn unidirectional(&self, bytes: &[u8]) -> quinn::SendStream {
@@ -494,7 +525,7 @@ async fn large_messages_take_turns_in_what_a_server_holds() {
             recv.read_to_end(100).await.unwrap();
         }
     };
-    let others = match select(select_all(others), std::pin::pin!(calls)).await {
+    let others = match select(select_all(others), pin!(calls)).await {
         Either::Left(_) => panic!("another is read beside the first"),
         Either::Right(((), others)) => others,
     };
@@ -637,6 +668,55 @@ async fn who_is_done_with_a_conversation_before_its_end_has_given_up() {
     let cancelled = seen.until(|seen| seen.cancelled.load(Ordering::SeqCst) == 1);
     soon(cancelled, "the method is cancelled").await;
     assert!(client.conn.close_reason().is_none());
+}
+
+#[tokio::test]
+async fn conversations_whose_streams_have_ended_count_as_long_as_they_go_on() {
+    let mut settings = Settings::default();
+    settings.conversations = 8;
+    let called = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&called);
+    let quiet = move || {
+        count.fetch_add(1, Ordering::SeqCst);
+        hbi::Items::stream(futures_util::stream::pending::<i64>())
+    };
+    let Pair {
+        server,
+        peer: _peer,
+        ..
+    } = Transport::Quic
+        .pair_with(
+            Options::new().settings(settings),
+            Options::new(),
+            move |env| env.function("quiet", quiet.clone()),
+        )
+        .await;
+    let mut client = Client::new(&server).await;
+    for number in 1..=8 {
+        client.answer(&calling("quiet()", number)).await;
+    }
+    // the stream of none of them is open, so it may be opened
+    let (mut send, mut recv) = client.conversation(&calling("quiet()", 9)).await;
+    send.finish().unwrap();
+    {
+        let turns = pin!(client.turns(100));
+        let answer = pin!(recv.read_chunk(100, true));
+        match select(answer, turns).await {
+            Either::Left(_) => panic!("nine are open at once"),
+            Either::Right(((), _)) => assert_eq!(called.load(Ordering::SeqCst), 8),
+        }
+    }
+    // one is over: its stream is not wanted any more
+    client
+        .tell(&Control::Seen {
+            receivers: false,
+            number: 3,
+            channel: 1,
+            handles: 0,
+        })
+        .await;
+    let answer = soon(recv.read_to_end(100), "the next is taken").await;
+    assert!(!answer.unwrap().is_empty());
 }
 
 /// Says that of an answer nothing was seen, and nothing will be.

@@ -61,6 +61,8 @@ pub(crate) struct QuicDriver {
     conversations: Streams<(SendStream, RecvStream)>,
     unidirectional: Streams<RecvStream>,
     arriving: FuturesUnordered<Arriving>,
+    /// Conversations among them.
+    opening: usize,
     /// How many streams the peer may open.
     pub(super) allowed: Allowed,
     /// How many streams the peer may open in a second, and until when no more are taken.
@@ -162,6 +164,7 @@ impl QuicDriver {
             conversations: Box::pin(conversations.fuse()),
             unidirectional: Box::pin(unidirectional.fuse()),
             arriving: FuturesUnordered::new(),
+            opening: 0,
             allowed: Allowed::new(&settings),
             pace: None,
             paused: None,
@@ -415,15 +418,26 @@ impl QuicDriver {
     fn poll_streams(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         let now = now();
         self.paused = self.paused.filter(|until| *until > now);
+        // how many conversations may be taken before it is looked again
+        let mut room = 0;
         for _ in 0..STREAMS_PER_TURN {
             // those that are not taken count against how many the peer may have open
             if self.paused.is_some() {
                 return self.poll_arriving(cx);
             }
-            // nor are conversations while some wait to land, which may run out of time there
-            let mut arriving = if self.waiting.is_empty()
-                && let Poll::Ready(Some((send, recv))) = self.conversations.as_mut().poll_next(cx)
-            {
+            if room == 0 {
+                room = self.room_to_host();
+            }
+            // nor are conversations while some wait to land, which may run out of time there, or while
+            // as many are open as may be: one may go on when its stream has ended
+            let conversation = if self.waiting.is_empty() && room > 0 {
+                self.conversations.as_mut().poll_next(cx)
+            } else {
+                Poll::Pending
+            };
+            let mut arriving = if let Poll::Ready(Some((send, recv))) = conversation {
+                room -= 1;
+                self.opening += 1;
                 Arriving::conversation(send, recv, &self.settings, &self.room)
             } else if let Poll::Ready(Some(recv)) = self.unidirectional.as_mut().poll_next(cx) {
                 Arriving::unidirectional(recv, &self.settings)
@@ -441,6 +455,15 @@ impl QuicDriver {
         self.poll_arriving(cx)
     }
 
+    /// How many conversations more the peer may have open.
+    fn room_to_host(&self) -> usize {
+        let mut state = self.link.lock();
+        let open = state.hosting + self.opening;
+        let room = (self.settings.conversations as usize).saturating_sub(open);
+        state.full = room == 0;
+        room
+    }
+
     fn poll_arriving(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         while let Poll::Ready(Some(arrived)) = self.arriving.poll_next_unpin(cx) {
             self.arrived(arrived)?;
@@ -455,7 +478,10 @@ impl QuicDriver {
                 recv,
                 reader,
                 open,
-            } => self.opened(send, recv, reader, *open),
+            } => {
+                self.opening -= 1;
+                self.opened(send, recv, reader, *open)
+            }
             Arrived::Channel { head, recv, reader } => {
                 let key = match head.receivers {
                     true => Key::ours(head.number),

@@ -138,6 +138,8 @@ pub(super) struct State {
     pub(super) conversations: HashMap<Key, Conversation>,
     pub(super) posting: usize,
     pub(super) hosting: usize,
+    /// The driver takes no more conversations until one is over.
+    pub(super) full: bool,
     /// Conversations opened here, and how many of them have a place in the order of landings.
     pub(super) opened: u64,
     pub(super) landing: u64,
@@ -201,6 +203,7 @@ impl State {
             conversations: HashMap::new(),
             posting: 0,
             hosting: 0,
+            full: false,
             opened: 0,
             landing: 0,
             known_to: 0,
@@ -372,6 +375,8 @@ impl State {
         }
         if key.is_hosted() {
             self.hosting -= 1;
+            // the driver takes the next
+            self.stir |= self.full;
         } else {
             self.posting -= 1;
             self.ask();
