@@ -8,6 +8,7 @@ use std::{collections::BTreeSet, time::Duration};
 use chat::{ChatHost, ChatStub, ConsumerHost, ConsumerStub, Msg, MsgsInRoom, Room};
 use hbi::{
     HostingEnv,
+    env::Kept,
     wire::text::{Event, Receiver},
 };
 use tokio::{
@@ -545,4 +546,86 @@ async fn our_chat_client_and_server_talk_to_each_other_over_either_wire() {
         }
         peer.close(SOON).await.expect("a clean end");
     }
+}
+
+#[derive(Debug, Clone, hbi::Value, hbi::Fields)]
+struct User {
+    id: i64,
+    name: String,
+}
+
+#[hbi::service]
+trait Pages {
+    async fn get(&self, id: i64) -> User;
+    async fn posts(&self, of: i64) -> String;
+    async fn render(&self, name: String, posts: String) -> String;
+    async fn add(&self, a: i64, b: i64) -> i64;
+}
+
+/// `posts` waits until both are asked for theirs.
+struct MyPages(tokio::sync::Barrier);
+
+impl Pages for MyPages {
+    async fn get(&self, id: i64) -> User {
+        let name = format!("user {id}");
+        User { id, name }
+    }
+
+    async fn posts(&self, of: i64) -> String {
+        self.0.wait().await;
+        format!("posts of {of}")
+    }
+
+    async fn render(&self, name: String, posts: String) -> String {
+        format!("{name}: {posts}")
+    }
+
+    async fn add(&self, a: i64, b: i64) -> i64 {
+        a + b
+    }
+}
+
+async fn pages(address: &str) -> (hbi::Server, hbi::Connection, Kept) {
+    let (tell, mut kept) = mpsc::unbounded_channel();
+    let server = hbi::serve(address, move |_: hbi::Peer| {
+        let env = HostingEnv::new().service(PagesHost::new(MyPages(tokio::sync::Barrier::new(2))));
+        tell.send(env.kept()).expect("the test listens");
+        async move { Ok(env) }
+    })
+    .await
+    .expect("serves");
+    let peer = hbi::connect(server.address().to_string(), HostingEnv::new())
+        .await
+        .expect("connects");
+    let kept = kept.recv().await.expect("a peer came");
+    (server, peer, kept)
+}
+
+#[tokio::test]
+async fn compositions_that_overlap_keep_their_values_apart() {
+    let (_server, peer, kept) = pages("text+mem://overlap").await;
+    kept.set("v1", &5).expect("a number is kept");
+    let stub = PagesStub::new(&peer);
+    let page = |id: i64| {
+        let user = stub.get(id);
+        stub.render(user.name(), stub.posts(user.id()))
+    };
+    let both = async { tokio::join!(page(1), page(2)) };
+    let (one, other) = timeout(SOON, both).await.expect("both are answered");
+    assert_eq!(one.expect("an answer"), "user 1: posts of 1");
+    assert_eq!(other.expect("an answer"), "user 2: posts of 2");
+    assert_eq!(format!("{kept:?}"), "{\"v1\"}");
+    assert_eq!(kept.get("v1"), Ok(Some(5)));
+    peer.close(SOON).await.expect("a clean end");
+}
+
+#[tokio::test]
+async fn long_compositions_land_whole() {
+    let (_server, peer, _) = pages("text+mem://long").await;
+    let stub = PagesStub::new(&peer);
+    let chain = |calls: i64| (1..calls).fold(stub.add(0, 1), |sum, _| stub.add(sum, 1));
+    for calls in [1, 2, 14, 15, 16, 17, 40, 400] {
+        assert_eq!(chain(calls).await.expect("an answer"), calls);
+    }
+    peer.close(SOON).await.expect("a clean end");
 }

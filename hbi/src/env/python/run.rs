@@ -1,6 +1,6 @@
 //! Running the steps of a script, within its bounds.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use super::{
     builtin,
@@ -10,7 +10,7 @@ use super::{
 use crate::{
     Failure, Kind, Place,
     env::{Artifacts, Bounds, Outcome},
-    script::python::Operator,
+    script::python::{Operator, is_local},
     value::{Packed, Value},
 };
 
@@ -53,6 +53,7 @@ impl Code {
             print,
             stack: Vec::new(),
             loops: Vec::new(),
+            locals: HashMap::new(),
             operations: 0,
             calls: 0,
             memory: 0,
@@ -97,6 +98,8 @@ struct Run {
     print: Print,
     stack: Vec<Value>,
     loops: Vec<Each>,
+    /// What names hold that are of the script alone.
+    locals: HashMap<Box<str>, Value>,
     operations: u64,
     calls: u64,
     memory: usize,
@@ -445,6 +448,9 @@ impl Run {
         if let Some(each) = self.loops.iter().rev().find(|each| *each.name == *name) {
             return copy(&each.current);
         }
+        if let Some(value) = self.locals.get(name) {
+            return copy(value);
+        }
         match self.artifacts.get(name) {
             Some(packed) => Ok(Value::Packed(packed)),
             None => Err(self.missing(name)),
@@ -467,6 +473,10 @@ impl Run {
     fn store(&mut self, name: &str, value: Value) -> Result<(), Failure> {
         if let Some(each) = self.loops.iter_mut().rev().find(|each| *each.name == *name) {
             each.current = closed(value)?;
+            return Ok(());
+        }
+        if is_local(name) {
+            self.locals.insert(name.into(), closed(value)?);
             return Ok(());
         }
         self.artifacts.set(name, value.pack()?)

@@ -16,4 +16,4 @@ mod tests;
 
 pub use constant::read_value;
 pub use syntax::{Expression, Kind, Operator, Part, Program, Statement, Target};
-pub(crate) use write::write_script;
+pub(crate) use write::{is_local, write_script};

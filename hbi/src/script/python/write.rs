@@ -47,27 +47,50 @@ pub(crate) fn write_script(
     writer.write()
 }
 
+/// Calls, lists and fields that stand in each other at most: half of what a host reads by default, so
+/// that values have the rest.
+const MOST_NESTED: usize = 16;
+
 /// Whether each call's value is used once, and in the order in which the calls run: then they can
-/// stand in each other.
+/// stand in each other, unless that is too deep.
 fn nests(straight: &Straight) -> bool {
-    fn walk(operand: &Operand, straight: &Straight, next: &mut usize) -> bool {
+    fn walk(operand: &Operand, straight: &Straight, next: &mut usize, deeper: usize) -> bool {
+        let Some(deeper) = deeper.checked_sub(1) else {
+            return false;
+        };
+        let walk = |operand: &Operand, next: &mut usize| walk(operand, straight, next, deeper);
         match operand {
             Operand::Step(index) => {
                 let operands = &straight.steps[*index].operands;
-                let inner = operands.iter().all(|operand| walk(operand, straight, next));
+                let inner = operands.iter().all(|operand| walk(operand, next));
                 *next += 1;
                 inner && *next == *index + 1
             }
-            Operand::Field(of, _) => walk(of, straight, next),
-            Operand::List(items) => items.iter().all(|item| walk(item, straight, next)),
+            Operand::Field(of, _) => walk(of, next),
+            Operand::List(items) => items.iter().all(|item| walk(item, next)),
             Operand::Parameter(_) | Operand::Literal(_) | Operand::Name(_) => true,
         }
     }
     let mut next = 0;
     match &straight.value {
-        Some(value) => walk(value, straight, &mut next) && next == straight.steps.len(),
+        Some(value) => {
+            walk(value, straight, &mut next, MOST_NESTED) && next == straight.steps.len()
+        }
         None => false,
     }
+}
+
+/// What a call's value is named where calls stand one after the other: a name that is no peer's own,
+/// since hosts of other languages keep it, and that a host like this one keeps for the script alone.
+fn local_name(index: usize) -> String {
+    format!("_{}", index + 1)
+}
+
+/// Whether a name is of its script alone: an underscore and digits.
+pub(crate) fn is_local(name: &str) -> bool {
+    name.strip_prefix('_').is_some_and(|digits| {
+        !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+    })
 }
 
 struct Writer<'a> {
@@ -89,7 +112,7 @@ impl Writer<'_> {
                     self.step(index, &mut out)?;
                     return Ok(out);
                 }
-                out.push_str(&format!("v{} = ", index + 1));
+                out.push_str(&format!("{} = ", local_name(index)));
                 self.step(index, &mut out)?;
                 out.push('\n');
             }
@@ -137,7 +160,7 @@ impl Writer<'_> {
         match operand {
             Operand::Parameter(index) => out.push_str(&self.values[*index]),
             Operand::Step(index) if self.nested => self.step(*index, out)?,
-            Operand::Step(index) => out.push_str(&format!("v{}", index + 1)),
+            Operand::Step(index) => out.push_str(&local_name(*index)),
             Operand::Literal(bytes) => {
                 let packed = Packed::from_parts(bytes.clone().into(), Default::default());
                 out.push_str(&packed.to_literal(self.dialect)?);
@@ -184,17 +207,17 @@ mod tests {
             ("calc::add(a, b)", "calc.add(1, \"x\\n\")"),
             (
                 "let v1 = f(a);\nlet v2 = g(v1, [b, v1.name]);\nv2",
-                "v1 = f(1)\ng(v1, [\"x\\n\", v1[\"name\"]])",
+                "_1 = f(1)\ng(_1, [\"x\\n\", _1[\"name\"]])",
             ),
             ("let v1 = f(a); let v2 = g(v1, b); v2", "g(f(1), \"x\\n\")"),
             (
                 "let v1 = f(a); let v2 = g(b); h(v2, v1)",
-                "v1 = f(1)\nv2 = g(\"x\\n\")\nh(v2, v1)",
+                "_1 = f(1)\n_2 = g(\"x\\n\")\nh(_2, _1)",
             ),
-            ("f(a); g(b);", "v1 = f(1)\ng(\"x\\n\")"),
+            ("f(a); g(b);", "_1 = f(1)\ng(\"x\\n\")"),
             (
                 "let v1 = f(a); let v2 = g(b); v1",
-                "v1 = f(1)\nv2 = g(\"x\\n\")\nv1",
+                "_1 = f(1)\n_2 = g(\"x\\n\")\n_1",
             ),
             (
                 "room.say(a, b, -1.5, true)",
@@ -203,6 +226,27 @@ mod tests {
         ] {
             let found = write(source, &["a", "b"], pack((1, "x\n")));
             assert_eq!(found.as_deref(), Ok(written), "{source}");
+        }
+    }
+
+    #[test]
+    fn calls_that_would_nest_deep_stand_one_after_the_other() {
+        let chain = |calls: usize| {
+            let mut source = "let v0 = f(a);\n".to_owned();
+            for n in 1..calls {
+                source.push_str(&format!("let v{n} = f(v{});\n", n - 1));
+            }
+            source.push_str(&format!("v{}", calls - 1));
+            let arguments = Packed::pack(&(1,)).expect("packs");
+            write(&source, &["a"], arguments).expect("it is a straight line")
+        };
+        assert_eq!(chain(3), "f(f(f(1)))");
+        let long = chain(100);
+        assert!(long.starts_with("_1 = f(1)\n_2 = f(_1)\n"), "{long}");
+        assert!(long.ends_with("\nf(_99)"), "{long}");
+        for calls in 1..40 {
+            let read = super::super::Program::parse(&chain(calls), MOST_NESTED + 2);
+            assert!(read.is_ok(), "{calls}: {read:?}");
         }
     }
 
