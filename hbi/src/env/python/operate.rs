@@ -88,16 +88,20 @@ fn written(value: &Value, out: &mut String) {
     }
 }
 
+/// How often something is there that is multiplied.
+pub(super) fn times(n: i128) -> usize {
+    usize::try_from(n).unwrap_or(if n < 0 { 0 } else { usize::MAX })
+}
+
 /// How many bytes or elements the result of an operator will have at most: looked at first.
 pub(super) fn size_of_result(operator: Operator, left: &Value, right: &Value) -> usize {
-    let times = |n: &i128| usize::try_from(*n).unwrap_or(if *n < 0 { 0 } else { usize::MAX });
     match (operator, left, right) {
         (Operator::Add, Value::Text(a), Value::Text(b)) => a.len().saturating_add(b.len()),
         (Operator::Add, Value::List(a), Value::List(b)) => a.len().saturating_add(b.len()),
         (Operator::Multiply, Value::Text(a), Value::Int(n))
-        | (Operator::Multiply, Value::Int(n), Value::Text(a)) => a.len().saturating_mul(times(n)),
+        | (Operator::Multiply, Value::Int(n), Value::Text(a)) => a.len().saturating_mul(times(*n)),
         (Operator::Multiply, Value::List(a), Value::Int(n))
-        | (Operator::Multiply, Value::Int(n), Value::List(a)) => a.len().saturating_mul(times(n)),
+        | (Operator::Multiply, Value::Int(n), Value::List(a)) => a.len().saturating_mul(times(*n)),
         _ => 0,
     }
 }
@@ -161,12 +165,15 @@ pub(super) fn operate(operator: Operator, left: Value, right: Value) -> Result<V
         }
         (O::Multiply, Value::Text(a), Value::Int(n))
         | (O::Multiply, Value::Int(n), Value::Text(a)) => {
-            Ok(Value::Text(a.repeat(usize::try_from(n).unwrap_or(0))))
+            // nothing stays nothing, however often
+            let n = if a.is_empty() { 0 } else { times(n) };
+            Ok(Value::Text(a.repeat(n)))
         }
         (O::Multiply, Value::List(a), Value::Int(n))
         | (O::Multiply, Value::Int(n), Value::List(a)) => {
             let mut items = Vec::new();
-            for _ in 0..n.max(0) {
+            let n = if a.is_empty() { 0 } else { times(n) };
+            for _ in 0..n {
                 for item in &a {
                     items.push(copy(item)?);
                 }

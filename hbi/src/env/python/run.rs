@@ -413,10 +413,11 @@ impl Run {
             return Err(limit(name, format_args!("{most} {unit}"), raise));
         }
         // elements are copied, and looked at, with all that is in them
-        match (&left, &right) {
-            (Value::List(_), Value::Int(n)) | (Value::Int(n), Value::List(_)) => {
-                let once = weight(&left).max(weight(&right));
-                self.charge(once.saturating_mul(usize::try_from(*n).unwrap_or(0)))?;
+        match (operator, &left, &right) {
+            (Operator::Multiply, Value::List(items), Value::Int(n))
+            | (Operator::Multiply, Value::Int(n), Value::List(items)) => {
+                let once: usize = items.iter().map(weight).sum();
+                self.charge(once.saturating_mul(operate::times(*n)))?;
             }
             _ => self.spend(operate::effort(operator, &left, &right))?,
         }
