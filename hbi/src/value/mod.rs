@@ -17,7 +17,6 @@ pub use literal::{Dialect, literal, write_literal};
 pub(crate) use literal::{HANDLE_MARK, is_constructed, pack_literal_into, pack_written, transcode};
 pub use packed::{Packed, ValueError, pack_bytes, unpack_from};
 pub(crate) use packed::{SHARED, pack_into, unpack_short};
-#[cfg(feature = "script")]
 pub(crate) use scan::{Content, content};
 pub use scan::{MAX_DEPTH, skip};
 pub(crate) use short::LONGEST;

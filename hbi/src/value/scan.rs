@@ -90,11 +90,12 @@ pub(super) fn head(input: &[u8]) -> Option<(usize, usize, u64)> {
 
 /// What is in a value.
 #[derive(Debug, Default, Clone, Copy)]
-#[cfg(feature = "script")]
 pub(crate) struct Content {
     /// Bytes of strings.
     pub(crate) text: usize,
-    /// Elements of arrays, and bytes of binaries.
+    /// Bytes of binaries.
+    pub(crate) binary: usize,
+    /// Elements of arrays.
     pub(crate) elements: usize,
     /// Entries of maps.
     pub(crate) entries: usize,
@@ -105,7 +106,6 @@ pub(crate) struct Content {
 }
 
 /// Counts what is in a value, without decoding it. One that is cut short has what there is of it.
-#[cfg(feature = "script")]
 pub(crate) fn content(mut value: &[u8]) -> Content {
     let mut content = Content::default();
     while let Some((head, body, inner)) = head(value) {
@@ -115,7 +115,7 @@ pub(crate) fn content(mut value: &[u8]) -> Content {
                 content.maps += 1;
             }
             0x90..=0x9f | 0xdc | 0xdd => content.elements += inner as usize,
-            0xc4..=0xc6 => content.elements += body,
+            0xc4..=0xc6 => content.binary += body,
             _ if body > 8 || matches!(value[0], 0xa0..=0xbf | 0xd9..=0xdb) => content.text += body,
             _ => {
                 value = value.get(head + body..).unwrap_or_default();

@@ -156,6 +156,12 @@ fn map_head(out: &mut Vec<u8>, len: usize) {
     }
 }
 
+/// How many values to make room for: as many as are announced, but not more than a few kilobytes on
+/// somebody's word.
+fn announced(size: Option<usize>) -> usize {
+    size.unwrap_or(0).min(1024)
+}
+
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Any;
@@ -196,7 +202,7 @@ impl<'de> Deserialize<'de> for Value {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-                let mut items = Vec::new();
+                let mut items = Vec::with_capacity(announced(seq.size_hint()));
                 while let Some(item) = seq.next_element()? {
                     items.push(item);
                 }
@@ -204,7 +210,7 @@ impl<'de> Deserialize<'de> for Value {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-                let mut entries = Vec::new();
+                let mut entries = Vec::with_capacity(announced(map.size_hint()));
                 while let Some(entry) = map.next_entry()? {
                     entries.push(entry);
                 }

@@ -1,13 +1,13 @@
 //! The few functions that are there without being exposed, where the host exposes none of the name.
 
 use super::operate::{fail, holds, kind_of, shown};
-use crate::{Failure, value::Value};
+use crate::{Failure, env::Bounds, value::Value};
 
-/// What a call of a builtin makes; `None` where there is none of the name. `most` is the longest list.
+/// What a call of a builtin makes; `None` where there is none of the name.
 pub(super) fn call(
     name: &str,
     arguments: &mut Vec<Value>,
-    most: usize,
+    bounds: &Bounds,
     print: &dyn Fn(&str),
 ) -> Option<Result<Value, Failure>> {
     Some(match name {
@@ -18,6 +18,13 @@ pub(super) fn call(
                     line.push(' ');
                 }
                 shown(value, &mut line);
+                if line.len() > bounds.string {
+                    return Some(Err(Failure::limit(
+                        "string",
+                        format_args!("{} bytes", bounds.string),
+                        "print less, or raise `Bounds::string` at the host",
+                    )));
+                }
             }
             print(&line);
             Ok(Value::Nil)
@@ -57,7 +64,7 @@ pub(super) fn call(
             },
             other => Err(fail(format!("{} is no number", kind_of(&other)))),
         }),
-        "range" => range(arguments, most),
+        "range" => range(arguments, bounds.array),
         // what Python peers call values that they write as JSON
         "JSONObj" | "JSONArray" | "JSONStr" => one(name, arguments),
         _ => return None,

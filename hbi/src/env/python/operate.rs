@@ -3,7 +3,7 @@
 use crate::{
     Failure, Kind,
     script::python::Operator,
-    value::{Handles, Packed, Value, literal},
+    value::{Content, Handles, Packed, Value, content, literal},
 };
 
 pub(super) fn fail(message: impl Into<String>) -> Failure {
@@ -124,6 +124,18 @@ pub(super) fn weight(value: &Value) -> usize {
         }
 }
 
+/// How many bytes a packed value takes once it is taken apart.
+pub(super) fn taken_apart(packed: &Packed) -> usize {
+    let Content {
+        text,
+        binary,
+        elements,
+        entries,
+        ..
+    } = content(packed.bytes());
+    text + binary + size_of::<Value>() * (1 + elements + 2 * entries)
+}
+
 /// How many operations an operator takes that compares: dicts are compared each entry with each.
 pub(super) fn effort(operator: Operator, left: &Value, right: &Value) -> u64 {
     use Operator as O;
@@ -140,10 +152,9 @@ pub(super) fn effort(operator: Operator, left: &Value, right: &Value) -> u64 {
     }
 }
 
-/// What an operator makes of two values.
+/// What an operator makes of two values that are taken apart.
 pub(super) fn operate(operator: Operator, left: Value, right: Value) -> Result<Value, Failure> {
     use Operator as O;
-    let (left, right) = (open(left)?, open(right)?);
     match operator {
         O::Equal => return Ok(Value::Bool(left == right)),
         O::NotEqual => return Ok(Value::Bool(left != right)),
@@ -335,32 +346,6 @@ pub(super) fn copy(value: &Value) -> Result<Value, Failure> {
             return Err(fail("a stream or object can be passed on once only here"));
         }
     })
-}
-
-/// The same value, taken apart to its last element.
-pub(super) fn open(value: Value) -> Result<Value, Failure> {
-    Ok(match value {
-        Value::Packed(packed) => Value::unpack(packed)?,
-        Value::List(mut items) => {
-            for item in &mut items {
-                open_in_place(item)?;
-            }
-            Value::List(items)
-        }
-        Value::Map(mut entries) => {
-            for (key, value) in &mut entries {
-                open_in_place(key)?;
-                open_in_place(value)?;
-            }
-            Value::Map(entries)
-        }
-        value => value,
-    })
-}
-
-fn open_in_place(value: &mut Value) -> Result<(), Failure> {
-    *value = open(std::mem::replace(value, Value::Nil))?;
-    Ok(())
 }
 
 /// The place of an element, counted from the end where it is negative.

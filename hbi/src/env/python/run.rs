@@ -241,13 +241,41 @@ impl Run {
     /// The topmost value, to be looked into.
     fn look(&mut self) -> Result<Value, Failure> {
         match self.pop() {
-            Value::Packed(packed) => {
-                // taken apart it is several times as large
-                self.charge(packed.bytes().len().saturating_mul(8))?;
-                Ok(Value::unpack(packed)?)
-            }
+            Value::Packed(packed) => self.unpack(packed),
             value => Ok(value),
         }
+    }
+
+    fn unpack(&mut self, packed: Packed) -> Result<Value, Failure> {
+        // taken apart it is many times as large
+        self.charge(operate::taken_apart(&packed))?;
+        Ok(Value::unpack(packed)?)
+    }
+
+    /// The same value, taken apart to its last element.
+    fn open(&mut self, value: Value) -> Result<Value, Failure> {
+        Ok(match value {
+            Value::Packed(packed) => self.unpack(packed)?,
+            Value::List(mut items) => {
+                for item in &mut items {
+                    self.open_in_place(item)?;
+                }
+                Value::List(items)
+            }
+            Value::Map(mut entries) => {
+                for (key, value) in &mut entries {
+                    self.open_in_place(key)?;
+                    self.open_in_place(value)?;
+                }
+                Value::Map(entries)
+            }
+            value => value,
+        })
+    }
+
+    fn open_in_place(&mut self, value: &mut Value) -> Result<(), Failure> {
+        *value = self.open(std::mem::replace(value, Value::Nil))?;
+        Ok(())
     }
 
     fn step(&mut self, step: &Step, at: usize) -> Result<usize, Failure> {
@@ -315,7 +343,10 @@ impl Run {
                 for operator in operators {
                     let left = right;
                     right = self.drop_last(&mut operands);
-                    all = all && holds(&operate::operate(*operator, left, copy(&right)?)?);
+                    if all {
+                        self.charge(weight(&right))?;
+                        all = holds(&self.operate(*operator, left, copy(&right)?)?);
+                    }
                 }
                 self.stack.push(Value::Bool(all));
             }
@@ -323,8 +354,7 @@ impl Run {
                 let mut text = String::new();
                 let parts = self.stack.split_off(self.stack.len() - count);
                 for part in parts {
-                    self.stack.push(part);
-                    operate::shown(&operate::open(self.look()?)?, &mut text);
+                    operate::shown(&self.open(part)?, &mut text);
                 }
                 self.push(Value::Text(text))?;
             }
@@ -402,6 +432,7 @@ impl Run {
     }
 
     fn operate(&mut self, operator: Operator, left: Value, right: Value) -> Result<Value, Failure> {
+        let (left, right) = (self.open(left)?, self.open(right)?);
         let size = operate::size_of_result(operator, &left, &right);
         let text = matches!(left, Value::Text(_)) || matches!(right, Value::Text(_));
         let (most, name, unit, raise) = if text {
@@ -548,10 +579,9 @@ impl Run {
             } else {
                 let mut looked = Vec::with_capacity(arguments.len());
                 for argument in arguments {
-                    self.stack.push(argument);
-                    looked.push(operate::open(self.look()?)?);
+                    looked.push(self.open(argument)?);
                 }
-                let called = builtin::call(method, &mut looked, self.bounds.array, &*self.print);
+                let called = builtin::call(method, &mut looked, &self.bounds, &*self.print);
                 if let Some(value) = called {
                     return value.map(Called::Value);
                 }

@@ -305,6 +305,13 @@ async fn print_is_heard_where_it_is_not_exposed() {
     assert_eq!(printed, ["Welcome 1 None [1.0]"]);
 }
 
+/// A script that makes much of lists in lists: each is a byte while it is packed.
+fn lists_in_lists(then: &str) -> String {
+    let nest = |inner: &str| format!("{}{inner}{}", "[".repeat(30), "]".repeat(30));
+    let (e, f) = (nest("1"), nest("e"));
+    format!("e = {e}\nf = {f}\na = [{}]\n{then}", "f, ".repeat(1000))
+}
+
 #[tokio::test(start_paused = true)]
 async fn each_bound_holds_and_is_named() {
     let long = format!("'{}'", "x".repeat(20 << 10));
@@ -350,6 +357,25 @@ async fn each_bound_holds_and_is_named() {
             "a = range(1000)\nfor x in range(100) { a == a }",
             "operations",
         ),
+        (
+            &lists_in_lists(&format!("len([{}])", "a, ".repeat(20))),
+            "memory",
+        ),
+        (
+            &lists_in_lists(&format!("len({{1: [{}]}})", "a, ".repeat(20))),
+            "memory",
+        ),
+        (
+            &lists_in_lists(&format!("[{}] == 1", "a, ".repeat(20))),
+            "memory",
+        ),
+        (
+            &lists_in_lists(&format!("len(f'{{[{}]}}')", "a, ".repeat(20))),
+            "memory",
+        ),
+        (&lists_in_lists("a[0]"), "memory"),
+        ("a = 'x' * 9000\nprint(a, a)", "string"),
+        ("print(['x' * 9000] * 2)", "string"),
         (&"f(".repeat(100), "expression_depth"),
         (&"(".repeat(10_000), "expression_depth"),
     ] {

@@ -259,11 +259,13 @@ pub(super) fn check_packed(bytes: &[u8], bounds: &Bounds) -> Result<(), Failure>
     }
     let Content {
         text,
+        binary,
         elements,
         entries,
         maps,
         compound,
     } = content(bytes);
+    let elements = elements + binary;
     Size {
         bytes: text + elements * ELEMENT + entries * ENTRY + maps * FEW_ENTRIES + compound * OWN,
         elements,
