@@ -629,3 +629,58 @@ async fn long_compositions_land_whole() {
     }
     peer.close(SOON).await.expect("a clean end");
 }
+
+/// Sends a host one packet of a conversation, and tells what comes back until `end`.
+async fn told(server: &hbi::Server, packet: &str, end: &str) -> String {
+    let mut stream = connect(server).await;
+    let ask = format!("[3#co_begin]101{packet}[3#co_end]101");
+    stream.write_all(ask.as_bytes()).await.expect("it reads");
+    let mut came = Vec::new();
+    let reading = async {
+        while stream.read_buf(&mut came).await.expect("it writes") > 0 {
+            if String::from_utf8_lossy(&came).contains(end) {
+                return;
+            }
+        }
+    };
+    timeout(SOON, reading).await.expect("it comes soon");
+    String::from_utf8(came).expect("it is text")
+}
+
+fn packet(kind: &str, source: &str) -> String {
+    format!("[{}#{kind}]{source}", source.len())
+}
+
+#[tokio::test]
+async fn what_a_value_is_padded_with_raises_no_bound() {
+    let server = hbi::serve("text+tcp://127.0.0.1:0", |_: hbi::Peer| async move {
+        let mut bounds = hbi::env::Bounds::default();
+        bounds.expression_depth = 8;
+        let pair = |a: i64, b: i64| vec![a, b];
+        Ok(HostingEnv::new().function("pair", pair).bounds(bounds))
+    })
+    .await
+    .expect("serves");
+    let padding = format!("#{}\n", "x".repeat(100_000));
+    let nest = |depth: usize| format!("{}pair(1, 2){}", "[".repeat(depth), "]".repeat(depth));
+    for (source, name) in [
+        (format!("{padding}[pair(1, 2)] * 1500"), "array"),
+        (format!("{padding}[pair(1, 2), 'x' * 20000]"), "string"),
+        (format!("{padding}for n in [1] {{ pair(1, 2) }}"), "source"),
+        (
+            format!("pair(1, 2){}pair(3, 4)", ";".repeat(20_000)),
+            "source",
+        ),
+        (nest(9), "expression_depth"),
+    ] {
+        let came = told(&server, &packet("co_send", &source), "raise").await;
+        assert!(came.contains(&format!("`{name}`")), "{name}: {came}");
+    }
+    // what stands in the text is as large as it likes
+    let long = format!("[{}]", "pair(1, 2), ".repeat(5_000));
+    let text = format!("[pair(1, 2), '{}']", "x".repeat(30_000));
+    for source in [&long, &text, &nest(5), &"pair(1, 2); pair(3, 4)".to_owned()] {
+        let came = told(&server, &packet("co_send", source), "[3#co_ack_end]101").await;
+        assert!(came.contains("#co_recv]"), "{came}");
+    }
+}

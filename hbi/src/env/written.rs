@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Artifacts, Environment, Outcome, Shape,
+    Artifacts, Bounds, Environment, Outcome, Shape,
     environment::{Artifact, Target},
     python::{Code, Print, Unknown},
     within::Within,
@@ -163,7 +163,7 @@ impl Prepared for Script {
 
 /// A script of which only the value is wanted.
 enum Wanted {
-    Code(Arc<Environment>, Arc<Code>, usize),
+    Code(Arc<Environment>, Arc<Code>, Bounds),
     Value(bytes::Bytes),
 }
 
@@ -172,37 +172,62 @@ pub(super) fn read_value(
     env: &Arc<Environment>,
     source: &str,
 ) -> Result<Arc<dyn Prepared>, Failure> {
-    if !source.contains('(') {
+    let plain = |source| -> Result<Arc<dyn Prepared>, Failure> {
         let (bytes, _) = python::read_value(source)?.into_parts();
-        return Ok(Arc::new(Wanted::Value(bytes)));
+        Ok(Arc::new(Wanted::Value(bytes)))
+    };
+    if !source.contains('(') {
+        return plain(source);
     }
-    let bounds = bounds(env, source.len());
-    let code = Code::new(source, &bounds)?;
-    let called = code.calls().iter();
-    if called.clone().all(|(name, _)| env.resolve(name).is_none())
-        && let Ok(value) = python::read_value(source)
+    let mut code = Code::new(source, &as_deep_as_values(&env.bounds))?;
+    let mut called = code.calls().iter();
+    if called.all(|(name, _)| env.resolve(name).is_none())
+        && let Ok(value) = plain(source)
     {
-        return Ok(Arc::new(Wanted::Value(value.into_parts().0)));
+        return Ok(value);
     }
-    let env = Arc::clone(env);
-    Ok(Arc::new(Wanted::Code(env, Arc::new(code), source.len())))
+    let bounds = match code.height() {
+        Some(height) if height <= env.bounds.expression_depth => as_large_as(&code, &env.bounds),
+        // a script like any other
+        _ => {
+            code = Code::new(source, &env.bounds)?;
+            env.bounds.clone()
+        }
+    };
+    Ok(Arc::new(Wanted::Code(
+        Arc::clone(env),
+        Arc::new(code),
+        bounds,
+    )))
 }
 
 /// The most that one object of a peer may take while it is read, in bytes.
 const VALUE_MEMORY: usize = 64 << 20;
 
-/// The bounds of a value that was written down: what its length allows.
-fn bounds(env: &Environment, len: usize) -> super::Bounds {
-    let mut bounds = env.bounds.clone();
-    bounds.source = usize::MAX;
-    bounds.expression_depth = MAX_DEPTH;
-    for bound in [&mut bounds.string, &mut bounds.array, &mut bounds.map] {
-        *bound = (*bound).max(len);
+/// What a text is read with that may be a plain value.
+fn as_deep_as_values(bounds: &Bounds) -> Bounds {
+    Bounds {
+        source: usize::MAX,
+        expression_depth: MAX_DEPTH,
+        ..bounds.clone()
     }
-    bounds.memory = bounds.memory.max(len.saturating_mul(128).min(VALUE_MEMORY));
-    bounds.operations = bounds.operations.max(8 * len as u64);
-    bounds.calls = bounds.calls.max(len as u64);
-    bounds
+}
+
+/// The bounds of a value that was written down with constructors in it: a peer sends as large ones as it
+/// likes, so what stands in the text is allowed, each of its steps once. What it is padded with is not.
+fn as_large_as(code: &Code, bounds: &Bounds) -> Bounds {
+    let (steps, (longest, strings)) = (code.len(), code.strings());
+    let memory = steps.saturating_mul(512).saturating_add(32 * strings);
+    let operations = 8 * (steps + strings / 256);
+    Bounds {
+        string: bounds.string.max(longest),
+        array: bounds.array.max(steps),
+        map: bounds.map.max(steps),
+        memory: bounds.memory.max(memory.min(VALUE_MEMORY)),
+        operations: bounds.operations.max(operations as u64),
+        calls: bounds.calls.max(steps as u64),
+        ..bounds.clone()
+    }
 }
 
 impl Prepared for Wanted {
@@ -211,12 +236,12 @@ impl Prepared for Wanted {
         _arguments: Packed,
         hosted: Arc<Hosted>,
     ) -> BoxFuture<Result<Packed, Failure>> {
-        let (env, code, len) = match &*self {
+        let (env, code, bounds) = match &*self {
             Wanted::Value(bytes) => {
                 let packed = Packed::from_parts(bytes.clone(), Default::default());
                 return Box::pin(std::future::ready(Ok(packed)));
             }
-            Wanted::Code(env, code, len) => (env, Arc::clone(code), *len),
+            Wanted::Code(env, code, bounds) => (env, Arc::clone(code), bounds.clone()),
         };
         let artifacts = Arc::new(Within {
             env: Arc::clone(env),
@@ -224,7 +249,7 @@ impl Prepared for Wanted {
             text: true,
             literal: None,
         });
-        let (bounds, print) = (bounds(env, len), print(env));
+        let print = print(env);
         Box::pin(async move {
             let run = code.run(artifacts, None, bounds, Unknown::Construct, print);
             run.await

@@ -82,6 +82,8 @@ pub(crate) struct Code {
     ends_in_value: bool,
     /// The name that is called last of all, where the last statement is just a call.
     pub(super) last_call: Option<String>,
+    /// How deep expressions nest, where the script is just one.
+    height: Option<usize>,
 }
 
 impl Code {
@@ -105,6 +107,10 @@ impl Code {
         let mut compiler = Compiler::default();
         let (mut ends_in_value, mut last_call) = (false, None);
         let mut statements = program.statements;
+        let height = match &statements[..] {
+            [Statement::Expression(expression)] => Some(expression.height),
+            _ => None,
+        };
         let last = match statements.pop() {
             Some(Statement::Return(Some(value))) => Some(Statement::Expression(value)),
             last => last,
@@ -134,7 +140,28 @@ impl Code {
             calls: compiler.calls,
             ends_in_value,
             last_call,
+            height,
         })
+    }
+
+    /// How deep expressions nest, where the script is just one: each of its steps is taken once at most.
+    pub(crate) fn height(&self) -> Option<usize> {
+        self.height
+    }
+
+    /// How many steps it has.
+    pub(crate) fn len(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Bytes of the strings that stand in it: of the longest, and of all.
+    pub(crate) fn strings(&self) -> (usize, usize) {
+        let lengths = self.steps.iter().map(|(step, _)| match step {
+            Step::Text(text) => text.len(),
+            Step::Bytes(bytes) => bytes.len(),
+            _ => 0,
+        });
+        lengths.fold((0, 0), |(longest, all), len| (longest.max(len), all + len))
     }
 
     /// Names that are called, with the number of their arguments.

@@ -14,8 +14,11 @@ use crate::{
     value::{Packed, Value},
 };
 
-/// Steps between chances for others to run.
+/// Operations between chances for others to run.
 const STEPS_PER_TURN: u64 = 4096;
+
+/// Keys of one dict that are compared between such chances.
+const COMPARED_PER_TURN: usize = 64 << 10;
 
 /// What a call of a name means that nothing stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +58,7 @@ impl Code {
             loops: Vec::new(),
             locals: HashMap::new(),
             operations: 0,
+            turn_ends: STEPS_PER_TURN,
             calls: 0,
             memory: 0,
             result: Value::Nil,
@@ -101,6 +105,8 @@ struct Run {
     /// What names hold that are of the script alone.
     locals: HashMap<Box<str>, Value>,
     operations: u64,
+    /// How many operations there are when others have a chance to run.
+    turn_ends: u64,
     calls: u64,
     memory: usize,
     result: Value,
@@ -134,7 +140,8 @@ impl Run {
                 }
             }
             self.spend(1)?;
-            if self.operations.is_multiple_of(STEPS_PER_TURN) {
+            if self.operations >= self.turn_ends {
+                self.turn_ends = self.operations + STEPS_PER_TURN;
                 tokio::task::yield_now().await;
             }
             match step {
@@ -153,6 +160,10 @@ impl Run {
                 } => {
                     let called = self.method(name, *count, *spread);
                     self.answer(called, *place).await?;
+                }
+                Step::Map(count) => {
+                    let made = self.map(*count).await;
+                    made.map_err(|failure| failure.in_script(*place))?;
                 }
                 Step::Return => return Ok(()),
                 step => {
@@ -304,7 +315,6 @@ impl Run {
                 let items = self.stack.split_off(self.stack.len() - count);
                 self.push(Value::List(items))?;
             }
-            Step::Map(count) => self.map(*count)?,
             Step::Element => {
                 let key = self.look()?;
                 let of = self.look()?;
@@ -422,7 +432,7 @@ impl Run {
                 }
             }
             Step::End => drop(self.loops.pop()),
-            Step::Call { .. } | Step::Method { .. } | Step::Return => {}
+            Step::Call { .. } | Step::Method { .. } | Step::Map(_) | Step::Return => {}
         }
         Ok(at)
     }
@@ -455,17 +465,25 @@ impl Run {
         operate::operate(operator, left, right)
     }
 
-    fn map(&mut self, count: usize) -> Result<(), Failure> {
+    async fn map(&mut self, count: usize) -> Result<(), Failure> {
         let mut flat = self
             .stack
             .split_off(self.stack.len() - 2 * count)
             .into_iter();
         let mut entries: Vec<(Value, Value)> = Vec::with_capacity(count);
+        let mut compared = 0;
         while let (Some(key), Some(value)) = (flat.next(), flat.next()) {
             if matches!(key, Value::List(_) | Value::Map(_) | Value::Packed(_)) {
                 return Err(fail(format!("{} cannot be a key", kind_of(&key))));
             }
-            self.spend(entries.len() as u64 / 16)?;
+            // each key is compared with those before it, to its length
+            let compares = entries.len() * (1 + weight(&key) / 256);
+            self.spend(compares as u64 / 16)?;
+            compared += compares;
+            if compared > COMPARED_PER_TURN {
+                compared = 0;
+                tokio::task::yield_now().await;
+            }
             // the last of equal keys counts
             match entries.iter_mut().find(|(other, _)| *other == key) {
                 Some(entry) => entry.1 = value,

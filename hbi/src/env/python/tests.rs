@@ -387,6 +387,44 @@ async fn each_bound_holds_and_is_named() {
     }
 }
 
+#[tokio::test]
+async fn dicts_of_many_keys_let_others_run() {
+    let (bounds, fake) = (Bounds::default(), Arc::<Fake>::default());
+    let most = Bounds {
+        source: usize::MAX,
+        map: usize::MAX,
+        operations: u64::MAX,
+        ..Bounds::default()
+    };
+    let entries: String = (0..2_000).map(|n| format!("{n}: 0, ")).collect();
+    let large = format!("len({{{entries}}})");
+    let failure = run_in(
+        &fake,
+        &large,
+        &Bounds {
+            operations: bounds.operations,
+            ..most.clone()
+        },
+    );
+    let failure = failure.await.expect_err("it takes too much");
+    assert!(failure.message.contains("operations"), "{failure}");
+    let mut running = std::pin::pin!(run_in(&fake, &large, &most));
+    let mut turns = 0;
+    let value = std::future::poll_fn(|cx| {
+        turns += 1;
+        running.as_mut().poll(cx)
+    });
+    assert_eq!(value.await, Ok(Value::Int(2_000)));
+    assert!(turns > 20, "{turns}");
+}
+
+#[tokio::test]
+async fn comparisons_in_a_row_are_counted() {
+    let source = "a = range(1000)\nfor x in range(20) { a == a == a == a == a }";
+    let failure = run(source).await.expect_err("it takes too much");
+    assert!(failure.message.contains("operations"), "{failure}");
+}
+
 /// A peer that nests as deep as it may needs a small part of a thread's stack, in a debug build too.
 #[test]
 fn the_deepest_scripts_and_values_need_little_stack() {

@@ -790,7 +790,9 @@ impl<'a> Parser<'a> {
                     Parser::new(self.source, Rc::clone(&self.places), from, to, self.depth)?;
                 inner.brackets = 1;
                 inner.most = self.most;
+                inner.atoms = self.atoms;
                 let value = inner.expression()?;
+                self.atoms = inner.atoms;
                 if inner.token != Token::End {
                     return Err(
                         inner.fail(inner.at, "only a plain value can stand in `{}` of a string")

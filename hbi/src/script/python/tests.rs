@@ -242,3 +242,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn values_in_strings_count_with_the_others() {
+    let most = 1 << 18;
+    let list = |n: usize| format!("[{}]", "1,".repeat(n));
+    let inner = list(most / 2);
+    for source in [
+        format!("[f'{{{inner}}}', f'{{{inner}}}']"),
+        format!("[f'{{{inner}}}', {inner}]"),
+    ] {
+        let failure = Program::parse(&source, 32).expect_err("too many");
+        assert!(failure.message.contains("values"), "{failure}");
+    }
+    assert!(Program::parse(&format!("f'{{{inner}}}'"), 32).is_ok());
+}
