@@ -684,3 +684,31 @@ async fn what_a_value_is_padded_with_raises_no_bound() {
         assert!(came.contains("#co_recv]"), "{came}");
     }
 }
+
+#[tokio::test]
+async fn a_script_answers_what_is_made_of_what_calls_gave() {
+    let server = hbi::serve("text+tcp://127.0.0.1:0", |_: hbi::Peer| async move {
+        let pair = |a: i64, b: i64| vec![a, b];
+        Ok(HostingEnv::new()
+            .function("pair", pair)
+            .constructor::<User>())
+    })
+    .await
+    .expect("serves");
+    for (source, answer) in [
+        ("len(pair(1, 2))", Some("2")),
+        ("str(pair(1, 2)[0])", Some("\"1\"")),
+        ("x = pair(3, 4)\nlen(x)", Some("2")),
+        ("pair(1, 2)[0] + 1", Some("2")),
+        ("print(pair(1, 2))", None),
+        ("len([1])", None),
+        ("pair(1, 2)\nlen([1])", None),
+        ("pair(1, 2)\nUser(1, 'a')", None),
+        ("pair(1, 2)\n5", None),
+    ] {
+        let came = told(&server, &packet("", source), "[3#co_ack_end]101").await;
+        let expected = answer.map_or(String::new(), |answer| packet("co_recv", answer));
+        let expected = format!("[3#co_ack_begin]101{expected}[3#co_ack_end]101");
+        assert_eq!(came, expected, "{source}");
+    }
+}

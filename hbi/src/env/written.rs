@@ -48,11 +48,15 @@ pub(super) fn read(env: &Arc<Environment>, source: &str) -> Result<Written, Fail
             (_, holds) => holds,
         };
     }
+    let mut last_calls = code.last_calls().iter();
+    let of_calls = calls_something && code.names_answers()
+        || last_calls.any(|(name, _)| callee(env, name) != Callee::Other);
     let answer = match code.last_call() {
         Some(name) if callee(env, name) != Callee::Other => Answer::OfCall,
-        Some(_) => Answer::Nothing,
-        None if code.ends_in_value() && calls_something => Answer::Value,
-        None => Answer::Nothing,
+        // it has no value
+        Some("print") => Answer::Nothing,
+        _ if of_calls => Answer::Value,
+        _ => Answer::Nothing,
     };
     let prepared = Arc::new(Script {
         env: Arc::clone(env),

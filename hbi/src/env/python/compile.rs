@@ -78,8 +78,10 @@ pub(crate) struct Code {
     pub(super) steps: Vec<(Step, Place)>,
     /// Names that are called, as paths, with how many arguments.
     calls: Vec<(String, usize)>,
-    /// Whether the script's last statement is an expression with what calls give.
-    ends_in_value: bool,
+    /// Whether the script's last statement is an expression that names what earlier calls gave.
+    names_answers: bool,
+    /// Where the calls of the last statement begin, where that is an expression.
+    last_calls: usize,
     /// The name that is called last of all, where the last statement is just a call.
     pub(super) last_call: Option<String>,
     /// How deep expressions nest, where the script is just one.
@@ -105,7 +107,7 @@ impl Code {
         }
         let program = Program::parse(source, bounds.expression_depth)?;
         let mut compiler = Compiler::default();
-        let (mut ends_in_value, mut last_call) = (false, None);
+        let (mut names_answers, mut last_calls, mut last_call) = (false, None, None);
         let mut statements = program.statements;
         let height = match &statements[..] {
             [Statement::Expression(expression)] => Some(expression.height),
@@ -129,16 +131,18 @@ impl Code {
             }
             let expression = matches!(last, Statement::Expression(_));
             compiler.statements(vec![last], None);
-            // what earlier calls gave is a value of calls, too
-            let names_answers = compiler.steps[steps..]
-                .iter()
-                .any(|(step, _)| matches!(step, Step::Name(name) if answers.contains(&**name)));
-            ends_in_value = expression && (compiler.calls.len() > calls || names_answers);
+            if expression {
+                last_calls = Some(calls);
+                names_answers = compiler.steps[steps..]
+                    .iter()
+                    .any(|(step, _)| matches!(step, Step::Name(name) if answers.contains(&**name)));
+            }
         }
         Ok(Self {
             steps: compiler.steps,
+            last_calls: last_calls.unwrap_or(compiler.calls.len()),
             calls: compiler.calls,
-            ends_in_value,
+            names_answers,
             last_call,
             height,
         })
@@ -169,9 +173,14 @@ impl Code {
         &self.calls
     }
 
-    /// Whether the last statement is an expression with a call in it, or what earlier calls gave.
-    pub(crate) fn ends_in_value(&self) -> bool {
-        self.ends_in_value
+    /// The calls in the last statement, where that is an expression.
+    pub(crate) fn last_calls(&self) -> &[(String, usize)] {
+        &self.calls[self.last_calls..]
+    }
+
+    /// Whether the last statement is an expression that names what earlier calls gave.
+    pub(crate) fn names_answers(&self) -> bool {
+        self.names_answers
     }
 
     /// What the last statement calls, where it is just one call.

@@ -474,14 +474,25 @@ async fn what_a_script_calls_is_known_before_it_runs() {
     let two = code("x = f(1)\ncalc.add(g(), [h(1, 2)])\n");
     let calls: Vec<_> = two.calls().iter().map(|(n, c)| (&**n, *c)).collect();
     assert_eq!(calls, [("f", 1), ("g", 0), ("h", 2), ("calc::add", 2)]);
-    assert_eq!(
-        (two.ends_in_value(), two.last_call()),
-        (true, Some("calc::add"))
-    );
+    let last = |code: &Code| {
+        code.last_calls()
+            .iter()
+            .map(|(n, _)| n.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(last(&two), ["g", "h", "calc::add"]);
+    assert_eq!(two.last_call(), Some("calc::add"));
     let sum = code("f(1) + 1");
-    assert_eq!((sum.ends_in_value(), sum.last_call()), (true, None));
-    assert!(code("x = f(1)\ny = g(2)\n[x, y]").ends_in_value());
+    assert_eq!((last(&sum), sum.last_call()), (vec!["f".to_owned()], None));
+    let len = code("x = f(1)\nlen(g(x))");
+    assert_eq!(
+        (last(&len), len.last_call()),
+        (vec!["g".to_owned(), "len".to_owned()], Some("len"))
+    );
+    assert!(len.names_answers());
+    assert!(code("x = f(1)\ny = g(2)\n[x, y]").names_answers());
     for none in ["x = 1\nx", "x = f(1)", "f()\n1", "", "if 1 { f() }"] {
-        assert!(!code(none).ends_in_value(), "{none}");
+        let none = code(none);
+        assert!(last(&none).is_empty() && !none.names_answers(), "{none:?}");
     }
 }

@@ -80,7 +80,7 @@ fn map(entries: Vec<(Expression, Expression)>) -> Result<Value, Refused> {
 
 fn minus(of: Expression, place: Place) -> Result<Value, Refused> {
     match read(of)? {
-        Value::Int(n) => Ok(Value::Int(-n)),
+        Value::Int(n) => Ok(Value::Int(n.checked_neg().ok_or_else(|| no_value(place))?)),
         Value::Float(x) => Ok(Value::Float(-x)),
         _ => Err(no_value(place)),
     }

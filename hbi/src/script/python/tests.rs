@@ -257,3 +257,9 @@ fn values_in_strings_count_with_the_others() {
     }
     assert!(Program::parse(&format!("f'{{{inner}}}'"), 32).is_ok());
 }
+
+#[test]
+fn the_lowest_integer_has_no_opposite() {
+    let failure = read_value(&format!("-(-{} - 1)", i128::MAX)).expect_err("it fits nothing");
+    assert!(failure.place.is_some(), "{failure}");
+}
