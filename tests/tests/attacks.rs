@@ -355,10 +355,10 @@ attacks! {
         => ["`variables`"];
     many_functions: (0..900).fold(String::new(), |all, n| format!("{all}fn f{n}(){{}}"))
         => ["`functions`"];
-    many_names: (0..2_000).fold(String::new(), |all, n| format!("{all}f{n}();")) => ["f0"];
-    many_paths: (0..1_400).fold(String::new(), |all, n| format!("{all}a{n}::f();")) => ["a0"];
+    many_names: (0..2_000).fold(String::new(), |all, n| format!("{all}f{n}();")) => ["`called`"];
+    many_paths: (0..1_400).fold(String::new(), |all, n| format!("{all}a{n}::f();")) => ["`called`"];
     many_methods: (0..1_700).fold("let a=1;".to_owned(), |all, n| format!("{all}a.f{n}();"))
-        => ["f0"];
+        => ["`called`"];
     opens_brackets: many("[", 16_000) => ["`expression_depth`", "`memory`"];
     opens_parentheses: many("(", 16_000) => ["`expression_depth`", "`memory`"];
     opens_blocks: many("{", 16_000) => ["`expression_depth`", "`memory`"];
@@ -549,6 +549,32 @@ fn many_that_pass_on_much() {
 fn many_straight_lines_that_keep_much() {
     let source = "let a = bytes(3900000); let b = never(); a".to_owned();
     hoard("many_straight_lines_that_keep_much", source, 4);
+}
+
+/// What a script calls is registered for it, and stays as long as the script has a number.
+#[test]
+fn many_that_call_much() {
+    in_process_of_its_own("many_that_call_much", || {
+        runtime().block_on(async {
+            let pair = testing::pair(exposed(Bounds::default()), HostingEnv::new())
+                .await
+                .expect("peers in memory can be joined");
+            let peer = &pair.client;
+            let before = memory("VmRSS:");
+            for n in 0..60 {
+                let calls = (0..250).fold(String::new(), |all, m| format!("{all}a::x{m}();"));
+                let source = format!("if false {{ {calls} }} {n}");
+                // a text has a number from its second use on
+                for _ in 0..2 {
+                    let answer: i64 = peer.script(source.clone()).await.expect("it lands");
+                    assert_eq!(answer, n);
+                }
+            }
+            let most = memory("VmHWM:") - before;
+            println!("{most} KiB at most");
+            assert!(most < MOST, "{most} KiB at most");
+        });
+    });
 }
 
 #[test]

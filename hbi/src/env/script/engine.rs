@@ -2,6 +2,7 @@
 
 use std::{
     any::TypeId,
+    collections::BTreeSet,
     sync::{Arc, LazyLock},
 };
 
@@ -92,8 +93,14 @@ fn watch_variables(engine: &mut Engine) {
     });
 }
 
-/// Registers a function of a namespace for every number of arguments.
-fn register_path(module: &mut Module, path: &str, function: &str, looked_into: bool) {
+/// Registers a function of a namespace for so many arguments.
+fn register_path(
+    module: &mut Module,
+    path: &str,
+    function: &str,
+    arguments: usize,
+    looked_into: bool,
+) {
     macro_rules! with {
         ($($argument:ident)*) => {{
             let path: Arc<str> = path.into();
@@ -105,27 +112,31 @@ fn register_path(module: &mut Module, path: &str, function: &str, looked_into: b
             );
         }};
     }
-    with!();
-    with!(a);
-    with!(a b);
-    with!(a b c);
-    with!(a b c d);
-    with!(a b c d e);
-    with!(a b c d e f);
-    with!(a b c d e f g);
-    with!(a b c d e f g h);
-    with!(a b c d e f g h i);
-    with!(a b c d e f g h i j);
-    with!(a b c d e f g h i j k);
-    with!(a b c d e f g h i j k l);
+    match arguments {
+        0 => with!(),
+        1 => with!(a),
+        2 => with!(a b),
+        3 => with!(a b c),
+        4 => with!(a b c d),
+        5 => with!(a b c d e),
+        6 => with!(a b c d e f),
+        7 => with!(a b c d e f g),
+        8 => with!(a b c d e f g h),
+        9 => with!(a b c d e f g h i),
+        10 => with!(a b c d e f g h i j),
+        11 => with!(a b c d e f g h i j k),
+        12 => with!(a b c d e f g h i j k l),
+        _ => {}
+    }
 }
 
-/// The types of arguments that an exposed function is registered with: any, and where the
-/// interpreter has a function of that name, those that this may have. Its own would be found before
-/// one that takes any.
-fn signatures(name: &str) -> Vec<Vec<TypeId>> {
-    let mut signatures: Vec<_> = (0..=MOST_ARGUMENTS)
-        .map(|count| vec![TypeId::of::<Dynamic>(); count])
+/// The types of arguments that an exposed function is registered with, for these numbers of them: any,
+/// and where the interpreter has a function of that name, those that this may have. Its own would be
+/// found before one that takes any.
+fn signatures(name: &str, arguments: &BTreeSet<usize>) -> Vec<Vec<TypeId>> {
+    let counts = arguments.iter().filter(|&&count| count <= MOST_ARGUMENTS);
+    let mut signatures: Vec<_> = counts
+        .map(|&count| vec![TypeId::of::<Dynamic>(); count])
         .collect();
     if library::is_built_in(name) {
         let types = library::told_apart();
@@ -140,13 +151,16 @@ fn signatures(name: &str) -> Vec<Vec<TypeId>> {
         for first in types {
             signatures.extend(types.map(|last| vec![first, number, number, last]));
         }
+        signatures.retain(|types| arguments.contains(&types.len()));
     }
     signatures
 }
 
 fn register_names(engine: &mut Engine, names: &Names, exposed: impl Fn(&str) -> bool) {
     let mut modules: Vec<(String, Module)> = Vec::new();
-    for name in &names.calls {
+    let called: BTreeSet<&str> = names.calls.iter().map(|(name, _)| &**name).collect();
+    for name in called {
+        let arguments = names.arguments(name);
         match name.rsplit_once("::") {
             Some((namespace, function)) => {
                 let at = modules.iter().position(|(known, _)| known == namespace);
@@ -156,12 +170,14 @@ fn register_names(engine: &mut Engine, names: &Names, exposed: impl Fn(&str) -> 
                 });
                 // also where nothing of the name is exposed: the host says what there is instead
                 let looked_into = names.looks_into(name);
-                register_path(&mut modules[at].1, name, function, looked_into);
+                for count in arguments {
+                    register_path(&mut modules[at].1, name, function, count, looked_into);
+                }
             }
             None if exposed(name) => {
                 let looked_into = names.looks_into(name);
-                for types in signatures(name) {
-                    let path: Arc<str> = name.as_str().into();
+                for types in signatures(name, &arguments) {
+                    let path: Arc<str> = name.into();
                     engine.register_raw_fn(
                         names::alias(name),
                         types,
@@ -178,8 +194,11 @@ fn register_names(engine: &mut Engine, names: &Names, exposed: impl Fn(&str) -> 
     for (namespace, module) in modules {
         engine.register_static_module(namespace, module.into());
     }
-    for method in &names.methods {
-        for count in 0..MOST_ARGUMENTS {
+    for (method, values) in &names.methods {
+        for count in [values - 1, *values] {
+            if count >= MOST_ARGUMENTS {
+                continue;
+            }
             let mut types = vec![TypeId::of::<Dynamic>(); count + 1];
             types[0] = TypeId::of::<Held>();
             let name: Arc<str> = method.as_str().into();

@@ -5,15 +5,23 @@
 //! exposed function, the value of a `let` whose name is only passed on, a statement of its own, or
 //! what the script answers. Whatever else stands around it may look into it.
 
-use std::{borrow::Cow, collections::HashSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeSet, HashSet},
+};
+
+/// Functions that a script may call, each with another number of arguments counted: the interpreter has
+/// to be told of each.
+pub(super) const CALLED: usize = 256;
 
 /// What a script's text calls and mentions.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Names {
-    /// Called on their own or by a path: `f(`, `calc::add(`.
-    pub(super) calls: Vec<String>,
-    /// Called as methods: `.say(`.
-    pub(super) methods: Vec<String>,
+    /// Called on their own or by a path, `f(..)`, `calc::add(..)`, with how many arguments: a list that
+    /// is empty, or ends in a comma, is taken for one of one more.
+    pub(super) calls: Vec<(String, usize)>,
+    /// Called as methods: `.say(..)`.
+    pub(super) methods: Vec<(String, usize)>,
     /// Mentioned without a call.
     pub(super) mentioned: Vec<String>,
     /// The most values that one function's expressions can hold at once: those of open argument
@@ -34,8 +42,8 @@ struct Open {
     values: usize,
     /// The members before it, which go on behind it.
     chain: usize,
-    /// What it is the argument list of, and where that stands.
-    call: Option<(String, Place)>,
+    /// What it is the argument list of.
+    call: Option<Called>,
     /// Its values go to an exposed function as they are.
     passes: bool,
 }
@@ -56,6 +64,12 @@ enum Place {
     Other,
 }
 
+/// What is called: a function, and where the call stands, or a method.
+enum Called {
+    Function(String, Place),
+    Method(String),
+}
+
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
     Round,
@@ -72,8 +86,8 @@ struct Scanner<'a, P> {
     chain: usize,
     names: Names,
     place: Place,
-    /// The function that was just named, and is called.
-    called: Option<(String, Place)>,
+    /// What was just named, and is called.
+    called: Option<Called>,
     /// Whether a function hands its arguments to the host as they are.
     passes: P,
     /// Who looks into the second looks into the first.
@@ -121,6 +135,19 @@ impl Names {
         text
     }
 
+    /// The numbers of arguments with which a function is called, as functions and as methods are.
+    pub(super) fn arguments(&self, name: &str) -> BTreeSet<usize> {
+        let of = |calls: &[(String, usize)], more: usize| {
+            let calls = calls.iter().filter(|(other, _)| other == name);
+            calls
+                .flat_map(|(_, values)| [values - 1 + more, values + more])
+                .collect::<Vec<_>>()
+        };
+        let as_functions = of(&self.calls, 0);
+        let as_methods = of(&self.methods, 1);
+        as_functions.into_iter().chain(as_methods).collect()
+    }
+
     /// Whether the script looks into what a variable stands for, or a function answers.
     pub(super) fn looks_into(&self, name: &str) -> bool {
         self.looked_into.contains(name)
@@ -131,7 +158,7 @@ impl<P: Fn(&str) -> bool> Scanner<'_, P> {
     fn finish(mut self) -> Names {
         let all = &mut self.names.looked_into;
         if self.hides {
-            all.extend(self.names.calls.iter().cloned());
+            all.extend(self.names.calls.iter().map(|(name, _)| name.clone()));
             all.extend(self.names.mentioned.iter().cloned());
         }
         // from the end, since a name is defined before it is used
@@ -212,7 +239,10 @@ impl<P: Fn(&str) -> bool> Scanner<'_, P> {
     fn opens(&mut self, kind: Kind) {
         let chain = std::mem::take(&mut self.chain);
         let call = self.called.take().filter(|_| kind == Kind::Round);
-        let passes = call.as_ref().is_some_and(|(name, _)| (self.passes)(name));
+        let passes = match &call {
+            Some(Called::Function(name, _)) => (self.passes)(name),
+            _ => false,
+        };
         self.place = match kind {
             Kind::Round if passes => Place::Argument,
             Kind::Other if self.bytes[self.at] == b'{' => Place::Statement,
@@ -240,8 +270,13 @@ impl<P: Fn(&str) -> bool> Scanner<'_, P> {
             return;
         };
         self.chain = open.chain;
-        if let Some((name, place)) = open.call {
-            self.stands(name, place);
+        match open.call {
+            Some(Called::Function(name, place)) => {
+                add(&mut self.names.calls, (&name, open.values));
+                self.stands(name, place);
+            }
+            Some(Called::Method(name)) => add(&mut self.names.methods, (&name, open.values)),
+            None => {}
         }
         if open.kind == Kind::InText {
             self.in_text();
@@ -363,26 +398,36 @@ impl<P: Fn(&str) -> bool> Scanner<'_, P> {
             ("fn", _) => self.place = Place::Fn,
             (name, Place::Let) => self.place = Place::Defined(name.to_owned()),
             (name, Place::Fn) => self.hides |= (self.passes)(name),
-            (_, _) if member => {}
-            (name, place) if called => self.called = Some((name.to_owned(), place)),
+            (name, _) if member => {
+                if called {
+                    self.called = Some(Called::Method(name.to_owned()));
+                }
+                return;
+            }
+            (name, place) if called => {
+                self.called = Some(Called::Function(name.to_owned(), place));
+                if alias(name) != name {
+                    self.names.hooked.push(start);
+                }
+                return;
+            }
             (name, place) => self.stands(name.to_owned(), place),
         }
-        let list = match (member, called) {
-            (true, true) => &mut self.names.methods,
-            (true, false) => return,
-            (false, true) => &mut self.names.calls,
-            (false, false) => &mut self.names.mentioned,
-        };
-        if called && !member && alias(name) != name {
-            self.names.hooked.push(start);
-        }
-        if !list.iter().any(|known| known == name) {
-            list.push(name.to_owned());
+        if !self.names.mentioned.iter().any(|known| known == name) {
+            self.names.mentioned.push(name.to_owned());
         }
     }
 
     fn is_separator(&self) -> bool {
         self.peek(0) == b':' && self.peek(1) == b':' && is_start(self.peek(2))
+    }
+}
+
+/// Adds a call, unless there are more than a script may have already.
+fn add(calls: &mut Vec<(String, usize)>, (name, values): (&str, usize)) {
+    let known = |(other, count): &(String, usize)| *count == values && other == name;
+    if calls.len() <= CALLED && !calls.iter().any(known) {
+        calls.push((name.to_owned(), values));
     }
 }
 
@@ -415,8 +460,9 @@ mod tests {
     #[test]
     fn calls_methods_and_mentions() {
         let names = of("let t = a; for i in 0..n { t += calc::add (i, f(1)) } room.say(t); x.y");
-        assert_eq!(names.calls, ["calc::add", "f"]);
-        assert_eq!(names.methods, ["say"]);
+        let call = |name: &str, values: usize| (name.to_owned(), values);
+        assert_eq!(names.calls, [call("f", 1), call("calc::add", 2)]);
+        assert_eq!(names.methods, [call("say", 1)]);
         for name in ["a", "n", "t", "room", "x"] {
             assert!(names.mentioned.contains(&name.to_owned()), "{name}");
         }
@@ -427,8 +473,29 @@ mod tests {
     fn names_in_code_only() {
         let names =
             of(r##"'"'; "a\"(b"; `c ${d(`e ${f}`)} g`; #"h"("#; /* i /* j */ k */ l // m"##);
-        assert_eq!(names.calls, ["d"]);
+        assert_eq!(names.calls, [("d".to_owned(), 1)]);
         assert_eq!(names.mentioned, ["f", "l"]);
+    }
+
+    #[test]
+    fn numbers_of_arguments() {
+        for (source, counts) in [
+            ("f()", &[0, 1][..]),
+            ("f(a)", &[0, 1]),
+            ("f(a, [b, c], g(d, e, f))", &[2, 3]),
+            ("f(a,)", &[1, 2]),
+            ("f(); f(a, b, c)", &[0, 1, 2, 3]),
+            ("f(a, b); x.f(y)", &[1, 2]),
+            ("f(a, b); x.f(y, z)", &[1, 2, 3]),
+            ("f(`${g(a, b)}`, /* , */ \",\")", &[1, 2]),
+            ("f(#{ a: 1, b: 2 }, if c { d(e, f) } else { g })", &[1, 2]),
+            ("x::f(a, b, c); y", &[]),
+        ] {
+            let found = of(source).arguments("f");
+            assert_eq!(Vec::from_iter(found), counts, "{source}");
+        }
+        let many: String = (0..2_000).map(|n| format!("f{n}();")).collect();
+        assert_eq!(of(&many).calls.len(), CALLED + 1);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::{
     convert,
     engine::{FUNCTIONS, engine},
     library::{self, Kept},
-    names::Names,
+    names::{CALLED, Names},
 };
 use crate::{
     Failure, Kind, Place,
@@ -106,6 +106,9 @@ impl Compiled {
         let names = Names::of(source, passes);
         if names.chain > bounds.expression_depth {
             return Err(limit("expression_depth", bounds.expression_depth));
+        }
+        if names.calls.len() + names.methods.len() > CALLED {
+            return Err(Failure::limit("called", CALLED, "make it several scripts"));
         }
         account::check_pending(names.pending, bounds)?;
         let text = names.aliased(source, &exposed);
