@@ -551,6 +551,32 @@ fn many_straight_lines_that_keep_much() {
     hoard("many_straight_lines_that_keep_much", source, 4);
 }
 
+/// The same over the text wire, where what hits a bound ends the connection.
+#[test]
+fn many_of_the_text_wire_that_keep_much() {
+    in_process_of_its_own("many_of_the_text_wire_that_keep_much", || {
+        runtime().block_on(async {
+            let server = hbi::serve("text+mem://hoard", |_: hbi::Peer| async {
+                let bounds = with(|bounds| bounds.connection_memory = 16 << 20);
+                Ok(exposed(bounds))
+            });
+            let server = server.await.expect("serves");
+            let peer = hbi::connect(server.address().to_string(), HostingEnv::new());
+            let peer = peer.await.expect("connects");
+            let before = memory("VmRSS:");
+            let source = "_1 = ['x' * 16000] * 60\nnever()";
+            let asked = (0..100).map(|_| peer.script::<IgnoredAny>(source));
+            for script in asked.map(Asked::send).collect::<Vec<_>>() {
+                let error = script.await.expect_err("too much is kept").to_string();
+                assert!(error.contains("`connection_memory`"), "{error}");
+            }
+            let most = memory("VmHWM:") - before;
+            println!("{most} KiB at most");
+            assert!(most < MOST, "{most} KiB at most");
+        });
+    });
+}
+
 /// What a script calls is registered for it, and stays as long as the script has a number.
 #[test]
 fn many_that_call_much() {

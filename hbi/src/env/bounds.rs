@@ -44,7 +44,8 @@ pub struct Bounds {
     /// they pass on, and for each function under way as many values of [`Self::value`] as its
     /// argument lists could hold. Default 256 MiB. A script that has no room to begin queues, in
     /// order; one that grows beyond what is left ends, and so does one within another conversation
-    /// that has no room to begin: what it would wait for may wait for it.
+    /// that has no room to begin: what it would wait for may wait for it. Those of the text wire begin
+    /// with nothing, and take what they come to hold.
     pub connection_memory: usize,
     /// Time from the start of a script to its end, waiting included. Default 30 s.
     pub wall_clock: Duration,
@@ -52,7 +53,9 @@ pub struct Bounds {
     pub calls: u64,
     /// Scripts of one connection that run or wait at once, beside those that land within another
     /// conversation, of which there may be as many again. Default 256. More of them queue, in
-    /// order. In the whole process there are at most 16,384 and 4,096.
+    /// order. In the whole process there are at most 16,384 and 4,096. Those of the text wire need no
+    /// fiber, and cannot tell what they land within: there
+    /// [`Settings::conversations`](crate::Settings::conversations) bounds how many wait.
     pub fibers: usize,
 }
 

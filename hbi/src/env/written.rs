@@ -149,8 +149,9 @@ impl Prepared for Script {
         let last = (self.answer == Answer::OfCall).then(|| within(Some(dialect)));
         let (artifacts, bounds, print) = (within(None), self.env.bounds.clone(), print(&self.env));
         let (code, answer) = (Arc::clone(&self.code), self.answer);
+        let share = self.env.pool().share();
         Box::pin(async move {
-            let run = code.run(artifacts, last, bounds, Unknown::Refuse, print);
+            let run = code.run(artifacts, last, bounds, Unknown::Refuse, print, share);
             match run.await {
                 Ok(_) if answer == Answer::Nothing => Packed::written(""),
                 Ok(value) => Ok(value),
@@ -253,9 +254,9 @@ impl Prepared for Wanted {
             text: true,
             literal: None,
         });
-        let print = print(env);
+        let (print, share) = (print(env), env.pool().share());
         Box::pin(async move {
-            let run = code.run(artifacts, None, bounds, Unknown::Construct, print);
+            let run = code.run(artifacts, None, bounds, Unknown::Construct, print, share);
             run.await
         })
     }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     Failure, Kind, Place,
-    env::{Artifacts, Bounds, Outcome},
+    env::{Artifacts, Bounds, Outcome, share::Share},
     script::python::{Operator, is_local},
     value::{Packed, Value},
 };
@@ -35,7 +35,7 @@ pub(crate) type Print = Box<dyn Fn(&str) + Send + Sync>;
 
 impl Code {
     /// Runs the script to its value: that of its last statement, and nothing for an assignment. Where
-    /// that is a call, it goes to `last`, if there is one.
+    /// that is a call, it goes to `last`, if there is one. What it holds it takes of `share`.
     ///
     /// # Errors
     /// Those of its calls, its own, and the bound it hit, by name.
@@ -46,6 +46,7 @@ impl Code {
         bounds: Bounds,
         unknown: Unknown,
         print: Print,
+        share: Share,
     ) -> Result<Packed, Failure> {
         let wall_clock = bounds.wall_clock;
         let mut run = Run {
@@ -54,6 +55,7 @@ impl Code {
             bounds,
             unknown,
             print,
+            share,
             stack: Vec::new(),
             loops: Vec::new(),
             locals: HashMap::new(),
@@ -100,6 +102,8 @@ struct Run {
     bounds: Bounds,
     unknown: Unknown,
     print: Print,
+    /// What it has of the connection's memory.
+    share: Share,
     stack: Vec<Value>,
     loops: Vec<Each>,
     /// What names hold that are of the script alone.
@@ -240,7 +244,7 @@ impl Run {
                 "Bounds::memory",
             ));
         }
-        Ok(())
+        self.share.resize(self.memory)
     }
 
     /// The topmost value, as it is.

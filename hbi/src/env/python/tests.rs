@@ -9,7 +9,7 @@ use std::{
 use super::*;
 use crate::{
     Failure, Kind,
-    env::{Artifacts, Bounds, Outcome},
+    env::{Artifacts, Bounds, Outcome, share::Pool},
     value::{Packed, Value},
 };
 
@@ -91,7 +91,15 @@ async fn run_in(fake: &Arc<Fake>, source: &str, bounds: &Bounds) -> Result<Value
         printed.lock().expect("not poisoned").push(line.to_owned());
     });
     let artifacts = Arc::clone(fake) as Arc<dyn Artifacts>;
-    let running = code.run(artifacts, None, bounds.clone(), Unknown::Refuse, print);
+    let share = Pool::new(bounds.connection_memory).share();
+    let running = code.run(
+        artifacts,
+        None,
+        bounds.clone(),
+        Unknown::Refuse,
+        print,
+        share,
+    );
     Ok(Value::unpack(running.await?)?)
 }
 
@@ -181,7 +189,15 @@ async fn unknown_constructors_are_lists_where_a_value_is_read() {
     let code = Arc::new(Code::new("Msgs('Tea', [Msg(1, 2)])", &Bounds::default()).expect("reads"));
     let fake = Arc::<Fake>::default();
     let print: Print = Box::new(|_| {});
-    let running = code.run(fake, None, Bounds::default(), Unknown::Construct, print);
+    let share = Pool::new(usize::MAX).share();
+    let running = code.run(
+        fake,
+        None,
+        Bounds::default(),
+        Unknown::Construct,
+        print,
+        share,
+    );
     let value = Value::unpack(running.await.expect("lands")).expect("a value");
     let inner = Value::List(vec![Value::Int(1), Value::Int(2)]);
     let expected = vec![Value::Text("Tea".into()), Value::List(vec![inner])];
