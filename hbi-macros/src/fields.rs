@@ -29,6 +29,9 @@ use crate::{
     words,
 };
 
+/// Methods of each call, which a trait's of the same names would stand behind.
+const OF_CALLS: [&str; 4] = ["field", "is_idempotent", "send", "within"];
+
 /// A field that a pending value can be asked for.
 struct Pending {
     docs: Vec<Attribute>,
@@ -101,6 +104,14 @@ fn parse(input: &DeriveInput, errors: &mut Errors) -> Vec<Pending> {
         if let Some(why) = words::refuse(&name) {
             let message =
                 format!("{why}: give the field another with `#[serde(rename = \"...\")]`");
+            errors.on(ident, message);
+        }
+        let plain = words::plain(ident);
+        if OF_CALLS.contains(&&*plain) {
+            let message = format!(
+                "a call has a method `{plain}` of its own: name the field otherwise, and give it \
+                 `#[serde(rename = \"{name}\")]`"
+            );
             errors.on(ident, message);
         }
         let docs = field

@@ -357,3 +357,13 @@ async fn odd_names_collide_with_nothing() {
     assert_eq!(stub.always().await.unwrap(), 7);
     let _ = odd::EmptyStub::new(&peer);
 }
+
+/// A service that is on its way out is no warning where it is defined.
+#[deny(warnings)]
+mod deprecated {
+    #[deprecated]
+    #[hbi::service]
+    pub(crate) trait Old {
+        async fn one(&self) -> u8;
+    }
+}

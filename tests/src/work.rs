@@ -115,6 +115,9 @@ pub trait Work {
     /// Receives a file in a conversation; answers its length.
     #[hbi(converse)]
     async fn recv_file(&self, co: HoCo, name: String) -> hbi::Result<()>;
+    /// Reads five bytes and seven in a conversation; answers them.
+    #[hbi(converse)]
+    async fn recv_runs(&self, co: HoCo) -> hbi::Result<()>;
     /// How deep the call is nested, and whether it has a deadline.
     async fn surroundings(&self, cx: &hbi::Caller) -> (u8, bool);
     /// Calls the caller's own `add` back.
@@ -450,6 +453,16 @@ impl Work for MyWork {
         let mut co = co.start_send().await?;
         co.send_obj(&(name == announced.name, data.len() as u64))
             .await?;
+        co.close().await
+    }
+
+    async fn recv_runs(&self, mut co: HoCo) -> hbi::Result<()> {
+        let (mut first, mut then) = ([0; 5], [0; 7]);
+        co.recv_exact(&mut first).await?;
+        co.recv_exact(&mut then).await?;
+        let co = co.finish_recv().await?;
+        let mut co = co.start_send().await?;
+        co.send_obj(&(first, then)).await?;
         co.close().await
     }
 

@@ -2,6 +2,7 @@
 
 use std::{pin::pin, sync::atomic::Ordering, time::Duration};
 
+use futures_util::FutureExt;
 use hbi::{CallError, Kind, Options, Reactor, Script, Settings};
 // a pair's owners are bound in each test: the connection lives as long as they do
 use hbi_tests::{
@@ -34,7 +35,8 @@ macro_rules! behaviours {
             a_conversation_sends_a_file, a_conversation_receives_a_file,
             a_conversation_ends_with_the_methods_error, an_abandoned_conversation_is_told,
             raw_conversations_mix_scripts_and_objects,
-            scripts_are_the_ones_that_were_sent, dropping_a_call_cancels_it,
+            scripts_are_the_ones_that_were_sent, data_is_read_on_by_its_length,
+            who_gives_up_closing_abandons, dropping_a_call_cancels_it,
             a_deadline_cancels_and_is_inherited, stubborn_methods_run_to_their_end,
             stubborn_methods_are_counted,
             ten_thousand_cancelled_calls_leave_nothing, large_values_travel, limits_are_named,
@@ -821,6 +823,44 @@ async fn scripts_are_the_ones_that_were_sent(over: Transport) {
     for expected in [5, 6, 7, 8] {
         assert_eq!(co.recv_obj::<i64>().await.unwrap(), expected);
     }
+}
+
+async fn data_is_read_on_by_its_length(over: Transport) {
+    let Pair {
+        work,
+        peer: _peer,
+        server: _server,
+        ..
+    } = over.pair().await;
+    // five bytes are read, and seven: of two runs the first to its end, the other in part
+    let mut co = work.recv_runs().open().await.unwrap();
+    co.send_data("first").await.unwrap();
+    co.send_data("then more").await.unwrap();
+    let mut co = co.start_recv().await.unwrap();
+    let (first, then): ([u8; 5], [u8; 7]) = co.recv_obj().await.unwrap();
+    assert_eq!((&first, &then), (b"first", b"then mo"));
+}
+
+async fn who_gives_up_closing_abandons(over: Transport) {
+    let Pair {
+        peer,
+        seen,
+        server: _server,
+        ..
+    } = over.pair().await;
+    let mut co = peer.po().co().await.unwrap();
+    co.send_code("work::wait(1)").await.unwrap();
+    // more than the peer takes without reading it
+    co.send_obj(&bytes::Bytes::from(vec![0; 3 << 20]))
+        .await
+        .unwrap();
+    seen.until(|seen| seen.waiting.load(Ordering::SeqCst) == 1)
+        .await;
+    let closing = co.close();
+    assert!(closing.now_or_never().is_none());
+    seen.until(|seen| seen.cancelled.load(Ordering::SeqCst) == 1)
+        .await;
+    until_idle(&peer).await;
 }
 
 async fn large_values_travel(over: Transport) {

@@ -681,6 +681,36 @@ async fn scripts_of_conversations_have_values_bound() {
 }
 
 #[tokio::test]
+async fn an_address_is_free_once_its_server_was_shut_down() {
+    let serve = |address: String| async move {
+        let served = hbi::serve(&address, |_peer| async { Ok(HostingEnv::new()) });
+        served.await.expect("the address is free")
+    };
+    for address in ["mem://served-again", "tcp://127.0.0.1:0"] {
+        let server = serve(address.to_owned()).await;
+        let address = server.address().to_string();
+        server.shutdown(Duration::ZERO).await;
+        serve(address).await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_takes_any_number_of_connections() {
+    let mut options = hbi::Options::new();
+    let mut defences = hbi::Defences::default();
+    defences.connections = usize::MAX;
+    options = options.defences(defences);
+    let address = "mem://any-number";
+    let served = options.serve(address, |_peer| async {
+        Ok(HostingEnv::new().function("one", || 1))
+    });
+    let _server = served.await.expect("the name is free");
+    let peer = hbi::connect(address, HostingEnv::new()).await.unwrap();
+    let one: i64 = peer.script("one()").await.unwrap();
+    assert_eq!(one, 1);
+}
+
+#[tokio::test]
 async fn a_shutdown_does_not_wait_for_environments_that_are_never_made() {
     let server = hbi::serve("mem://never-made", |_| async {
         std::future::pending::<hbi::Result<HostingEnv>>().await

@@ -1,7 +1,11 @@
 //! The typed surface: versions side by side, pending values, streams within scripts, deadlines that
 //! are inherited.
 
-use std::{collections::HashMap, future::IntoFuture, time::Duration};
+use std::{
+    collections::HashMap,
+    future::IntoFuture,
+    time::{Duration, Instant},
+};
 
 use hbi::{HostingEnv, Kind, Options};
 use hbi_tests::{
@@ -314,6 +318,54 @@ async fn a_default_deadline_holds_for_calls_that_set_none() {
         .await;
     let error = work.wait(1).await.unwrap_err();
     assert!(error.is_timeout(), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_of_its_own_is_a_calls_whatever_the_default() {
+    let consumer = Options::new().deadline(Duration::from_millis(20));
+    let Pair {
+        work,
+        seen,
+        peer: _peer,
+        server: _server,
+        ..
+    } = Transport::Mem
+        .pair_with(Options::new(), consumer, |env| env)
+        .await;
+    let longer = tokio::spawn(work.wait(1).within(Duration::from_secs(10)).into_future());
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(!longer.is_finished());
+    seen.open_gates();
+    assert_eq!(longer.await.unwrap().unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_conversation_opened_within_a_call_has_no_more_time_than_the_call() {
+    #[hbi::service(flat)]
+    trait Times {
+        async fn left(&self, cx: &hbi::Caller) -> u64;
+        async fn ask(&self, cx: &hbi::Caller) -> Result<u64, String>;
+    }
+    struct MyTimes;
+    impl Times for MyTimes {
+        async fn left(&self, cx: &hbi::Caller) -> u64 {
+            let deadline = cx.deadline().expect("it travels");
+            deadline.saturating_duration_since(Instant::now()).as_secs()
+        }
+        async fn ask(&self, cx: &hbi::Caller) -> Result<u64, String> {
+            let asked = async {
+                let mut co = cx.po().co().await?.within(Duration::from_secs(600));
+                co.send_obj_of("left()").await?;
+                co.start_recv().await?.recv_obj().await
+            };
+            asked.await.map_err(|error: hbi::Error| error.to_string())
+        }
+    }
+    let env = || HostingEnv::new().service(TimesHost::new(MyTimes));
+    let pair = hbi::testing::pair(env(), env()).await.unwrap();
+    let ask = TimesStub::new(&pair.client).ask();
+    let left = ask.within(Duration::from_secs(60)).await.unwrap();
+    assert!(left <= 60, "{left} seconds");
 }
 
 #[tokio::test]

@@ -43,6 +43,7 @@ trait Calc {
     async fn fail(&self) -> hbi::Result<()>;
     async fn echo(&self, text: String, x: f64) -> (String, f64);
     async fn sum(&self, items: Items<i64>) -> i64;
+    async fn huge(&self, n: u128) -> bool;
     #[hbi(notify)]
     async fn count(&self);
     async fn upload(&self, name: String, data: Data) -> Result<Meta, NoDivision>;
@@ -93,6 +94,10 @@ impl Calc for MyCalc {
 
     async fn echo(&self, text: String, x: f64) -> (String, f64) {
         (text, x)
+    }
+
+    async fn huge(&self, n: u128) -> bool {
+        n > u128::from(u64::MAX)
     }
 
     async fn sum(&self, mut items: Items<i64>) -> i64 {
@@ -249,11 +254,10 @@ async fn what_has_no_spelling_is_refused_before_anything_is_sent() {
         calc.echo("a\0b", 1.0).await.expect_err("NUL"),
         calc.echo("a", f64::INFINITY).await.expect_err("infinite"),
         calc.sum(Items::iter([1, 2])).await.expect_err("items"),
+        calc.huge(1 << 64).await.expect_err("65 bits"),
     ];
-    for (error, reason) in cases
-        .iter()
-        .zip(["NUL", "infinite float", "carries no `Items`"])
-    {
+    let reasons = ["NUL", "infinite float", "carries no `Items`", "64 bits"];
+    for (error, reason) in cases.iter().zip(reasons) {
         assert!(error.to_string().contains(reason), "{error}");
         assert!(!error.was_sent(), "{error}");
     }
@@ -292,6 +296,13 @@ async fn data_travels_both_ways_with_its_length() {
         assert!(back.iter().all(|b| *b == 9));
         co.close().await.expect("closes");
     }
+    // what was begun to be read is passed on with what is left of it
+    let (_, mut data) = calc.download("down", 200_000).await.expect("answers");
+    let first = data.try_next().await.expect("a piece").expect("some");
+    let left = 200_000 - first.len() as u64;
+    assert_eq!(data.len_hint(), Some(left));
+    let rest = calc.upload("rest", data).await.expect("answers");
+    assert_eq!(rest.size, left);
     // what is not wanted goes by
     assert!(calc.upload("unwanted", vec![1; 1_000_000]).await.is_err());
     drop(calc.download("down", 1_000_000).await.expect("answers"));

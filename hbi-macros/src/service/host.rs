@@ -69,6 +69,7 @@ pub(super) fn host(of: &Emitted<'_>) -> TokenStream {
         }
 
         #[automatically_derived]
+        #[allow(deprecated)]
         impl #impl_generics #root::service::Service for #host #host_generics #wheres {
             fn table(&self) -> &'static #root::service::Table {
                 static TABLE: #root::service::Table = #table;

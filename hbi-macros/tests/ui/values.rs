@@ -37,4 +37,11 @@ struct Names<'a> {
     r#match: String,
 }
 
+#[derive(hbi::Fields)]
+struct Letter {
+    send: bool,
+    #[serde(rename = "time")]
+    within: u64,
+}
+
 fn main() {}

@@ -144,6 +144,18 @@ impl Main {
         }
     }
 
+    /// A run that was read to its last byte is over: what is read by its length goes on with the next, as
+    /// it does over a wire without marks.
+    async fn skip_end(&mut self) -> Result<()> {
+        if self.in_data && self.rest.is_empty() {
+            match self.next().await? {
+                Some(Received::Data(bytes)) if bytes.is_empty() => self.in_data = false,
+                other => self.ahead = other,
+            }
+        }
+        Ok(())
+    }
+
     /// The next piece of the current run of raw data; `None` at its end.
     async fn piece(&mut self) -> Result<Option<Bytes>> {
         if !self.rest.is_empty() {
@@ -205,6 +217,9 @@ impl Main {
         mut bytes: u64,
     ) -> Result<()> {
         self.expect(bytes);
+        if bytes > 0 {
+            self.skip_end().await?;
+        }
         while bytes > 0 {
             let Some(mut piece) = self.piece().await? else {
                 return Err(short(bytes));
@@ -230,6 +245,9 @@ impl Main {
 
     pub(super) async fn recv_exact(&mut self, mut buffer: &mut [u8]) -> Result<()> {
         self.expect(buffer.len() as u64);
+        if !buffer.is_empty() {
+            self.skip_end().await?;
+        }
         while !buffer.is_empty() {
             let Some(mut piece) = self.piece().await? else {
                 return Err(short(buffer.len() as u64));

@@ -77,10 +77,10 @@ impl Data {
         self
     }
 
-    /// How many bytes there are, where that is known: data that arrived over the mux wire does not
-    /// say, so send the length beside it where the receiver needs it.
+    /// How many bytes are left to be read, where that is known: data that arrived over the mux wire does
+    /// not say, so send the length beside it where the receiver needs it.
     pub fn len_hint(&self) -> Option<u64> {
-        self.len
+        self.len.map(|len| len + self.rest.len() as u64)
     }
 
     fn new(messages: Messages) -> Self {
@@ -161,7 +161,9 @@ impl Data {
                 "expected data, found a stream of items",
             )),
         });
-        if !matches!(next, Some(Ok(_))) {
+        if let Some(Ok(piece)) = &next {
+            self.len = self.len.map(|len| len.saturating_sub(piece.len() as u64));
+        } else {
             *inner = None;
             self.failed = next.as_ref().and_then(|next| next.as_ref().err().cloned());
         }
@@ -236,6 +238,7 @@ impl Serialize for Data {
                 "this data was sent or read to its end before: a stream can be taken once",
             ));
         };
+        let len = self.len_hint();
         let messages = if self.rest.is_empty() {
             messages
         } else {
@@ -244,7 +247,6 @@ impl Serialize for Data {
             let mut messages = messages;
             Messages::local(first.chain(stream::poll_fn(move |cx| messages.poll_next(cx))))
         };
-        let len = self.len.filter(|_| self.rest.is_empty());
         serialize_handle(Box::new(Carried::Stream(messages, len)), serializer)
     }
 }

@@ -31,7 +31,7 @@ pub use link::{
 };
 pub use object::{Object, RemoteObject};
 pub use posting::{PoCo, PostingEnd};
-pub(crate) use posting::{default_deadline, now};
+pub(crate) use posting::{deadline, now};
 pub use running::run_conversation;
 pub use script::Script;
 pub use trace::TraceContext;

@@ -310,7 +310,7 @@ impl PoCo<Sending> {
             arguments: &arguments,
             handles: &mut handles,
             ordered: self.ordered,
-            deadline: self.deadline.or_else(|| default_deadline(&**link)),
+            deadline: deadline(&**link, self.deadline),
             idempotent: false,
             place: &mut place,
         };
@@ -361,10 +361,12 @@ impl PoCo<Sending> {
     ///
     /// # Errors
     /// When the connection is gone.
-    pub async fn close(self) -> Result<()> {
-        let mut this = self;
-        if let Some(mut main) = this.main.take() {
+    pub async fn close(mut self) -> Result<()> {
+        if let Some(main) = &mut self.main {
+            // dropped while it waits here, the conversation is abandoned
             main.flush().await;
+        }
+        if let Some(main) = self.main.take() {
             main.link.end(main.co, 0);
             main.link.detach(main.co);
             if let Some(error) = main.link.closed() {
@@ -459,17 +461,15 @@ impl<S> Drop for PoCo<S> {
     }
 }
 
-/// The deadline of a request that sets none: what a landing passes on, or the connection's default.
-pub(crate) fn default_deadline(link: &dyn Link) -> Option<Instant> {
+/// When a request gives up: at its own time, or the connection's default where it sets none, and no later
+/// than the landing that it is made for.
+pub(crate) fn deadline(link: &dyn Link, own: Option<Instant>) -> Option<Instant> {
+    let default = || now().checked_add(link.info().deadline?);
     let inherited = Current::get().deadline;
-    let own = link
-        .info()
-        .deadline
-        .and_then(|time| now().checked_add(time));
-    match (inherited, own) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
-    }
+    [own.or_else(default), inherited]
+        .into_iter()
+        .flatten()
+        .min()
 }
 
 /// The time as deadlines are made of it: under a paused clock, that clock's.

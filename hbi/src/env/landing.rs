@@ -174,21 +174,32 @@ impl Script {
 
     /// Lands it as a future.
     fn start(&self, arguments: Packed, hosted: Arc<Hosted>) -> BoxFuture<Result<Packed, Failure>> {
-        match self.way() {
+        let way = self.way();
+        // they are not taken apart before: a byte of them may become forty
+        if !matches!(way, Way::Call(_) | Way::Never(_))
+            && let Some(bound) = arguments.count()
+            && bound != self.parameters.len()
+        {
+            let text = format!(
+                "{bound} values bound to {} parameters",
+                self.parameters.len()
+            );
+            return Box::pin(ready(Err(Failure::new(Kind::Arguments, text))));
+        }
+        match way {
             Way::Call(target) => match self.env.call_target(target, arguments, &hosted, None) {
-                super::Outcome::Ready(answer) => Box::pin(std::future::ready(answer)),
+                super::Outcome::Ready(answer) => Box::pin(ready(answer)),
                 super::Outcome::Waiting(future) => future,
             },
             Way::Straight(straight) => Box::pin(straight::run(
                 Arc::clone(&self.env),
                 Arc::clone(straight),
-                self.parameters.len(),
                 arguments,
                 hosted,
             )),
             #[cfg(feature = "script")]
             Way::Free(free) => free.run(&self.env, arguments, hosted),
-            Way::Never(failure) => Box::pin(std::future::ready(Err(failure.clone()))),
+            Way::Never(failure) => Box::pin(ready(Err(failure.clone()))),
         }
     }
 }
@@ -437,7 +448,7 @@ fn poll_first(
             detached: false,
         },
         Ok(Poll::Ready(Ok(_))) if hosted.is_taken() => Landed::Waiting {
-            future: Box::pin(std::future::ready(Ok(Packed::nil()))),
+            future: Box::pin(ready(Ok(Packed::nil()))),
             hosted: Some(hosted),
             detached: false,
         },

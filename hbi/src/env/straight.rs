@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Environment, Outcome, share::Share};
 use crate::{
-    Failure, Kind,
+    Failure,
     endpoint::Hosted,
     script::{Callee, Operand, Straight},
     value::{Handles, Packed},
@@ -14,18 +14,10 @@ use crate::{
 pub(super) async fn run(
     env: Arc<Environment>,
     straight: Arc<Straight>,
-    parameters: usize,
     arguments: Packed,
     hosted: Arc<Hosted>,
 ) -> Result<Packed, Failure> {
     let arguments = arguments.elements().map_err(Failure::from)?;
-    if arguments.len() != parameters {
-        let text = format!(
-            "{} values bound to {parameters} parameters",
-            arguments.len()
-        );
-        return Err(Failure::new(Kind::Arguments, text));
-    }
     let mut values = Values {
         env: &env,
         arguments,

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::{
     sync::{Semaphore, watch},
-    task::{AbortHandle, JoinSet},
+    task::{JoinHandle, JoinSet},
 };
 
 use super::{
@@ -33,7 +33,7 @@ const TOLD: usize = 64;
 pub struct Server {
     address: Address,
     shared: Arc<Shared>,
-    accepting: AbortHandle,
+    accepting: JoinHandle<()>,
 }
 
 struct Shared {
@@ -71,7 +71,7 @@ impl Server {
         Self {
             address,
             shared,
-            accepting: accepting.abort_handle(),
+            accepting,
         }
     }
 
@@ -86,9 +86,12 @@ impl Server {
     }
 
     /// Stops accepting, says goodbye to all peers, and waits until what is under way has come to its
-    /// end, at most this long.
-    pub async fn shutdown(self, within: Duration) {
+    /// end, at most this long. The address is free then, but for QUIC, which keeps it until its connections
+    /// have heard of their end.
+    pub async fn shutdown(mut self, within: Duration) {
         self.goodbye(within);
+        // the listener is gone with the task
+        let _ = (&mut self.accepting).await;
         let mut connections = self.shared.connections.subscribe();
         // the sender lives as long as `self`
         let _ = connections.wait_for(|count| *count == 0).await;
@@ -144,7 +147,11 @@ async fn accept<F, R>(
     F: Fn(Peer) -> R + Send + Sync + 'static,
     R: Future<Output = Result<HostingEnv>> + Send + 'static,
 {
-    let room = Arc::new(Semaphore::new(options.defences.connections.max(1)));
+    let most = options
+        .defences
+        .connections
+        .clamp(1, Semaphore::MAX_PERMITS);
+    let room = Arc::new(Semaphore::new(most));
     let door = Arc::new(Door::new(options.defences.clone()));
     let told = Arc::new(Semaphore::new(TOLD));
     let options = Arc::new(options);

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     Error, PostingEnd,
-    endpoint::{CoNumber, Link, PlaceInLine, Request, default_deadline, now},
+    endpoint::{CoNumber, Link, PlaceInLine, Request, deadline, now},
     script::{StubText, Text, excerpt},
 };
 
@@ -331,10 +331,9 @@ impl Post {
 
     /// When its time is over, which begins now.
     fn deadline(&self, link: &dyn Link, within: Option<Duration>) -> Option<Instant> {
-        let default = default_deadline(link);
         let within = [self.text.within(), within].into_iter().flatten().min();
         let own = within.and_then(|time| now().checked_add(time));
-        [default, own].into_iter().flatten().min()
+        deadline(link, own)
     }
 
     /// Opens a conversation with the request, in the manner that is asked for. Why it cannot be sent

@@ -397,9 +397,27 @@ impl<'a> Serializer for Writer<'a> {
     type SerializeStructVariant = Elements<'a>;
 
     shown! {
-        serialize_i8: i8, serialize_i16: i16, serialize_i32: i32, serialize_i128: i128,
-        serialize_u8: u8, serialize_u16: u16, serialize_u32: u32, serialize_u64: u64,
-        serialize_u128: u128
+        serialize_i8: i8, serialize_i16: i16, serialize_i32: i32,
+        serialize_u8: u8, serialize_u16: u16, serialize_u32: u32, serialize_u64: u64
+    }
+
+    fn serialize_i128(self, value: i128) -> Result<(), Unwritable> {
+        match (i64::try_from(value), u64::try_from(value)) {
+            (Ok(value), _) => self.serialize_i64(value),
+            (_, Ok(value)) => self.serialize_u64(value),
+            _ => Err(ser::Error::custom(format_args!(
+                "{value} is an integer of more than 64 bits"
+            ))),
+        }
+    }
+
+    fn serialize_u128(self, value: u128) -> Result<(), Unwritable> {
+        match i128::try_from(value) {
+            Ok(value) => self.serialize_i128(value),
+            Err(_) => Err(ser::Error::custom(format_args!(
+                "{value} is an integer of more than 64 bits"
+            ))),
+        }
     }
 
     fn serialize_bool(self, value: bool) -> Result<(), Unwritable> {

@@ -36,6 +36,11 @@ impl Packed {
         Err(ValueError::new(format!("a value without a field `{name}`")))
     }
 
+    /// How many elements there are, where this is an array.
+    pub fn count(&self) -> Option<usize> {
+        array_parts(&self.bytes).map(|(count, _)| count)
+    }
+
     /// The elements, where this is an array. Each handle moves to its element.
     ///
     /// # Errors

@@ -169,14 +169,6 @@ impl Compiled {
     }
 
     fn evaluate(&self, arguments: Vec<Packed>, landing: &Landing) -> Result<Packed, Failure> {
-        if arguments.len() != self.parameters.len() {
-            let text = format!(
-                "{} values bound to {} parameters",
-                arguments.len(),
-                self.parameters.len()
-            );
-            return Err(Failure::new(Kind::Arguments, text));
-        }
         let mut scope = Scope::new();
         scope.push("env", Kept);
         for name in &self.names.mentioned {
