@@ -102,8 +102,9 @@ use proc_macro::TokenStream;
 ///
 /// - `notify`: it answers nothing, and nobody waits for it.
 /// - `converse`: it takes the conversation.
-/// - `no_cancel`: it runs to its end, also when its caller wants no answer any more. Of one peer twice as
-///   many run as it may have conversations open; nothing of it lands while there are more.
+/// - `no_cancel`: it runs to its end, also when its caller wants no answer any more. As a step of a
+///   script it does so, too, and the steps behind it do not begin. Of one peer twice as many run as it
+///   may have conversations open; one more fails.
 /// - `parallel`: it runs in a task of its own from the start, for work that computes; the order in
 ///   which calls begin does not hold for it.
 /// - `idempotent`: it may safely run twice. Such calls, and no others, are sent again by a client

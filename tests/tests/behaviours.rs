@@ -38,7 +38,7 @@ macro_rules! behaviours {
             scripts_are_the_ones_that_were_sent, data_is_read_on_by_its_length,
             who_gives_up_closing_abandons, dropping_a_call_cancels_it,
             a_deadline_cancels_and_is_inherited, stubborn_methods_run_to_their_end,
-            stubborn_methods_are_counted,
+            stubborn_steps_of_scripts_run_to_their_end, stubborn_methods_are_counted,
             ten_thousand_cancelled_calls_leave_nothing, large_values_travel, limits_are_named,
             room_is_used_though_some_who_waited_for_it_are_gone,
             who_gives_up_waiting_leaves_nothing_behind, a_deadline_bounds_the_wait_for_room,
@@ -738,6 +738,36 @@ async fn stubborn_methods_run_to_their_end(over: Transport) {
     assert_eq!(seen.cancelled.load(Ordering::SeqCst), 0);
 }
 
+async fn stubborn_steps_of_scripts_run_to_their_end(over: Transport) {
+    let Pair {
+        work,
+        seen,
+        peer,
+        server: _server,
+        ..
+    } = over.pair().await;
+    let mut co = peer.po().co().await.unwrap();
+    co.send_code("work::stubborn(1)").await.unwrap();
+    let composed = work.stubborn(work.spend(0));
+    let scripts = [
+        "work::stubborn(1); work::stubborn(2)",
+        "for gate in 1..3 { work::stubborn(gate); }",
+    ];
+    let scripts = scripts.map(|script| tokio::spawn(peer.script::<()>(script).send()));
+    let mut calls = vec![tokio::spawn(composed.send())];
+    calls.extend(scripts);
+    seen.until(|seen| seen.waiting.load(Ordering::SeqCst) == 4)
+        .await;
+    drop(co);
+    calls.iter().for_each(tokio::task::JoinHandle::abort);
+    until_idle(&peer).await;
+    seen.open_gates();
+    seen.until(|seen| seen.waiting.load(Ordering::SeqCst) == 0)
+        .await;
+    assert_eq!(seen.finished.load(Ordering::SeqCst), 4);
+    assert_eq!(seen.cancelled.load(Ordering::SeqCst), 0);
+}
+
 async fn stubborn_methods_are_counted(over: Transport) {
     let mut settings = Settings::default();
     settings.conversations = 3;
@@ -751,17 +781,22 @@ async fn stubborn_methods_are_counted(over: Transport) {
     } = over.pair_with(server, Options::new(), |env| env).await;
     // twice as many as may be open at once, whose callers are all gone
     for n in 1..=6 {
-        let call = tokio::spawn(work.stubborn(n));
+        let call = match n % 2 {
+            0 => tokio::spawn(work.stubborn(n)),
+            _ => tokio::spawn(work.stubborn(work.spend(0))),
+        };
         seen.until(|seen| seen.waiting.load(Ordering::SeqCst) == n as usize)
             .await;
         call.abort();
         until_idle(&peer).await;
     }
-    let error = work.stubborn(7).await.unwrap_err();
-    assert!(
-        error.is_limit() && error.to_string().contains("no_cancel"),
-        "{error}"
-    );
+    for call in [work.stubborn(7), work.stubborn(work.spend(0))] {
+        let error = call.await.unwrap_err();
+        assert!(
+            error.is_limit() && error.to_string().contains("no_cancel"),
+            "{error}"
+        );
+    }
     seen.open_gates();
     seen.until(|seen| seen.finished.load(Ordering::SeqCst) == 6)
         .await;

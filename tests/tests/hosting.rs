@@ -350,6 +350,76 @@ async fn failures_nobody_waits_for_are_heard() {
     assert_eq!(heard.recv().await.unwrap().origin(), "half");
 }
 
+#[hbi::service]
+trait Stubborn {
+    #[hbi(no_cancel)]
+    async fn give_up_late(&self, cx: &hbi::Caller) -> Result<i64, String>;
+}
+
+/// Begun, it waits until its caller gives up.
+struct MyStubborn(mpsc::UnboundedSender<()>);
+
+impl Stubborn for MyStubborn {
+    async fn give_up_late(&self, cx: &hbi::Caller) -> Result<i64, String> {
+        self.0.send(()).expect("the test listens");
+        cx.cancelled().await;
+        Err("late".to_owned())
+    }
+}
+
+/// What hosts it, when it begins, and what is heard of it.
+fn stubborn() -> (
+    impl Fn() -> HostingEnv + Send + Sync + 'static,
+    mpsc::UnboundedReceiver<()>,
+    mpsc::UnboundedReceiver<hbi::Error>,
+) {
+    let (began, begins) = mpsc::unbounded_channel();
+    let (told, heard) = mpsc::unbounded_channel();
+    let env = move || {
+        let told = told.clone();
+        HostingEnv::new()
+            .service(StubbornHost::new(MyStubborn(began.clone())))
+            .on_error(move |error| told.send(error).expect("the test listens"))
+    };
+    (env, begins, heard)
+}
+
+#[tokio::test]
+async fn failures_of_methods_that_run_on_are_heard() {
+    let (env, mut begins, mut heard) = stubborn();
+    let (_server, peer) = joined(env, HostingEnv::new()).await;
+    let peer = peer.unwrap();
+    let direct = StubbornStub::new(&peer).give_up_late().send();
+    let step = peer.script::<i64>("let n = stubborn::give_up_late(); n");
+    let looped = peer.script::<i64>("loop { stubborn::give_up_late(); }");
+    let (step, looped) = (step.send(), looped.send());
+    for _ in 0..3 {
+        begins.recv().await.unwrap();
+    }
+    drop((direct, step, looped));
+    for _ in 0..3 {
+        let error = heard.recv().await.unwrap();
+        assert_eq!(error.app::<String>().as_deref(), Some("late"));
+    }
+}
+
+#[tokio::test]
+async fn methods_that_run_on_do_so_when_a_text_peer_is_gone() {
+    let (env, mut begins, mut heard) = stubborn();
+    let server = hbi::serve("text+tcp://127.0.0.1:0", move |_| {
+        std::future::ready(Ok(env()))
+    });
+    let server = server.await.unwrap();
+    let peer = hbi::connect(server.address().to_string(), HostingEnv::new())
+        .await
+        .unwrap();
+    let call = StubbornStub::new(&peer).give_up_late().send();
+    begins.recv().await.unwrap();
+    drop((call, peer));
+    let error = heard.recv().await.unwrap();
+    assert!(error.to_string().contains("late"), "{error}");
+}
+
 #[tokio::test]
 async fn what_scripts_print_goes_to_the_hook() {
     let (told, mut heard) = mpsc::unbounded_channel();

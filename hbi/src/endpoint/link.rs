@@ -49,6 +49,8 @@ pub struct LinkInfo {
     pub encoding: Encoding,
     /// The deadline of calls that set none.
     pub deadline: Option<Duration>,
+    /// How many conversations the peer may have open.
+    pub conversations: u32,
     /// Whether each conversation has a `tracing` span.
     pub trace: bool,
     /// What the application knows of who the peer is.
@@ -335,8 +337,6 @@ pub enum Landed {
         future: BoxFuture<Result<Packed, Failure>>,
         /// The conversation as the landing sees it, if it asked for it.
         hosted: Option<Arc<Hosted>>,
-        /// Whether it is to run to its end, whatever its caller does.
-        detached: bool,
     },
 }
 

@@ -14,9 +14,10 @@ use super::script::Room;
 use super::{
     Bounds, Incoming, Kept, Method, Outcome, Reactive, Service, Table, describe,
     function::Exposed,
-    incoming::{Callee, Parts, full_name},
+    incoming::{Callee, Parts, failed, full_name},
     layer::Layers,
     share::Pool,
+    uncancelled::{self, Uncancelled},
 };
 use crate::{
     Error, Failure, Kind, PostingEnd,
@@ -58,6 +59,7 @@ pub(crate) struct Environment {
     print: Option<PrintHook>,
     pub(super) kept: Kept,
     pool: Pool,
+    uncancelled: Uncancelled,
     #[cfg(feature = "script")]
     room: Arc<Room>,
     /// Of one conversation's environment: what stands before, and what behind it.
@@ -97,6 +99,7 @@ impl Environment {
             #[cfg(feature = "script")]
             room: Arc::new(Room::new(bounds.fibers, pool.clone())),
             pool,
+            uncancelled: Uncancelled::default(),
             bounds,
             layers,
             error,
@@ -120,6 +123,14 @@ impl Environment {
         match &self.over {
             Some((_, base)) => base.pool(),
             None => &self.pool,
+        }
+    }
+
+    /// Methods of the connection that run to their end.
+    fn uncancelled(&self) -> &Uncancelled {
+        match &self.over {
+            Some((_, base)) => base.uncancelled(),
+            None => &self.uncancelled,
         }
     }
 
@@ -364,7 +375,7 @@ fn describe(env: &Environment, output: &mut Vec<u8>) -> Landed {
             output.extend_from_slice(packed.bytes());
             Landed::Done(Handles::new())
         }
-        Err(error) => super::incoming::failed(error.into()),
+        Err(error) => failed(error.into()),
     }
 }
 
@@ -379,9 +390,36 @@ impl Target {
         Target::Method(Arc::clone(service), place, table, &table.methods[place])
     }
 
-    /// Lands a call, within the layers of the environment.
+    /// Lands a call.
     #[inline(always)]
     pub(super) fn land<'a>(&self, env: &Environment, parts: &'a mut Parts<'a>) -> Landed {
+        match self {
+            Target::Method(.., method) if !method.cancel => self.land_uncancelled(env, parts),
+            _ => self.land_in_layers(env, parts),
+        }
+    }
+
+    /// Lands a call of a method that runs to its end, also where it is a step of a script.
+    #[inline(never)]
+    fn land_uncancelled<'a>(&self, env: &Environment, parts: &'a mut Parts<'a>) -> Landed {
+        let origin = parts.origin;
+        let counted = match env.uncancelled().begin(origin.link.info().conversations) {
+            Ok(counted) => counted,
+            Err(failure) => return failed(failure.at(&self.name())),
+        };
+        match self.land_in_layers(env, parts) {
+            Landed::Waiting { future, hosted } => {
+                let hook = env.error.clone();
+                let future = uncancelled::run(future, counted, origin.current, hook);
+                Landed::Waiting { future, hosted }
+            }
+            landed => landed,
+        }
+    }
+
+    /// Lands a call, within the layers of the environment.
+    #[inline(always)]
+    fn land_in_layers<'a>(&self, env: &Environment, parts: &'a mut Parts<'a>) -> Landed {
         match &env.layers {
             None => self.land_bare(env, parts),
             Some(layers) => self.land_within(layers, env, parts),

@@ -59,11 +59,6 @@ impl Callee<'_> {
         }
     }
 
-    /// Whether it goes on when its caller wants no answer any more.
-    fn is_detached(self) -> bool {
-        matches!(self, Callee::Method(_, method) if !method.cancel)
-    }
-
     #[inline]
     fn is_parallel(self) -> bool {
         matches!(self, Callee::Method(_, method) if method.parallel)
@@ -312,7 +307,6 @@ impl Incoming<'_> {
         Landed::Waiting {
             future,
             hosted: Some(hosted),
-            detached: self.0.callee.is_detached(),
         }
     }
 
@@ -416,7 +410,6 @@ impl Incoming<'_> {
         Landed::Waiting {
             future,
             hosted: self.0.hosted.take(),
-            detached: self.0.callee.is_detached(),
         }
     }
 

@@ -305,11 +305,7 @@ impl EnvLanding {
                 self.env.unheard((*failure).clone());
                 Landed::Failed(failure)
             }
-            Landed::Waiting {
-                future,
-                hosted,
-                detached,
-            } => {
+            Landed::Waiting { future, hosted } => {
                 let env = Arc::clone(&self.env);
                 let future = Box::pin(async move {
                     let answer = future.await;
@@ -318,11 +314,7 @@ impl EnvLanding {
                     }
                     answer
                 });
-                Landed::Waiting {
-                    future,
-                    hosted,
-                    detached,
-                }
+                Landed::Waiting { future, hosted }
             }
             done => done,
         }
@@ -445,12 +437,10 @@ fn poll_first(
         Ok(Poll::Pending) => Landed::Waiting {
             future,
             hosted: Some(hosted),
-            detached: false,
         },
         Ok(Poll::Ready(Ok(_))) if hosted.is_taken() => Landed::Waiting {
             future: Box::pin(ready(Ok(Packed::nil()))),
             hosted: Some(hosted),
-            detached: false,
         },
         Ok(Poll::Ready(Ok(packed))) => {
             let (bytes, handles) = packed.into_parts();

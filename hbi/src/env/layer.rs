@@ -168,22 +168,14 @@ impl Layers {
             return failed(failure);
         }
         match land() {
-            Landed::Waiting {
-                future,
-                hosted,
-                detached,
-            } => {
+            Landed::Waiting { future, hosted } => {
                 let future = Box::pin(async move {
                     let mut under_way = under_way;
                     let answer = future.await;
                     under_way.over(answer.as_ref().map(|_| ()));
                     answer
                 });
-                Landed::Waiting {
-                    future,
-                    hosted,
-                    detached,
-                }
+                Landed::Waiting { future, hosted }
             }
             landed => {
                 let outcome = match &landed {

@@ -20,6 +20,7 @@ mod script;
 mod service;
 mod share;
 mod straight;
+mod uncancelled;
 mod unchecked;
 mod within;
 mod written;

@@ -147,6 +147,7 @@ pub(super) fn start(
             true => Encoding::Literal(options.dialect),
         },
         deadline: options.deadline,
+        conversations: options.settings.conversations,
         trace: options.trace,
         identity: introduction.identity,
     };

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     Error, Failure, Kind,
-    connection::{now, pace::Pace, running::Detached},
+    connection::{now, pace::Pace},
     endpoint::{Landing, Link},
     wire::mux::{self, Output, sooner},
 };
@@ -56,7 +56,6 @@ pub(crate) struct Driver<S> {
     pub(super) waiting: VecDeque<Opened>,
     /// Numbers of scripts that openings among it ask for.
     pub(super) held: HashSet<u32>,
-    pub(super) detached: Detached,
     /// A woken task runs before others that are ready already: they get a turn to add to what is to be
     /// written.
     gathers: bool,
@@ -90,7 +89,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// A driver of a connected stream; from now on conversations may begin.
     pub(crate) fn new(link: Arc<MuxLink>, stream: S, landing: Box<dyn Landing>) -> Self {
         link.started();
-        let detached = Detached::new(link.lock().mux.settings().conversations);
         let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
         let timer_at = timer.deadline().into_std();
         Self {
@@ -107,7 +105,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             paused: None,
             waiting: VecDeque::new(),
             held: HashSet::new(),
-            detached,
             gathers: Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread,
             gathered: false,
             asked: false,

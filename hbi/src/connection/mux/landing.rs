@@ -336,7 +336,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Lands a call; whatever is not as usual is for [`Self::land`].
     fn land_call(&mut self, called: Called, input: &[u8]) {
-        if self.link.info().trace || self.detached.check().is_err() {
+        if self.link.info().trace {
             return self.land(called.into(), input);
         }
         let Called {
@@ -387,13 +387,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return self.scratch.answers.push(failure);
         }
         let origin = origin(&self.this, id, &current);
-        if let Err(failure) = self.detached.check() {
-            let failure = Answer::Failed(id, Box::new(failure));
-            return self.scratch.answers.push(failure);
-        }
         let Some(script) = script else {
             let hosted = origin.hosted();
-            return self.run_on(id, hosted, None, value, last, false);
+            return self.run_on(id, hosted, None, value, last);
         };
         let bytes = match &arguments {
             Arguments::Input(place) => place.within(input),
@@ -403,7 +399,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             let hosted = origin.hosted();
             let arguments = Packed::from_parts(Bytes::copy_from_slice(bytes), handles);
             let landing = prepared.land(arguments, Arc::clone(&hosted));
-            return self.run_on(id, hosted, Some(landing), value, last, false);
+            return self.run_on(id, hosted, Some(landing), value, last);
         }
         let from = self.scratch.answers.begin(id);
         let arrived = Arrived {
@@ -428,14 +424,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         last: bool,
     ) {
         let handles = match landed {
-            Landed::Waiting {
-                future,
-                hosted,
-                detached,
-            } => {
+            Landed::Waiting { future, hosted } => {
                 self.scratch.answers.bytes.truncate(from);
                 let hosted = hosted.unwrap_or_else(|| origin(&self.this, id, current).hosted());
-                return self.run_on(id, hosted, Some(future), value, last, detached);
+                return self.run_on(id, hosted, Some(future), value, last);
             }
             Landed::Failed(failure) => {
                 self.scratch.answers.bytes.truncate(from);
@@ -457,7 +449,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         // more comes in the conversation: it goes on in a task of its own
         let hosted = origin(&self.this, id, current).hosted();
         let landing = Box::pin(std::future::ready(Ok(packed)));
-        self.run_on(id, hosted, Some(landing), value, last, false);
+        self.run_on(id, hosted, Some(landing), value, last);
     }
 
     /// Lets a conversation go on in a task of its own.
@@ -468,11 +460,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         opening: Option<BoxFuture<Result<Packed, Failure>>>,
         value: bool,
         last: bool,
-        detached: bool,
     ) {
         let conversation = run_conversation(Arc::clone(&hosted), opening, value, last);
-        let counted = detached.then(|| self.detached.count());
-        let running = Running::start(conversation, hosted, counted, self.link.info().trace);
+        let running = Running::start(conversation, hosted, self.link.info().trace);
         let kept = self.link.lock().mux.keep(id, running);
         drop(kept);
     }

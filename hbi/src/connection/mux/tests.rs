@@ -122,6 +122,7 @@ fn link(settings: Settings) -> Arc<MuxLink> {
         local_address: String::new(),
         encoding: Encoding::Bound,
         deadline: None,
+        conversations: Settings::default().conversations,
         trace: false,
         identity: None,
     };

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     Error, Failure, Kind,
-    connection::{now, pace::Pace, refused, running::Detached},
+    connection::{now, pace::Pace, refused},
     endpoint::{Landing, Link},
     transport::{Quic, Remembered, explained, is_handshake, known},
     wire::{
@@ -78,7 +78,6 @@ pub(crate) struct QuicDriver {
     pub(super) held: BTreeMap<u64, Opened>,
     /// Bytes in them.
     pub(super) held_bytes: usize,
-    pub(super) detached: Detached,
     /// What may land once the peer takes its answers.
     pub(super) waiting: VecDeque<Opened>,
     /// Those who wait for room have been asked, one after the other.
@@ -151,7 +150,6 @@ impl QuicDriver {
             Some((stream, conn))
         });
         let settings = link.lock().own.clone();
-        let detached = Detached::new(settings.conversations);
         Self {
             control_out: ControlOut::opening(&link.conn),
             this: Arc::clone(&link) as Arc<dyn Link>,
@@ -175,7 +173,6 @@ impl QuicDriver {
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             held: BTreeMap::new(),
             held_bytes: 0,
-            detached,
             waiting: VecDeque::new(),
             asked: false,
             next_landing: 1,

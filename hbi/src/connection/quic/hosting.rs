@@ -223,12 +223,8 @@ impl QuicDriver {
             co,
             current,
         };
-        if let Err(failure) = self.detached.check() {
-            this.fail(co, 0, failure);
-            return this.detach(co);
-        }
         let Some(script) = script else {
-            return self.run_on(key, origin.hosted(), None, value, last, false);
+            return self.run_on(key, origin.hosted(), None, value, last);
         };
         let arrived = Arrived {
             script: self.define(script),
@@ -240,13 +236,9 @@ impl QuicDriver {
         self.output.clear();
         let landed = unbudgeted(|| self.landing.land(arrived, &mut self.output));
         let packed = match landed {
-            Landed::Waiting {
-                future,
-                hosted,
-                detached,
-            } => {
+            Landed::Waiting { future, hosted } => {
                 let hosted = hosted.unwrap_or_else(|| origin.hosted());
-                return self.run_on(key, hosted, Some(future), value, last, detached);
+                return self.run_on(key, hosted, Some(future), value, last);
             }
             Landed::Failed(failure) => {
                 this.fail(co, 0, *failure);
@@ -259,7 +251,7 @@ impl QuicDriver {
         if !last {
             // more comes in the conversation: it goes on in a task of its own
             let ready = Box::pin(std::future::ready(Ok(packed)));
-            return self.run_on(key, origin.hosted(), Some(ready), value, last, false);
+            return self.run_on(key, origin.hosted(), Some(ready), value, last);
         }
         if value {
             this.answer(&this, co, packed);
@@ -277,7 +269,6 @@ impl QuicDriver {
         opening: Option<BoxFuture<Result<Packed, Failure>>>,
         value: bool,
         last: bool,
-        detached: bool,
     ) {
         let conversation = run_conversation(Arc::clone(&hosted), opening, value, last);
         let stopped = self.link.with(|state| -> Option<Stopped> {
@@ -299,15 +290,11 @@ impl QuicDriver {
                 cancelled = stopped => if !cancelled { return conversation.await },
             }
             link.cancel(key, &Failure::new(Kind::Cancelled, CANCELLED));
-            if detached {
-                conversation.await;
-            }
         };
-        let counted = detached.then(|| self.detached.count());
         // the task is known before it can end
         let link = Arc::clone(&self.link);
         let dropped = link.with(|state| {
-            let running = Running::start(watched, hosted, counted, self.link.info.trace);
+            let running = Running::start(watched, hosted, self.link.info.trace);
             match state.conversations.get_mut(&key) {
                 Some(co) => co.running.replace(running),
                 None => Some(running),

@@ -521,7 +521,7 @@ impl<S: AsyncRead> Reader<S> {
         };
         self.spawned = true;
         let conversation = run_conversation(Arc::clone(&hosted), Some(future), true, false);
-        let running = Running::start(conversation, hosted, None, false);
+        let running = Running::start(conversation, hosted, false);
         self.link.keep_running(id, running);
         Ok(())
     }
