@@ -414,15 +414,12 @@ async fn dicts_of_many_keys_let_others_run() {
     };
     let entries: String = (0..2_000).map(|n| format!("{n}: 0, ")).collect();
     let large = format!("len({{{entries}}})");
-    let failure = run_in(
-        &fake,
-        &large,
-        &Bounds {
-            operations: bounds.operations,
-            ..most.clone()
-        },
-    );
-    let failure = failure.await.expect_err("it takes too much");
+    let few = Bounds {
+        operations: bounds.operations,
+        ..most.clone()
+    };
+    let failure = run_in(&fake, &large, &few).await;
+    let failure = failure.expect_err("it takes too much");
     assert!(failure.message.contains("operations"), "{failure}");
     let mut running = std::pin::pin!(run_in(&fake, &large, &most));
     let mut turns = 0;

@@ -43,16 +43,6 @@ pub enum Arrival<P> {
     },
 }
 
-impl<P> Arrival<P> {
-    /// What the environment made of its script, if it is one.
-    pub(super) fn script(self) -> Option<P> {
-        match self {
-            Arrival::Script { prepared, .. } => Some(prepared),
-            Arrival::Item(_) | Arrival::Data(_) => None,
-        }
-    }
-}
-
 /// Something queued to be sent.
 #[derive(Debug)]
 pub(super) enum Chunk {
