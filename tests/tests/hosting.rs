@@ -384,6 +384,11 @@ fn stubborn() -> (
     (env, begins, heard)
 }
 
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    let heard = tokio::time::timeout(Duration::from_secs(20), what).await;
+    heard.expect("it comes")
+}
+
 #[tokio::test]
 async fn failures_of_methods_that_run_on_are_heard() {
     let (env, mut begins, mut heard) = stubborn();
@@ -398,7 +403,7 @@ async fn failures_of_methods_that_run_on_are_heard() {
     }
     drop((direct, step, looped));
     for _ in 0..3 {
-        let error = heard.recv().await.unwrap();
+        let error = soon(heard.recv()).await.unwrap();
         assert_eq!(error.app::<String>().as_deref(), Some("late"));
     }
 }
@@ -416,7 +421,7 @@ async fn methods_that_run_on_do_so_when_a_text_peer_is_gone() {
     let call = StubbornStub::new(&peer).give_up_late().send();
     begins.recv().await.unwrap();
     drop((call, peer));
-    let error = heard.recv().await.unwrap();
+    let error = soon(heard.recv()).await.unwrap();
     assert!(error.to_string().contains("late"), "{error}");
 }
 

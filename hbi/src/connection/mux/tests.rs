@@ -35,9 +35,10 @@ const CALLS: usize = 1000;
 /// Rounds until a crowd has to have been split: far more than it takes to try all ways to wait.
 const ROUNDS: usize = 1000;
 
-/// More calls than have their answers kept for a peer that reads none, and what each says.
-const FLOOD: usize = 1 << 15;
-const SAID: [u8; 200] = [7; 200];
+/// More calls than have their answers kept for a peer that reads none, and what each says: so few are in
+/// one read that it does not matter how long they take.
+const FLOOD: usize = 1 << 11;
+const SAID: [u8; 4096] = [7; 4096];
 
 /// Answers each call with its arguments.
 struct Echo;
@@ -166,16 +167,15 @@ fn receive(peer: &mut Peer, input: &mut Vec<u8>) -> bool {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_held_back_lands_once_the_peer_reads() {
-    let mut settings = Settings::default();
-    settings.conversations = FLOOD as u32;
-    // all that the transport does not take at once is taken at once when it is read
-    let (near, mut far) = duplex(1 << 20);
-    let link = link(settings);
+    // once it is read the transport takes all at once that waited
+    const TRANSPORT: usize = 4 << 20;
+    let (near, mut far) = duplex(TRANSPORT);
+    let link = link(Settings::default());
     tokio::spawn(Driver::new(Arc::clone(&link), near, Box::new(Echo)));
     let mut peer = Peer::new(Settings::default(), Instant::now());
     peer.define(0, &[""; 0], "echo");
     far.write_all(&written(&mut peer)).await.unwrap();
-    let mut input = Vec::with_capacity(1 << 20);
+    let mut input = Vec::with_capacity(TRANSPORT);
     far.read_buf(&mut input).await.unwrap();
     assert!(receive(&mut peer, &mut input), "the preface comes first");
 
