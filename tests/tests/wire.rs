@@ -19,7 +19,10 @@ use hbi_tests::{
     machine::{Machine, call, cx, feed, hex, hosted, joined, machine, output},
     raw::{frame, vector},
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+    sync::mpsc,
+};
 
 #[test]
 fn answers_of_all_lengths_come_whole_wherever_the_input_ends() {
@@ -646,6 +649,11 @@ async fn peers_that_answer_pings_stay_connected() {
     assert_eq!(b.script::<i64>("double(2)").await.unwrap(), 4);
 }
 
+fn define(number: u32, source: &str) -> Vec<u8> {
+    let body = [&number.to_le_bytes()[..], &[0, 0], source.as_bytes()];
+    frame(0x01, 0, &body.concat())
+}
+
 /// Reads frames up to one of this kind and conversation; returns its body.
 async fn until(from: &mut DuplexStream, kind: u8, co: u32) -> Vec<u8> {
     let mut head = [0; 8];
@@ -721,10 +729,6 @@ async fn what_ran_out_of_time_before_it_landed_does_not_land() {
     let _peer = options.take(theirs, env).await.unwrap();
     let mut preface = vec![0; vector("preface").len()];
     ours.read_exact(&mut preface).await.unwrap();
-    let define = |number: u32, source: &str| {
-        let body = [&number.to_le_bytes()[..], &[0, 0], source.as_bytes()];
-        frame(0x01, 0, &body.concat())
-    };
     const THEIRS: u32 = 1 << 31;
     // two answers, of which the connection's credit lets one leave: the other is more than is held for
     // a peer, so nothing more lands
@@ -817,6 +821,43 @@ async fn what_comes_after_a_goodbye_does_not_land_unless_it_is_nested() {
     ours.write_all(&frame(0x0c, 0, &[0; 8])).await.unwrap();
     ours.shutdown().await.unwrap();
     closing.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_for_effect_is_heard_though_its_text_was_replaced_before_it_landed() {
+    let (told, mut heard) = mpsc::unbounded_channel();
+    let env = HostingEnv::new()
+        .function("blob", || vec![7_u8; 3_000_000])
+        .try_function("fail", || Err::<(), _>("as it was told".to_owned()))
+        .on_error(move |error| told.send(error).expect("the test listens"));
+    let mut settings = Settings::default();
+    settings.held = 1 << 20;
+    let (mut ours, theirs) = duplex(1 << 20);
+    ours.write_all(&vector("preface")).await.unwrap();
+    let options = Options::new().settings(settings);
+    let _peer = options.take(theirs, env).await.unwrap();
+    let blob = |number| frame(0x02, number, &[3, 0, 0, 0, 0, 0x90]);
+    let sent = [
+        define(0, "blob()"),
+        define(1, "fail()"),
+        // two answers, of which the second is more than is held for a peer, so nothing more lands
+        blob(0),
+        blob(1),
+        // LAST
+        frame(0x02, 2, &[2, 1, 0, 0, 0, 0x90]),
+        define(1, "blob()"),
+        // the second answer is wanted no more
+        frame(0x09, 1, &[0, 0]),
+    ];
+    ours.write_all(&sent.concat()).await.unwrap();
+    let mut nowhere = tokio::io::sink();
+    let read = tokio::io::copy(&mut ours, &mut nowhere);
+    let error = tokio::select! {
+        error = heard.recv() => error.unwrap(),
+        read = read => panic!("the peer hung up: {read:?}"),
+        () = tokio::time::sleep(Duration::from_secs(20)) => panic!("nobody heard of it"),
+    };
+    assert_eq!(error.origin(), "fail");
 }
 
 #[tokio::test(start_paused = true)]

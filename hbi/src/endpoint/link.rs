@@ -411,6 +411,13 @@ pub trait Landing: Send {
     /// Whether a number still means the text that was made ready for it.
     fn means(&self, number: u32, prepared: &Arc<dyn Prepared>) -> bool;
 
+    /// A landing for its effect: nobody waits for its failure, which is told where such are. Only of what
+    /// was [prepared](Self::prepare): [`Landing::land`] sees to it itself.
+    fn unheard(
+        &self,
+        landing: BoxFuture<Result<Packed, Failure>>,
+    ) -> BoxFuture<Result<Packed, Failure>>;
+
     /// Reads a script of the text wire.
     ///
     /// # Errors

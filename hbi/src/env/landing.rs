@@ -306,14 +306,7 @@ impl EnvLanding {
                 Landed::Failed(failure)
             }
             Landed::Waiting { future, hosted } => {
-                let env = Arc::clone(&self.env);
-                let future = Box::pin(async move {
-                    let answer = future.await;
-                    if let Err(failure) = &answer {
-                        env.unheard(failure.clone());
-                    }
-                    answer
-                });
+                let future = self.unheard(future);
                 Landed::Waiting { future, hosted }
             }
             done => done,
@@ -368,6 +361,20 @@ impl Landing for EnvLanding {
     fn means(&self, number: u32, prepared: &Arc<dyn Prepared>) -> bool {
         let script = self.scripts.get(number as usize).and_then(Option::as_ref);
         script.is_some_and(|script| ptr::addr_eq(Arc::as_ptr(script), Arc::as_ptr(prepared)))
+    }
+
+    fn unheard(
+        &self,
+        landing: BoxFuture<Result<Packed, Failure>>,
+    ) -> BoxFuture<Result<Packed, Failure>> {
+        let env = Arc::clone(&self.env);
+        Box::pin(async move {
+            let answer = landing.await;
+            if let Err(failure) = &answer {
+                env.unheard(failure.clone());
+            }
+            answer
+        })
     }
 
     fn read(&mut self, source: &str) -> Result<Written, Failure> {

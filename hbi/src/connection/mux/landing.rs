@@ -398,7 +398,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if let Some(prepared) = prepared {
             let hosted = origin.hosted();
             let arguments = Packed::from_parts(Bytes::copy_from_slice(bytes), handles);
-            let landing = prepared.land(arguments, Arc::clone(&hosted));
+            let mut landing = prepared.land(arguments, Arc::clone(&hosted));
+            if !value {
+                landing = self.landing.unheard(landing);
+            }
             return self.run_on(id, hosted, Some(landing), value, last);
         }
         let from = self.scratch.answers.begin(id);

@@ -23,7 +23,7 @@ use crate::{
     Error, Failure, Settings,
     connection::now,
     endpoint::{Arrived, BoxFuture, Encoding, Landed, Landing, LinkInfo, Prepared, Written},
-    value::Handles,
+    value::{Handles, Packed},
     wire::mux::{self, CoId, Event, Input, Opening, Output, Reply},
 };
 
@@ -61,6 +61,13 @@ impl Landing for Echo {
 
     fn means(&self, _: u32, _: &Arc<dyn Prepared>) -> bool {
         unreachable!("calls are not kept")
+    }
+
+    fn unheard(
+        &self,
+        landing: BoxFuture<Result<Packed, Failure>>,
+    ) -> BoxFuture<Result<Packed, Failure>> {
+        landing
     }
 
     fn read(&mut self, _: &str) -> Result<Written, Failure> {
