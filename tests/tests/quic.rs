@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use hbi::{HostingEnv, Options, Scheme};
 use hbi_tests::{
     lossy::{Loss, Relay},
@@ -508,4 +509,150 @@ async fn a_goodbye_loses_nothing() {
         closed.unwrap_or_else(|error| panic!("round {round}: {error}"));
         assert_eq!(far.seen.lines.lock().unwrap().len(), 20);
     }
+}
+
+/// Answers and items of some size.
+#[hbi::service]
+trait Large {
+    async fn answer(&self, size: usize) -> Vec<u8>;
+    async fn total(&self, items: hbi::Items<Bytes>) -> hbi::Result<usize>;
+    async fn leaves(&self, items: hbi::Items<Bytes>);
+}
+
+struct MyLarge {
+    /// Told once what came is let go of.
+    left: Arc<Notify>,
+}
+
+impl Large for MyLarge {
+    async fn answer(&self, size: usize) -> Vec<u8> {
+        vec![7; size]
+    }
+
+    async fn total(&self, mut items: hbi::Items<Bytes>) -> hbi::Result<usize> {
+        let mut total = 0;
+        while let Some(item) = items.try_next().await? {
+            total += item.len();
+        }
+        Ok(total)
+    }
+
+    async fn leaves(&self, mut items: hbi::Items<Bytes>) {
+        for _ in 0..4 {
+            // each time a part of it is there, and never all
+            let mut next = std::pin::pin!(items.try_next());
+            let mut looked = false;
+            let once = std::future::poll_fn(|cx| {
+                let ready = std::mem::replace(&mut looked, true);
+                if ready {
+                    return std::task::Poll::Ready(());
+                }
+                assert!(next.as_mut().poll(cx).is_pending());
+                std::task::Poll::Pending
+            });
+            once.await;
+        }
+        drop(items);
+        self.left.notify_one();
+        std::future::pending().await
+    }
+}
+
+/// A server, and one that is connected to it, of which one side or the other holds little for its peer.
+async fn large_pair(server: u64, client: u64) -> LargePair {
+    let left = Arc::new(Notify::new());
+    let kept = Arc::clone(&left);
+    let holding = |held| {
+        let mut settings = hbi::Settings::default();
+        settings.held = held;
+        settings.window = 128 << 10;
+        Options::new().settings(settings)
+    };
+    let server = Transport::Quic.serving(holding(server));
+    let server = server.serve("quic://127.0.0.1:0", move |_peer| {
+        let left = Arc::clone(&kept);
+        async move { Ok(HostingEnv::new().service(LargeHost::new(MyLarge { left }))) }
+    });
+    let server = server.await.unwrap();
+    let address = server.address().to_string();
+    let client = holding(client);
+    let peer = client.connect(address, HostingEnv::new()).await.unwrap();
+    LargePair {
+        large: LargeStub::new(&peer),
+        _server: server,
+        peer,
+        left,
+    }
+}
+
+struct LargePair {
+    _server: hbi::Server,
+    peer: hbi::Connection,
+    large: LargeStub,
+    left: Arc<Notify>,
+}
+
+const MUCH: u64 = 256 << 20;
+
+/// As much as eight windows.
+const LITTLE: u64 = 1 << 20;
+
+/// Messages that fit a window, and larger ones.
+const SIZES: [usize; 2] = [100_000, 300_000];
+
+/// All that is done at once.
+async fn all<F: Future>(what: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let all = futures_util::future::join_all(what);
+    let ended = tokio::time::timeout(Duration::from_secs(60), all).await;
+    ended.expect("they wait for ever")
+}
+
+#[tokio::test]
+async fn answers_come_though_all_together_are_more_than_is_held() {
+    let pair = large_pair(MUCH, LITTLE).await;
+    for size in SIZES {
+        let calls = (0..40).map(|_| pair.large.answer(size).into_future());
+        for answer in all(calls).await {
+            assert_eq!(answer.unwrap().len(), size);
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_sends_more_at_once_than_is_held_learns_what_to_do() {
+    let pair = large_pair(LITTLE, MUCH).await;
+    for size in SIZES {
+        let calls = (0..40).map(|_| {
+            let items = hbi::Items::iter([Bytes::from(vec![7; size])]);
+            pair.large.total(items).into_future()
+        });
+        let mut whole = 0;
+        for total in all(calls).await {
+            match total {
+                Ok(total) => {
+                    assert_eq!(total, size);
+                    whole += 1;
+                }
+                Err(error) => {
+                    assert!(error.is_limit(), "{error}");
+                    assert!(error.to_string().contains("Settings::held"), "{error}");
+                }
+            }
+        }
+        // nobody is refused unless six others wait, and those come whole
+        assert!(whole >= 6, "{whole} came whole");
+        assert_eq!(pair.large.answer(1).await.unwrap(), [7]);
+    }
+}
+
+#[tokio::test]
+async fn what_is_let_go_of_half_read_leaves_its_room_to_others() {
+    let pair = large_pair(LITTLE, MUCH).await;
+    let one = || hbi::Items::iter([Bytes::from(vec![7; 900_000])]);
+    // it does not end, though it looks at its items no more
+    let leaving = pair.large.leaves(one()).send();
+    all(std::iter::once(pair.left.notified())).await;
+    let totals = all(std::iter::once(pair.large.total(one()).into_future())).await;
+    assert_eq!(*totals[0].as_ref().unwrap(), 900_000);
+    drop(leaving);
 }

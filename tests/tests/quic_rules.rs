@@ -538,6 +538,71 @@ async fn large_messages_take_turns_in_what_a_server_holds() {
 }
 
 #[tokio::test]
+async fn large_messages_that_wait_leave_a_window_to_others() {
+    let mut settings = Settings::default();
+    settings.held = 1 << 20;
+    settings.window = 64 << 10;
+    let server = serving(settings).await;
+    let client = Client::new(&server).await;
+    let script = ScriptText::Inline {
+        parameters: vec!["b".into()],
+        source: "one()".into(),
+    };
+    let mut message = Vec::new();
+    write_script(&mut message, &script, true, &bytes(300_000), &[]);
+    write_end(&mut message);
+    let message = bytes::Bytes::from(message);
+    // all land before any of them takes of the connection's window
+    let mut landed = Vec::new();
+    for number in 1..=40 {
+        let bytes = opening(number, number, false, &[]);
+        let (send, mut recv) = client.conversation(&bytes).await;
+        let mut one = Vec::new();
+        write_item(&mut one, 1, false, &[]);
+        one.push(1);
+        let mut answer = vec![0; one.len()];
+        recv.read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer, one);
+        landed.push((send, recv));
+    }
+    let mut writing = tokio::task::JoinSet::new();
+    for (mut send, mut recv) in landed {
+        let message = message.clone();
+        writing.spawn(async move {
+            // it is stopped where there is no room, and none to wait for it; who waits for the
+            // connection's window to write may not be told
+            let stopped = send.stopped();
+            let whole = tokio::select! {
+                written = send.write_all(&message) => written.is_ok(),
+                _ = stopped => false,
+            };
+            (whole, recv.read_to_end(1 << 10).await.unwrap())
+        });
+    }
+    let mut whole = 0;
+    // their windows together are more than twice the connection's
+    let all = async {
+        while let Some(ended) = writing.join_next().await {
+            match ended.unwrap() {
+                (true, answer) => {
+                    assert_eq!(answer.last_chunk(), Some(&[0x06, 0, 0, 0, 0]));
+                    whole += 1;
+                }
+                (false, answer) => {
+                    let why = String::from_utf8_lossy(&answer);
+                    assert!(why.contains("Settings::held"), "{why}");
+                }
+            }
+        }
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(60), all).await;
+    ended.expect("what waits for room holds up what has some");
+    // those that there is room for, and those whose windows are three quarters of the connection's
+    assert!(whole >= 15, "{whole} of 40 came whole");
+    works(&server).await;
+}
+
+#[tokio::test]
 async fn numbers_are_used_once() {
     let server = server().await;
     breaks(&server, "conversation 1 was opened twice", |client| async {

@@ -21,7 +21,7 @@ use crate::{
     endpoint::{Link, Received},
     value::{Handles, Packed},
     wire::{
-        mux::{Payload, Violation},
+        mux::{Payload, Settings, Violation},
         quic::{Frame, RESET_CLOSING, Reader, STOP_CANCELLED, STOP_DONE},
     },
 };
@@ -56,7 +56,7 @@ pub(super) struct Receiving {
     ahead: VecDeque<Frame>,
     ahead_bytes: usize,
     /// What the message that is being put together takes of what this side holds for the peer.
-    assembling: u64,
+    assembling: Option<u64>,
     /// Scripts that the driver made ready.
     pub(super) ready: VecDeque<Received>,
     /// The driver has a script to make ready; what comes behind it waits.
@@ -76,7 +76,7 @@ impl Receiving {
             reader,
             ahead: VecDeque::new(),
             ahead_bytes: 0,
-            assembling: 0,
+            assembling: None,
             ready: VecDeque::new(),
             preparing: false,
             waker: None,
@@ -132,28 +132,33 @@ pub(super) struct Assembly {
     all: u64,
     /// There is more of it than before.
     freed: bool,
-    /// Channels that wait for some.
+    /// Channels that wait for some. Each stands here until it has it: it was there before those that come.
     waiting: HashSet<(Key, u16)>,
+    /// How many may wait: what stands in their streams counts against the connection's window, and those
+    /// that are read need the rest of it.
+    most: usize,
 }
 
 impl Assembly {
-    pub(super) fn new(bytes: u64) -> Self {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let most = settings.held / 4 * 3 / u64::from(settings.window);
         Self {
-            left: bytes,
-            all: bytes,
+            left: settings.held,
+            all: settings.held,
             freed: false,
             waiting: HashSet::new(),
+            most: most as usize,
         }
     }
 
     /// The next frame of a channel, whose stream is open. Where there is no room, the channel's waker is
-    /// woken when there is.
+    /// woken when there is; it fails where those that wait leave no more of the connection's window.
     fn poll_frame(
         &mut self,
         at: (Key, u16),
         receiving: &mut Receiving,
         cx: &mut Context<'_>,
-    ) -> Poll<Read> {
+    ) -> Poll<Result<Read, Box<Failure>>> {
         let Receiving {
             stream: Some(stream),
             reader,
@@ -163,32 +168,65 @@ impl Assembly {
         else {
             return Poll::Pending;
         };
+        let mut refused = None;
         let read = poll_frame_where(stream, reader, cx, |reader, _| {
             let needs = reader.needs();
-            if needs <= LARGE || *assembling > 0 {
+            if needs <= LARGE || assembling.is_some() {
                 return Poll::Ready(());
             }
-            let needs = (needs as u64).min(self.all);
-            if needs > self.left {
-                self.waiting.insert(at);
-                return Poll::Pending;
+            let mut takes = (needs as u64).min(self.all);
+            if takes > self.left {
+                if self.waiting.len() < self.most || self.waiting.contains(&at) {
+                    self.waiting.insert(at);
+                    return Poll::Pending;
+                }
+                let is_answer = !at.0.is_hosted() && at.1 == 0;
+                if !is_answer {
+                    refused = Some(no_room(needs, self.most));
+                    return Poll::Pending;
+                }
+                // this side asked for it, so it is not bounded
+                takes = 0;
             }
-            self.left -= needs;
-            *assembling = needs;
+            self.waiting.remove(&at);
+            self.left -= takes;
+            *assembling = Some(takes);
             Poll::Ready(())
         });
+        if let Some(failure) = refused {
+            return Poll::Ready(Err(failure));
+        }
         if read.is_ready() {
             self.give_back(receiving);
         }
-        read
+        read.map(Ok)
     }
 
     /// The message of a channel is whole, or will never be.
-    pub(super) fn give_back(&mut self, receiving: &mut Receiving) {
-        let freed = std::mem::take(&mut receiving.assembling);
+    fn give_back(&mut self, receiving: &mut Receiving) {
+        let freed = receiving.assembling.take().unwrap_or_default();
         self.left += freed;
         self.freed |= freed > 0;
     }
+
+    /// Nothing more of a channel is read: its room is given back, and what that was for is dropped.
+    pub(super) fn leave(&mut self, at: (Key, u16), receiving: &mut Receiving) {
+        if !self.waiting.is_empty() {
+            self.waiting.remove(&at);
+        }
+        if receiving.assembling.is_some() {
+            receiving.reader.clear();
+            self.give_back(receiving);
+        }
+    }
+}
+
+fn no_room(needs: usize, most: usize) -> Box<Failure> {
+    Box::new(Failure::limit(
+        "held",
+        format_args!("{needs} bytes of a message beside {most} others that wait for room"),
+        "send fewer large ones at once, or `Data`, or raise `Settings::held` where they are received",
+    ))
 }
 
 /// The next frame of a stream; more of it is read only where `may_read` says so.
@@ -264,7 +302,15 @@ impl State {
                     Some(frame) => Poll::Ready(Read::Frame(frame)),
                     None => Poll::Pending,
                 },
-                Some(_) => self.assembly.poll_frame((key, channel), receiving, cx),
+                Some(_) => match self.assembly.poll_frame((key, channel), receiving, cx) {
+                    Poll::Ready(Ok(read)) => Poll::Ready(read),
+                    Poll::Ready(Err(failure)) => {
+                        self.stop_receiving(key, channel, false);
+                        self.settle(key);
+                        return Poll::Ready(Err(failure));
+                    }
+                    Poll::Pending => Poll::Pending,
+                },
                 None => Poll::Pending,
             };
             let read = match read {
@@ -337,9 +383,9 @@ impl State {
         if !std::mem::take(&mut self.assembly.freed) {
             return;
         }
-        for (key, channel) in self.assembly.waiting.drain() {
-            let co = self.conversations.get_mut(&key);
-            let receiving = co.and_then(|co| co.receiving.get_mut(channel as usize));
+        for (key, channel) in &self.assembly.waiting {
+            let co = self.conversations.get_mut(key);
+            let receiving = co.and_then(|co| co.receiving.get_mut(*channel as usize));
             self.wakers
                 .extend(receiving.and_then(|receiving| receiving.waker.take()));
         }
@@ -372,12 +418,12 @@ impl State {
             }
             receiving.waker = Some(cx.waker().clone());
             match ready!(self.assembly.poll_frame((key, 0), receiving, cx)) {
-                Read::Frame(frame) => {
+                Ok(Read::Frame(frame)) => {
                     receiving.ahead_bytes += frame.size();
                     receiving.ahead.push_back(frame);
                 }
-                Read::Failed(why) => return Poll::Ready(Some(why)),
-                Read::Violation(_) | Read::Lost => return Poll::Ready(None),
+                Ok(Read::Failed(why)) | Err(why) => return Poll::Ready(Some(why)),
+                Ok(Read::Violation(_) | Read::Lost) => return Poll::Ready(None),
             }
         }
     }

@@ -195,7 +195,7 @@ impl State {
         };
         preface.write(&mut control);
         Self {
-            assembly: Assembly::new(own.held),
+            assembly: Assembly::new(&own),
             own,
             peer: None,
             early: None,
@@ -270,6 +270,7 @@ impl State {
         let Some(receiving) = co.receiving.get_mut(channel as usize) else {
             return;
         };
+        self.assembly.leave((key, channel), receiving);
         let ready = std::mem::take(&mut receiving.ready);
         let was_open = matches!(receiving.state, ReceiveState::Open);
         receiving.state = ReceiveState::Dropped;
@@ -363,8 +364,8 @@ impl State {
             return;
         }
         if let Some(mut co) = self.conversations.remove(&key) {
-            for receiving in &mut co.receiving {
-                self.assembly.give_back(receiving);
+            for (channel, receiving) in co.receiving.iter_mut().enumerate() {
+                self.assembly.leave((key, channel as u16), receiving);
             }
             self.dropped.push(Dropped::Conversation(Box::new(co)));
         }

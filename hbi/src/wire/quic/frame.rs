@@ -455,6 +455,12 @@ impl Reader {
         parse(&self.partial)
     }
 
+    /// Drops what is there of a frame: nothing more of it comes.
+    pub fn clear(&mut self) {
+        self.chunk = Bytes::new();
+        self.partial = BytesMut::new();
+    }
+
     /// The length of the frame that is not whole yet, as far as that is known.
     pub fn needs(&mut self) -> usize {
         self.head().map_or(0, |(_, len)| len)
