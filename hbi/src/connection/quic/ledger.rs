@@ -3,10 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{
-    send::SendState,
-    state::{Dropped, Key, State},
-};
+use super::state::{Dropped, Key, State};
 use crate::{
     Failure,
     connection::handles::Outgoing,
@@ -104,9 +101,10 @@ impl State {
     /// The peer is done with what came to it in one direction of a conversation.
     pub(super) fn seen(&mut self, key: Key, channel: u16, handles: u32) -> Result<(), Violation> {
         if let Some(sending) = self.sending(key, channel)
-            && sending.state == SendState::Open
+            && !sending.is_over()
         {
-            // what is given from now on it would not see
+            // it would not see what is still to come, and who waits for the connection's window to write
+            // may not be told that the stream was stopped
             sending.stop();
             let waker = sending.waker.take();
             self.wakers.extend(waker);
