@@ -62,6 +62,9 @@ impl fmt::Display for FileError {
     }
 }
 
+/// A stream of streams.
+pub type NestedItems = hbi::Items<hbi::Items<u32>>;
+
 /// A method of every shape.
 #[hbi::service]
 pub trait Work {
@@ -99,6 +102,8 @@ pub trait Work {
     async fn total(&self, items: hbi::Items<i64>) -> Result<i64, String>;
     /// Each item doubled, as they come.
     async fn doubled(&self, items: hbi::Items<i64>) -> hbi::Items<i64>;
+    /// Two streams of so many streams, each of which gives its place twice.
+    async fn nested(&self, count: u32) -> (NestedItems, NestedItems);
     /// The length and the sum of the bytes.
     async fn upload(&self, name: String, data: hbi::Data) -> Result<(u64, u64), String>;
     /// So many bytes.
@@ -389,6 +394,12 @@ impl Work for MyWork {
     async fn doubled(&self, items: hbi::Items<i64>) -> hbi::Items<i64> {
         use futures_util::StreamExt;
         hbi::Items::try_stream(items.map(|n| n.map(|n| 2 * n)))
+    }
+
+    async fn nested(&self, count: u32) -> (NestedItems, NestedItems) {
+        let streams =
+            |from| hbi::Items::iter((from..from + count).map(|n| hbi::Items::iter([n; 2])));
+        (streams(0), streams(count))
     }
 
     async fn upload(&self, _name: String, mut data: hbi::Data) -> Result<(u64, u64), String> {

@@ -8,7 +8,10 @@ use hbi::{CallError, Kind, Options, Reactor, Script, Settings};
 use hbi_tests::{
     given_up::GivenUp,
     pair::{Pair, Transport},
-    work::{CounterHost, CounterStub, DivError, Event, FileError, FileMeta, MyCounter, bytes_of},
+    work::{
+        CounterHost, CounterStub, DivError, Event, FileError, FileMeta, MyCounter, NestedItems,
+        bytes_of,
+    },
 };
 use tokio::{sync::mpsc, task::JoinSet};
 
@@ -45,6 +48,7 @@ macro_rules! behaviours {
             answers_beyond_what_is_held_take_turns,
             large_items_beyond_what_is_held_take_turns,
             streams_dropped_within_an_item_disturb_nothing,
+            streams_within_streams_are_read_in_any_order,
             a_stream_in_an_answer_that_nobody_took_ends,
             answers_are_held_until_they_left_though_their_streams_go_on, nesting_and_calls_back,
             a_cut_connection_ends_every_wait, goodbye_lets_calls_finish,
@@ -1016,6 +1020,33 @@ async fn streams_dropped_within_an_item_disturb_nothing(over: Transport) {
         drop(items);
         assert_eq!(work.add(turns, 2).await.unwrap(), turns + 2);
     }
+}
+
+async fn streams_within_streams_are_read_in_any_order(over: Transport) {
+    async fn all(mut streams: NestedItems) -> Vec<Vec<u32>> {
+        let mut lists = Vec::new();
+        while let Some(stream) = streams.next().await {
+            let (mut stream, mut list) = (stream.unwrap(), Vec::new());
+            while let Some(n) = stream.next().await {
+                list.push(n.unwrap());
+            }
+            lists.push(list);
+        }
+        lists
+    }
+    let Pair {
+        work,
+        peer,
+        server: _server,
+        ..
+    } = over.pair().await;
+    let (first, second) = work.nested(2).await.unwrap();
+    assert_eq!(all(second).await, [[2; 2], [3; 2]]);
+    assert_eq!(all(first).await, [[0; 2], [1; 2]]);
+    let (first, second) = work.nested(2).await.unwrap();
+    drop(first);
+    assert_eq!(all(second).await, [[2; 2], [3; 2]]);
+    until_idle(&peer).await;
 }
 
 /// A stream in which nothing comes.

@@ -226,11 +226,7 @@ fn the_examples_of_the_page_are_what_is_written() {
     write_data(&mut frames, 3);
     frames.extend_from_slice(b"abc");
     write_data(&mut frames, 0);
-    let stream = WireHandle {
-        kind: HandleKind::Stream,
-        number: 1,
-    };
-    write_item(&mut frames, 6, true, &[stream]);
+    write_item(&mut frames, 6, true, &[stream(1)]);
     frames.extend_from_slice(&[0xd6, 72, 0, 0, 0, 0]);
     write_end(&mut frames);
     assert_eq!(vector("frames"), frames);
@@ -294,6 +290,13 @@ fn calling(source: &str, number: u64) -> Vec<u8> {
 async fn soon<T>(future: impl Future<Output = T>, what: &str) -> T {
     let soon = tokio::time::timeout(Duration::from_secs(20), future).await;
     soon.unwrap_or_else(|_| panic!("{what}"))
+}
+
+fn stream(number: u32) -> WireHandle {
+    WireHandle {
+        kind: HandleKind::Stream,
+        number,
+    }
 }
 
 fn channel(number: u64, receivers: bool, channel: u16) -> Vec<u8> {
@@ -360,14 +363,16 @@ async fn what_stands_in_conversations_is_checked() {
             "where there can be none",
         ),
         (
-            {
-                let stream = WireHandle {
-                    kind: HandleKind::Stream,
-                    number: 7,
-                };
-                opening(1, 1, true, &[stream])
-            },
-            "stream 7 opened where 1 is the next",
+            opening(1, 1, true, &[stream(65)]),
+            "stream 65 named where 64 is the last",
+        ),
+        (
+            opening(1, 1, true, &[stream(0)]),
+            "stream 0 named where 64 is the last",
+        ),
+        (
+            opening(1, 1, true, &[stream(7), stream(2), stream(7)]),
+            "stream 7 was named twice",
         ),
     ] {
         breaks(&server, rule, |mut client| async move {

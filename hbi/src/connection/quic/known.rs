@@ -4,7 +4,7 @@
 use quinn::RecvStream;
 
 use super::{
-    receive::Receiving,
+    receive::{ReceiveState, Receiving},
     state::{Conversation, Key, State},
 };
 use crate::wire::{
@@ -17,7 +17,8 @@ use crate::wire::{
 const GAPS: usize = 64;
 
 impl State {
-    /// Opens the channels of the streams in a payload that arrived.
+    /// Opens the channels of the streams in a payload that arrived. Streams are numbered as they are
+    /// sent, and channels are read on their own, so numbers may come in any order, and some never.
     pub(super) fn add_received(
         &mut self,
         key: Key,
@@ -28,22 +29,30 @@ impl State {
             if handle.kind != HandleKind::Stream {
                 continue;
             }
-            let reader = Reader::new(&self.own);
             let Some(co) = self.conversations.get_mut(&key) else {
                 return Ok(());
             };
-            let next = co.receiving.len();
-            if handle.number as usize != next || handle.number > limit {
+            if !(1..=limit).contains(&handle.number) {
                 return Err(Violation(format!(
-                    "stream {} opened where {next} is the next and {limit} the last",
+                    "stream {} named where {limit} is the last",
                     handle.number
                 )));
             }
-            let arrived = self.early_streams.remove(&(key, next as u16));
-            co.receiving.push(match arrived {
-                Some((stream, reader)) => Receiving::new(Some(stream), reader),
-                None => Receiving::new(None, reader),
-            });
+            // within the limit, which is a channel's
+            let (channel, place) = (handle.number as u16, handle.number as usize);
+            while co.receiving.len() <= place {
+                let reader = Reader::new(&self.own);
+                co.receiving.push(Receiving::unnamed(reader));
+            }
+            let receiving = &mut co.receiving[place];
+            if receiving.is_named() {
+                return Err(Violation(format!("stream {channel} was named twice")));
+            }
+            receiving.state = ReceiveState::Open;
+            if let Some((stream, reader)) = self.early_streams.remove(&(key, channel)) {
+                receiving.stream = Some(stream);
+                receiving.reader = reader;
+            }
         }
         Ok(())
     }
@@ -67,7 +76,10 @@ impl State {
             true
         };
         let receiving = match self.conversations.get_mut(&key) {
-            Some(co) => co.receiving.get_mut(channel as usize),
+            Some(co) => {
+                let receiving = co.receiving.get_mut(channel as usize);
+                receiving.filter(|receiving| receiving.is_named())
+            }
             None if over => {
                 // it is stopped as it is dropped
                 self.tell_seen(key, channel, 0);

@@ -43,6 +43,8 @@ pub(super) enum ReceiveState {
     Failed(Box<Failure>),
     /// Nobody reads any more.
     Dropped,
+    /// No message that was read names it.
+    Unnamed,
 }
 
 /// The receiving half of a channel.
@@ -83,6 +85,18 @@ impl Receiving {
             seen: 0,
             cancelled: false,
         }
+    }
+
+    /// The place of a stream that no message has named yet.
+    pub(super) fn unnamed(reader: Reader) -> Self {
+        Self {
+            state: ReceiveState::Unnamed,
+            ..Self::new(None, reader)
+        }
+    }
+
+    pub(super) fn is_named(&self) -> bool {
+        !matches!(self.state, ReceiveState::Unnamed)
     }
 
     /// Whether its end was seen, or nobody looks for it.
@@ -287,7 +301,9 @@ impl State {
             }
             match &receiving.state {
                 ReceiveState::Open => {}
-                ReceiveState::Dropped => return Poll::Ready(Ok(Next::End)),
+                ReceiveState::Dropped | ReceiveState::Unnamed => {
+                    return Poll::Ready(Ok(Next::End));
+                }
                 ReceiveState::Ended | ReceiveState::Failed(_) => {
                     let seen = std::mem::replace(&mut receiving.state, ReceiveState::Dropped);
                     return Poll::Ready(match seen {
