@@ -39,7 +39,8 @@ macro_rules! behaviours {
             a_conversation_ends_with_the_methods_error, an_abandoned_conversation_is_told,
             raw_conversations_mix_scripts_and_objects,
             scripts_are_the_ones_that_were_sent, data_is_read_on_by_its_length,
-            who_gives_up_closing_abandons, dropping_a_call_cancels_it,
+            who_gives_up_closing_abandons, a_script_that_is_refused_gives_out_nothing,
+            dropping_a_call_cancels_it,
             a_deadline_cancels_and_is_inherited, stubborn_methods_run_to_their_end,
             stubborn_steps_of_scripts_run_to_their_end, stubborn_methods_are_counted,
             ten_thousand_cancelled_calls_leave_nothing, large_values_travel, limits_are_named,
@@ -862,6 +863,34 @@ async fn scripts_are_the_ones_that_were_sent(over: Transport) {
     for expected in [5, 6, 7, 8] {
         assert_eq!(co.recv_obj::<i64>().await.unwrap(), expected);
     }
+}
+
+async fn a_script_that_is_refused_gives_out_nothing(over: Transport) {
+    let Pair {
+        peer,
+        server: _server,
+        ..
+    } = over.pair().await;
+    let upload = "work::upload(\"f\", d)";
+    let too_long = format!("/* {} */ {upload}", "x".repeat(100_000));
+    let mut co = peer.po().co().await.unwrap();
+    co.send_code("1").await.unwrap();
+    let code = Script::new(too_long.clone()).bind("d", bytes_of(100));
+    let error = co.send_code(code).await.unwrap_err();
+    assert!(error.is_limit(), "{error}");
+    let code = Script::new(upload).bind("d", bytes_of(100));
+    co.send_obj_of(code).await.unwrap();
+    let mut co = co.start_recv().await.unwrap();
+    let (len, _): (u64, u64) = co.recv_obj().await.unwrap();
+    assert_eq!(len, 100);
+    drop(co);
+
+    let mut co = peer.po().co().await.unwrap();
+    co.send_code("1").await.unwrap();
+    let code = Script::new(too_long).bind("d", bytes_of(100));
+    co.send_code(code).await.unwrap_err();
+    co.close().await.unwrap();
+    until_idle(&peer).await;
 }
 
 async fn data_is_read_on_by_its_length(over: Transport) {

@@ -212,15 +212,15 @@ impl State {
         outgoing: &mut Outgoing,
     ) -> Result<(), Failure> {
         let (bytes, mut handles) = arguments.into_parts();
-        let given = self.given((key, 0));
-        self.add_handles(this, (key, 0), bytes.len(), &mut handles, outgoing)?;
+        // its streams get channels only where it is sent
         let script = match self.script(text) {
             Ok(script) => script,
             Err(failure) => {
-                self.revoke((key, 0), given);
+                outgoing.refuse(&mut handles);
                 return Err(failure);
             }
         };
+        self.add_handles(this, (key, 0), bytes.len(), &mut handles, outgoing)?;
         let mut frame = Vec::with_capacity(64 + bytes.len());
         write_script(&mut frame, &script, value, &bytes, &outgoing.wire);
         if let Some(sending) = self.sending(key, 0) {
