@@ -406,6 +406,31 @@ async fn of_the_first_flight_a_server_gets_nothing_that_it_does_not_take_any_mor
 }
 
 #[tokio::test]
+async fn a_call_that_is_refused_before_it_leaves_takes_nothing_of_the_first_flight() {
+    let mut settings = Settings::default();
+    settings.frame = 32 << 10;
+    settings.message = 32 << 10;
+    let far = Far::new(serving().settings(settings)).await;
+    let options = far.known().await;
+    far.relay.hold();
+    let peer = far.connect(&options).await.unwrap();
+    let store = StoreStub::new(&peer);
+    let before = begun!(store.get(1));
+    let error = store.size(vec![1; 40 << 10]).await.unwrap_err();
+    assert!(
+        error.kind() == Kind::Limit && error.to_string().contains("Settings::message"),
+        "{error}"
+    );
+    let behind = begun!(store.get(2));
+    let landed = tokio::time::timeout(Duration::from_secs(20), far.landed.until("get 2"));
+    landed.await.expect("the connection goes on");
+    far.relay.release();
+    assert_eq!((before.await.unwrap(), behind.await.unwrap()), (1, 2));
+    assert_eq!(store.put(3).await.unwrap(), 3);
+    peer.close(Duration::from_secs(10)).await.unwrap();
+}
+
+#[tokio::test]
 async fn more_than_the_first_flight_takes_comes_whole_each_way() {
     let far = Far::new(serving()).await;
     let options = far.known().await;

@@ -202,13 +202,6 @@ impl Link for QuicLink {
                 May::Wait => return state.wait_for_room(request.place, this, request.deadline, cx),
                 May::Never(error) => return Poll::Ready(Err(error)),
             }
-            let mut first = None;
-            if state.early.is_some() {
-                first = state.open_early(&self.conn);
-                if first.is_none() {
-                    return state.wait_for_room(request.place, this, request.deadline, cx);
-                }
-            }
             let key = Key::ours(state.opened + 1);
             let taken = state.outgoing(&mut outgoing, this, (key, 0), 1, request.handles);
             let streams = taken.and_then(|()| {
@@ -223,6 +216,14 @@ impl Link for QuicLink {
                     return Poll::Ready(Err(failure.into()));
                 }
             };
+            // a stream is taken only by what goes: without an opening it would end the connection
+            let mut first = None;
+            if state.early.is_some() {
+                first = state.open_early(&self.conn);
+                if first.is_none() {
+                    return state.wait_for_room(request.place, this, request.deadline, cx);
+                }
+            }
             state.opened += 1;
             let large = request.arguments.len() > ORDERED;
             let landing = if request.ordered && !large {
