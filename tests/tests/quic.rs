@@ -6,7 +6,7 @@ use std::{
     future::IntoFuture,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -661,4 +661,84 @@ async fn what_is_let_go_of_half_read_leaves_its_room_to_others() {
     let totals = all(std::iter::once(pair.large.total(one()).into_future())).await;
     assert_eq!(*totals[0].as_ref().unwrap(), 900_000);
     drop(leaving);
+}
+
+/// What begins to wait while the runtime that it is on shuts down.
+#[hbi::service]
+trait Stuck {
+    async fn stuck(&self, cx: &hbi::Caller) -> i64;
+}
+
+#[derive(Clone)]
+struct MyStuck {
+    begun: std::sync::mpsc::Sender<()>,
+    /// Ends once the runtime takes no task any more.
+    shut: Arc<Mutex<std::sync::mpsc::Receiver<()>>>,
+    dropped: std::sync::mpsc::Sender<()>,
+}
+
+/// Tells that it is dropped.
+struct Tells(std::sync::mpsc::Sender<()>);
+
+impl Drop for Tells {
+    fn drop(&mut self) {
+        // one who waits for nothing any more needs not know
+        let _ = self.0.send(());
+    }
+}
+
+impl Stuck for MyStuck {
+    async fn stuck(&self, cx: &hbi::Caller) -> i64 {
+        let _last = Tells(self.dropped.clone());
+        let mut co = cx.po().co().await.unwrap();
+        co.send_code("1").await.unwrap();
+        self.begun.send(()).unwrap();
+        self.shut.lock().unwrap().recv().unwrap();
+        // dropped here, the conversation ends
+        std::future::pending::<()>().await;
+        drop(co);
+        0
+    }
+}
+
+#[test]
+fn a_runtime_may_shut_down_while_a_method_begins_to_wait() {
+    let runtime = || {
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        runtime.worker_threads(2).enable_all().build().unwrap()
+    };
+    let (here, there) = (runtime(), runtime());
+    let (begun, has_begun) = std::sync::mpsc::channel();
+    let (dropped, is_dropped) = std::sync::mpsc::channel();
+    let (shut, is_shut) = std::sync::mpsc::channel();
+    let task = Tells(shut);
+    there.spawn(async move {
+        let _task = task;
+        std::future::pending::<()>().await;
+    });
+    let stuck = MyStuck {
+        begun,
+        shut: Arc::new(Mutex::new(is_shut)),
+        dropped,
+    };
+    let server = there.block_on(async {
+        let options = Transport::Quic.serving(Options::new());
+        let server = options.serve("quic://127.0.0.1:0", move |_peer| {
+            let stuck = StuckHost::new(stuck.clone());
+            async move { Ok(HostingEnv::new().service(stuck)) }
+        });
+        server.await.unwrap()
+    });
+    let address = server.address().to_string();
+    here.spawn(async move {
+        let peer = hbi::connect(address, HostingEnv::new()).await.unwrap();
+        StuckStub::new(&peer).stuck().await
+    });
+    let guard = Duration::from_secs(20);
+    has_begun.recv_timeout(guard).expect("it is called");
+    there.shutdown_background();
+    let ended = is_dropped.recv_timeout(guard);
+    // where something hangs, they would, too
+    std::mem::forget((server, here));
+    ended.expect("nothing hangs");
 }

@@ -278,7 +278,7 @@ impl QuicDriver {
                 matches!(stopped.await, Ok(Some(code)) if code == STOP_CANCELLED.into())
             }))
         });
-        let link = Arc::clone(&self.link);
+        let (link, watching) = (Arc::clone(&self.link), Arc::clone(&hosted));
         let watched = async move {
             tokio::pin!(conversation);
             let Some(stopped) = stopped else {
@@ -289,20 +289,20 @@ impl QuicDriver {
                 () = &mut conversation => return,
                 cancelled = stopped => if !cancelled { return conversation.await },
             }
+            // it may not be kept yet, by which others would tell it
+            watching.cancellation().cancel();
             link.cancel(key, &Failure::new(Kind::Cancelled, CANCELLED));
         };
-        // the task is known before it can end
-        let link = Arc::clone(&self.link);
-        let dropped = link.with(|state| {
-            let running = Running::start(watched, hosted, self.link.info.trace);
-            match state.conversations.get_mut(&key) {
-                Some(co) => co.running.replace(running),
-                None => Some(running),
-            }
-        });
-        if let Some(running) = dropped {
-            running.cancel();
-        }
+        // without the lock: a runtime that shuts down drops it here, and with it what locks by itself
+        let running = Running::start(watched, hosted, self.link.info.trace);
+        let ended = self
+            .link
+            .with(|state| match state.conversations.get_mut(&key) {
+                Some(co) if !co.released => co.running.replace(running),
+                // it has ended meanwhile
+                _ => Some(running),
+            });
+        drop(ended);
     }
 
     /// The peer is done with the main sequence of a conversation: before its end, the caller gave up. That
