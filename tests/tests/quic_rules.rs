@@ -32,7 +32,10 @@ async fn server() -> hbi::Server {
 
 async fn serving(settings: Settings) -> hbi::Server {
     let options = Transport::Quic.serving(Options::new().settings(settings));
-    let factory = |_peer| async { Ok(HostingEnv::new().function("one", || 1)) };
+    let factory = |_peer| async {
+        let env = HostingEnv::new().function("one", || 1);
+        Ok(env.function("much", || vec![0_u8; 3 << 20]))
+    };
     options.serve("quic://127.0.0.1:0", factory).await.unwrap()
 }
 
@@ -799,12 +802,12 @@ fn done_with(number: u64) -> Control<'static> {
     }
 }
 
-/// The head of an opening whose arguments are large, and the zeros that are to follow.
-fn large_opening(number: u64) -> (Vec<u8>, usize) {
+/// The head of an opening after which so many bytes of arguments are to follow.
+fn large_opening(number: u64, follow: usize) -> Vec<u8> {
     let mut bytes = opening(number, 0, true, &[]);
-    let len = (3 << 20) + bytes.len() - 5;
+    let len = follow + bytes.len() - 5;
     bytes[1..5].copy_from_slice(&(len as u32).to_le_bytes());
-    (bytes, 3 << 20)
+    bytes
 }
 
 #[tokio::test]
@@ -815,7 +818,8 @@ async fn few_large_openings_are_put_together_at_once() {
     let (go, _) = tokio::sync::watch::channel(false);
     let mut writing = tokio::task::JoinSet::new();
     for number in 1..=12 {
-        let (head, left) = large_opening(number);
+        let left = 3 << 20;
+        let head = large_opening(number, left);
         let (mut send, mut recv) = client.conversation(&head).await;
         let (begun, mut going) = (begun.clone(), go.subscribe());
         writing.spawn(async move {
@@ -845,6 +849,62 @@ async fn few_large_openings_are_put_together_at_once() {
     assert!(more <= 1, "{} are put together at once", 4 + more);
     go.send_replace(true);
     while let Some(answer) = writing.join_next().await {
+        assert!(!answer.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn few_large_openings_wait_for_answers_to_be_taken() {
+    let mut settings = Settings::default();
+    settings.held = 2 << 20;
+    settings.frame = 16 << 10;
+    settings.window = 16 << 10;
+    settings.message = 128 << 10;
+    // more than waits in a stream that nobody reads
+    const LEFT: usize = 127 << 10;
+    let server = serving(settings).await;
+    let mut client = Client::new(&server).await;
+    let (whole, mut writing) = tokio::sync::mpsc::unbounded_channel();
+    let (go, _) = tokio::sync::watch::channel(false);
+    let mut calls = tokio::task::JoinSet::new();
+    for number in 1..=12 {
+        let head = large_opening(number, LEFT);
+        let (mut send, mut recv) = client.conversation(&head).await;
+        let (whole, mut going) = (whole.clone(), go.subscribe());
+        calls.spawn(async move {
+            going.wait_for(|go| *go).await.unwrap();
+            send.write_all(&[0; LEFT]).await.unwrap();
+            whole.send(()).unwrap();
+            recv.read_to_end(1 << 10).await.unwrap()
+        });
+    }
+    // more than the server holds of answers that are not taken
+    let much = opening_of("much()", 13, 1, true, &[0x90], &[]);
+    let (_send, mut much) = client.conversation(&much).await;
+    much.read_exact(&mut [0; 5]).await.unwrap();
+    go.send_replace(true);
+    for _ in 0..4 {
+        writing.recv().await.unwrap();
+    }
+    // the server goes on meanwhile
+    let (mut control, mut told) = (client.conn.accept_uni().await.unwrap(), Vec::new());
+    for number in 1..=200 {
+        client
+            .tell(&Control::Define {
+                number,
+                parameters: Vec::new(),
+                source: "one()".into(),
+            })
+            .await;
+        let defined = written(&Control::Defined(number));
+        while !told.ends_with(&defined) {
+            let chunk = control.read_chunk(1 << 10, true).await.unwrap().unwrap();
+            told.extend_from_slice(&chunk.bytes);
+        }
+    }
+    assert!(writing.try_recv().is_err(), "more are put together");
+    much.read_to_end(4 << 20).await.unwrap();
+    while let Some(answer) = calls.join_next().await {
         assert!(!answer.unwrap().is_empty());
     }
 }

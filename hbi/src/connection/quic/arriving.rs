@@ -54,7 +54,7 @@ enum Room {
     Of(Arc<Semaphore>),
     Waiting(Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>),
     /// There is room as long as this lives.
-    There(#[expect(dead_code, reason = "held to be dropped")] Option<OwnedSemaphorePermit>),
+    There(Option<OwnedSemaphorePermit>),
 }
 
 impl Room {
@@ -83,6 +83,8 @@ pub(super) enum Arrived {
         recv: RecvStream,
         reader: Reader,
         open: Box<Open>,
+        /// Its room, where it needed some, which is taken until it lands.
+        room: Option<OwnedSemaphorePermit>,
     },
     Channel {
         head: ChannelHead,
@@ -137,7 +139,11 @@ impl Future for Arriving {
             ready!(parts.poll_head(cx))
         };
         let Some(Parts {
-            send, recv, reader, ..
+            send,
+            recv,
+            reader,
+            room,
+            ..
         }) = self.0.take()
         else {
             return Poll::Ready(Arrived::Nothing);
@@ -148,6 +154,10 @@ impl Future for Arriving {
                 recv,
                 reader,
                 open,
+                room: match room {
+                    Room::There(permit) => permit,
+                    _ => None,
+                },
             },
             (Ok(Found::Channel(head)), _) => Arrived::Channel { head, recv, reader },
             (Ok(Found::Control(rest)), _) => Arrived::Control { recv, rest },

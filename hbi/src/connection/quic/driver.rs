@@ -475,9 +475,10 @@ impl QuicDriver {
                 recv,
                 reader,
                 open,
+                room,
             } => {
                 self.opening -= 1;
-                self.opened(send, recv, reader, *open)
+                self.opened(send, recv, reader, *open, room)
             }
             Arrived::Channel { head, recv, reader } => {
                 let key = match head.receivers {

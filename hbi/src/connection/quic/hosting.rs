@@ -3,6 +3,7 @@
 use std::{cmp::Reverse, sync::Arc, time::Instant};
 
 use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     driver::QuicDriver,
@@ -37,6 +38,8 @@ pub(super) struct Opened {
     current: Current,
     arguments: Bytes,
     handles: Handles,
+    /// Held until it lands: of large ones no more come meanwhile than there is room for.
+    room: Option<OwnedSemaphorePermit>,
 }
 
 impl Opened {
@@ -63,6 +66,7 @@ impl QuicDriver {
         recv: quinn::RecvStream,
         reader: crate::wire::quic::Reader,
         open: Open,
+        room: Option<OwnedSemaphorePermit>,
     ) -> Result<(), Violation> {
         let key = Key::hosted(open.number);
         let deadline = open
@@ -108,6 +112,7 @@ impl QuicDriver {
             current: Current::arrived(deadline, open.depth, open.trace),
             arguments: open.arguments,
             handles,
+            room,
         };
         match open.landing {
             0 => self.land_in_turn(opened),
@@ -145,7 +150,7 @@ impl QuicDriver {
 
     /// Keeps an opening until those before it have come. Of a peer that leaves one out for ever this is
     /// all there will be, so there is an end to it.
-    fn hold(&mut self, place: u64, opened: Opened) -> Result<(), Violation> {
+    fn hold(&mut self, place: u64, mut opened: Opened) -> Result<(), Violation> {
         if place < self.next_landing {
             let text = format!("place {place} in the order was used before");
             return Err(Violation(text));
@@ -156,6 +161,8 @@ impl QuicDriver {
                 opened.arguments.len()
             )));
         }
+        // those before it may need the room, and what is kept here is bounded by itself
+        opened.room = None;
         self.held_bytes += opened.size();
         if self.held.insert(place, opened).is_some() {
             let text = format!("place {place} in the order was used twice");
@@ -215,7 +222,9 @@ impl QuicDriver {
             current,
             arguments,
             handles,
+            room,
         } = opened;
+        drop(room);
         let this = Arc::clone(&self.this);
         let co = key.co();
         let origin = Origin {
