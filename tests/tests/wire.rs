@@ -167,7 +167,7 @@ fn the_page_shows_what_is_written_and_read() {
 
     let (mut a, mut b) = joined();
     let id = a.open(call(None, &[]), Instant::now()).unwrap();
-    a.send_item(id, 0, Bytes::from_static(b"\xa4file"), &[], false)
+    a.send_item(id, 0, Bytes::from_static(b"\xa4file"), &[])
         .unwrap();
     a.send_data(id, 0, Bytes::from_static(b"abc")).unwrap();
     a.send_data(id, 0, Bytes::new()).unwrap();
@@ -481,7 +481,7 @@ fn numbers_are_used_again_for_ever() {
     for n in 0..70_000_u32 {
         let id = a.open(call(Some(1), &[0x91, 1]), Instant::now()).unwrap();
         assert_eq!(
-            id.sequence() & 0x7f_ffff,
+            id.to_bits() & 0x7f_ffff,
             0,
             "the lowest index is free again"
         );

@@ -500,11 +500,7 @@ impl Link for MuxLink {
                 state
                     .outgoing(&mut outgoing, this, Some(id), &mut handles)
                     .map_err(|failure| SendRefused::Failed(Box::new(failure)))
-                    .and_then(|()| {
-                        state
-                            .mux
-                            .send_item(id, channel, bytes, &outgoing.wire, true)
-                    })
+                    .and_then(|()| state.mux.send_item(id, channel, bytes, &outgoing.wire))
             }
             Some(Message::Script {
                 source,

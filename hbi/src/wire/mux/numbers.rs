@@ -57,11 +57,6 @@ impl CoId {
     pub fn from_bits(bits: u32) -> Self {
         Self(bits)
     }
-
-    /// A number that orders the conversations of one side by nothing but their number.
-    pub fn sequence(self) -> u64 {
-        (self.0 & !THEIRS) as u64
-    }
 }
 
 /// The conversations of one side, by index.

@@ -307,7 +307,7 @@ impl<P, U> Connection<P, U> {
         // it is below 4 GiB, as a message is
         co.answering = body.len() as u32;
         self.answering += u64::from(co.answering);
-        let sent = self.send_item(id, 0, Bytes::copy_from_slice(body), handles, true);
+        let sent = self.send_item(id, 0, Bytes::copy_from_slice(body), handles);
         if let Err(SendRefused::Failed(failure)) = &sent {
             self.fail(id, 0, failure);
         }

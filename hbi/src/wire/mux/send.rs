@@ -76,14 +76,13 @@ impl<P, U> Connection<P, U> {
         Some(buffer)
     }
 
-    /// Sends a value on a channel. `forced` takes it even where the channel has no room.
+    /// Sends a value on a channel, also where that [has no room](Self::has_room).
     pub fn send_item(
         &mut self,
         id: CoId,
         channel: u16,
         body: Bytes,
         handles: &[WireHandle],
-        forced: bool,
     ) -> Result<(), SendRefused> {
         let flags = if handles.is_empty() { 0 } else { flag::HANDLES };
         let fields = channel.to_le_bytes();
@@ -96,7 +95,6 @@ impl<P, U> Connection<P, U> {
             &fields,
             body,
             handles,
-            forced,
         )
     }
 
@@ -110,8 +108,9 @@ impl<P, U> Connection<P, U> {
         })
     }
 
-    /// Sends a script on the main sequence. What [`definition`] made is written right before it: where it
-    /// [does not leave at once](Self::is_direct) its number may mean another text by then.
+    /// Sends a script on the main sequence, also where that has no room. What [`definition`] made is written
+    /// right before it: where it [does not leave at once](Self::is_direct) its number may mean another text
+    /// by then.
     pub fn send_script(
         &mut self,
         id: CoId,
@@ -134,7 +133,6 @@ impl<P, U> Connection<P, U> {
             &script.to_le_bytes(),
             arguments,
             handles,
-            false,
         )
     }
 
@@ -152,7 +150,6 @@ impl<P, U> Connection<P, U> {
         fields: &[u8],
         body: Bytes,
         handles: &[WireHandle],
-        forced: bool,
     ) -> Result<(), SendRefused> {
         self.not_closed()?;
         let peer = self
@@ -196,9 +193,6 @@ impl<P, U> Connection<P, U> {
             SendState::Open => {}
             SendState::Stopped => return Err(SendRefused::Failed(stopped())),
             SendState::Ending | SendState::Closed => return Err(SendRefused::Failed(over())),
-        }
-        if !forced && !sending.has_room() {
-            return Err(SendRefused::Full);
         }
         if new > 0 && count > streams as usize || frame::too_many_handles(handles.len()) {
             return Err(SendRefused::Failed(too_many_streams(streams)));
