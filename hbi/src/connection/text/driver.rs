@@ -404,7 +404,8 @@ impl<S: AsyncRead> Reader<S> {
 
     fn may_go_on(&mut self, state: &mut State) -> bool {
         let Some(id) = self.current else {
-            return state.outbox.len() < BACKLOG && state.hosted < state.limit;
+            // an answer may be what this side waits for before it ends anything
+            return state.takes_more() || !self.receiver.begins(&self.input);
         };
         let Some(conversation) = state.conversations.get_mut(&id) else {
             return true;

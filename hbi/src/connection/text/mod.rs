@@ -5,6 +5,8 @@ mod conversation;
 mod driver;
 mod link;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use driver::TextDriver;
 pub(crate) use link::TextLink;

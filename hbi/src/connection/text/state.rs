@@ -116,6 +116,13 @@ impl State {
             && posted.all(|conversation| conversation.over && conversation.is_taken())
     }
 
+    /// Whether the peer may begin one more conversation.
+    pub(super) fn takes_more(&self) -> bool {
+        // an answer that this side waits for may stand behind it
+        let times = if self.numbers.is_empty() { 1 } else { 2 };
+        self.outbox.len() < BACKLOG && self.hosted < times * self.limit
+    }
+
     /// Ends the connection with a failure, which the peer is told.
     pub(super) fn fail(&mut self, failure: Failure) {
         if self.fatal.is_none() && self.closed.is_none() {

@@ -92,6 +92,13 @@ impl Receiver {
         self.place != Place::Between
     }
 
+    /// Whether a conversation of the peer begins at the front of `input`.
+    pub fn begins(&self, input: &[u8]) -> bool {
+        self.place == Place::Between
+            && matches!(read_header(input, self.most), Ok(Some(header))
+                if header.directive == Directive::CoBegin)
+    }
+
     /// Takes what is at the front of `input`: raw data where some is expected, a packet elsewhere.
     /// `None` where more bytes are needed.
     ///

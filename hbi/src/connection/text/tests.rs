@@ -1,0 +1,52 @@
+//! Connections in memory, between two peers and with peers written by hand, under a clock that stands
+//! still: what waits for ever is told at once.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use tokio::{io::duplex, time::timeout};
+
+use crate::{Connection, HostingEnv, Options, PostingEnd, Settings, transport::Stream};
+
+/// Longer than anything takes that comes to an end.
+const LONG: Duration = Duration::from_secs(1000);
+
+/// Two peers, of which the first takes so many conversations.
+async fn pair(conversations: u32, one: HostingEnv, other: HostingEnv) -> (Connection, Connection) {
+    let mut settings = Settings::default();
+    settings.conversations = conversations;
+    let (near, far) = duplex(64 << 10);
+    let options = Options::new().settings(settings);
+    let one = options.join(Stream::Mem(near), true, one).await;
+    let other = Options::new().join(Stream::Mem(far), true, other).await;
+    (one.expect("joins"), other.expect("joins"))
+}
+
+/// Makes the posting end known to what the environment exposes.
+fn known(env: HostingEnv, po: &Arc<OnceLock<PostingEnd>>) -> HostingEnv {
+    let po = Arc::clone(po);
+    env.on_connect(|known| async move { po.set(known).expect("it is set once") })
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_pass_where_no_more_conversations_do() {
+    let po = Arc::new(OnceLock::<PostingEnd>::new());
+    let server = known(HostingEnv::new(), &po)
+        .function("one", || 1)
+        .async_function("ask", move || {
+            let po = po.get().expect("it is connected").clone();
+            async move { po.script::<i64>("two()").await.expect("an answer") }
+        });
+    let client = HostingEnv::new().function("two", || 2);
+    let (_server, client) = pair(1, server, client).await;
+    let ask = timeout(LONG, client.script::<i64>("ask()")).await;
+    assert_eq!(ask.expect("an end").expect("an answer"), 2);
+    // nor does one that stands before the answer
+    let ask = client.script::<i64>("ask()").send();
+    let one = client.script::<i64>("one()").send();
+    let both = timeout(LONG, async { tokio::join!(ask, one) }).await;
+    let (ask, one) = both.expect("an end");
+    assert_eq!((ask.expect("an answer"), one.expect("an answer")), (2, 1));
+}
