@@ -23,7 +23,8 @@ pub(super) const BUFFERED: usize = 64 << 10;
 /// What may wait for the transport before senders wait.
 pub(super) const READY: usize = 256 << 10;
 
-/// Landing stops while this much waits to be written.
+/// Conversations of the peer wait while this much waits to be written; of what this side posts no more
+/// waits, so that of twice as much the half are answers.
 pub(super) const BACKLOG: usize = 4 << 20;
 
 /// The state of a text connection.
@@ -120,7 +121,7 @@ impl State {
     pub(super) fn takes_more(&self) -> bool {
         // an answer that this side waits for may stand behind it
         let times = if self.numbers.is_empty() { 1 } else { 2 };
-        self.outbox.len() < BACKLOG && self.hosted < times * self.limit
+        self.outbox.len() < times * BACKLOG && self.hosted < times * self.limit
     }
 
     /// Ends the connection with a failure, which the peer is told.

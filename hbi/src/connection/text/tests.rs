@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use tokio::{io::duplex, time::timeout};
 
 use crate::{Connection, HostingEnv, Options, PostingEnd, Settings, transport::Stream};
@@ -49,4 +50,21 @@ async fn answers_pass_where_no_more_conversations_do() {
     let both = timeout(LONG, async { tokio::join!(ask, one) }).await;
     let (ask, one) = both.expect("an end");
     assert_eq!((ask.expect("an answer"), one.expect("an answer")), (2, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn peers_that_both_have_much_to_write_read_all_the_same() {
+    let env = || HostingEnv::new().function("echo", |text: String| text);
+    let (server, client) = pair(4096, env(), env()).await;
+    let text = "x".repeat(15_000);
+    let calls = |peer: &Connection| {
+        let script = format!("echo('{text}')");
+        let calls = (0..600).map(|_| peer.script::<String>(script.clone()).into_future());
+        join_all(calls.collect::<Vec<_>>())
+    };
+    let both = timeout(LONG, async { tokio::join!(calls(&client), calls(&server)) }).await;
+    let (there, back) = both.expect("an end");
+    for answer in there.into_iter().chain(back) {
+        assert_eq!(answer.expect("an answer").len(), text.len());
+    }
 }
