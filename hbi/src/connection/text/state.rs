@@ -105,7 +105,8 @@ impl State {
         }
         gone.wake(&mut self.wakers);
         self.line.ask_all(&mut self.wakers);
-        self.dropped.push(Box::new(gone.discard()));
+        // its back-scripts may hold calls, which let go of their own conversations
+        self.dropped.push(Box::new(gone));
     }
 
     /// Whether nothing is left to do: all answers are there and taken, all that goes out is out.

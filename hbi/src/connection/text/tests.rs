@@ -7,7 +7,10 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use tokio::{io::duplex, time::timeout};
+use tokio::{
+    io::{AsyncWriteExt, duplex},
+    time::timeout,
+};
 
 use crate::{Connection, HostingEnv, Options, PostingEnd, Settings, transport::Stream};
 
@@ -29,6 +32,10 @@ async fn pair(conversations: u32, one: HostingEnv, other: HostingEnv) -> (Connec
 fn known(env: HostingEnv, po: &Arc<OnceLock<PostingEnd>>) -> HostingEnv {
     let po = Arc::clone(po);
     env.on_connect(|known| async move { po.set(known).expect("it is set once") })
+}
+
+fn packet(directive: &str, payload: &str) -> String {
+    format!("[{}#{directive}]{payload}", payload.len())
 }
 
 #[tokio::test(start_paused = true)]
@@ -67,4 +74,32 @@ async fn peers_that_both_have_much_to_write_read_all_the_same() {
     for answer in there.into_iter().chain(back) {
         assert_eq!(answer.expect("an answer").len(), text.len());
     }
+}
+
+#[test]
+fn what_lands_when_the_connection_ends_lets_go_of_its_calls() {
+    let (tell, told) = std::sync::mpsc::channel();
+    // it would stand still for ever, with its thread
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.expect("a runtime").block_on(async {
+            let po = Arc::new(OnceLock::<PostingEnd>::new());
+            let env = known(HostingEnv::new(), &po).async_function("ask", move || {
+                let po = po.get().expect("it is connected").clone();
+                async move { po.script::<i64>("f()").await.unwrap_or(0) }
+            });
+            let (near, far) = duplex(64 << 10);
+            let joined = Options::new().join(Stream::Mem(near), true, env).await;
+            let (peer, mut raw) = (joined.expect("joins"), far);
+            peer.notif("g()").await.expect("sent");
+            let answer = format!("[3#co_ack_begin]101{}[4#err]gone", packet("", "ask()"));
+            raw.write_all(answer.as_bytes()).await.expect("it reads");
+            peer.wait_closed().await
+        });
+        tell.send(()).expect("the test waits");
+    });
+    let ended = told.recv_timeout(Duration::from_secs(60));
+    ended.expect("the connection ends");
 }
