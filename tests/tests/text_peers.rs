@@ -716,6 +716,41 @@ async fn who_gives_up_waiting_leaves_nothing_behind() {
     assert!(late.is_timeout() && !late.was_sent(), "{late}");
 }
 
+/// The error of an upload that is not the method's own.
+fn of_hbi(uploaded: Result<Meta, CallError<NoDivision>>) -> Error {
+    let error = uploaded.expect_err("it fails");
+    error.as_hbi().expect("not by its method").clone()
+}
+
+#[tokio::test]
+async fn an_upload_that_is_answered_too_early_is_let_go() {
+    let (listener, address) = raw_server().await;
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.expect("a peer comes");
+        let mut raw = Raw(stream);
+        raw.expect("[3#co_begin]101").await;
+        raw.send("[3#co_ack_begin]101[1#co_recv]5[3#co_ack_end]101")
+            .await;
+        // it reads on until the peer hangs up
+        let _ = tokio::io::copy(&mut raw.0, &mut tokio::io::sink()).await;
+    });
+    let peer = hbi::connect(&address, HostingEnv::new()).await;
+    let peer = peer.expect("connects");
+    let dropped = Arc::new(Notify::new());
+    let gone = Gone(Arc::clone(&dropped));
+    let parts = futures_util::stream::repeat_with(move || {
+        let _held = &gone;
+        Ok::<_, Error>(vec![1; 10_000].into())
+    });
+    let data = Data::stream(parts).with_len(1 << 40);
+    let upload = CalcStub::new(&peer).upload("early", data);
+    let error = of_hbi(timeout(SOON, upload).await.expect("it ends"));
+    let reason = "an answer to conversation 101 before its end";
+    assert!(error.to_string().contains(reason), "{error}");
+    let let_go = timeout(SOON, dropped.notified()).await;
+    let_go.expect("nothing more is sent");
+}
+
 #[tokio::test]
 async fn conversations_read_what_they_ask_for_and_leave_the_rest() {
     let (listener, address) = raw_server().await;

@@ -426,7 +426,7 @@ impl<S: AsyncRead> Reader<S> {
         match event {
             Event::Begin(seq) => self.begin(seq),
             Event::AckBegin(seq) => {
-                let answered = self.link.lock().numbers.answered(&seq);
+                let answered = self.link.lock().answered(&seq);
                 self.current = Some(answered?);
             }
             Event::Code(source) => match self.hosted {

@@ -193,6 +193,23 @@ impl State {
             None => Ok(conversation),
         }
     }
+
+    /// As [`State::conversation`], to send in it: one that was answered can still be read once the
+    /// connection is gone, and no more.
+    fn sending(&mut self, co: CoNumber) -> Result<&mut Conversation, Error> {
+        match &self.closed {
+            Some(reason) => Err(Error::from(reason.clone()).sent()),
+            None => self.conversation(co),
+        }
+    }
+}
+
+/// Where the waker of who sends in a channel is kept.
+fn sender(conversation: &mut Conversation, channel: u16) -> &mut Option<Waker> {
+    match channel {
+        DATA_BEHIND => &mut conversation.data_sender,
+        _ => &mut conversation.sender,
+    }
 }
 
 impl TextLink {
@@ -280,7 +297,7 @@ impl TextLink {
     ) -> Poll<Result<(), Error>> {
         let mut state = self.lock();
         let ready = state.outbox.ready();
-        let conversation = match state.conversation(co) {
+        let conversation = match state.sending(co) {
             Ok(conversation) => conversation,
             Err(error) => return Poll::Ready(Err(error)),
         };
@@ -295,11 +312,7 @@ impl TextLink {
         // what comes behind announced data waits for its end
         let waits = full || channel != DATA_BEHIND && conversation.data_left > 0;
         if waits {
-            let waker = match channel {
-                DATA_BEHIND => &mut conversation.data_sender,
-                _ => &mut conversation.sender,
-            };
-            keep(waker, cx);
+            keep(sender(conversation, channel), cx);
         }
         drop(state);
         if wakes_reader {
@@ -391,7 +404,7 @@ impl TextLink {
         }
         let (mut bytes, data) = self.bytes(message)?;
         let mut state = self.lock();
-        let conversation = state.conversation(co)?;
+        let conversation = state.sending(co)?;
         if channel == DATA_BEHIND {
             let Some(left) = conversation.data_left.checked_sub(bytes.len() as u64) else {
                 let failure = Failure::new(Kind::Value, "more data than its announced length");
@@ -587,23 +600,24 @@ impl Link for TextLink {
         self.reading.notify_one();
     }
 
-    fn poll_stopped(&self, co: CoNumber, _channel: u16, _cx: &mut Context<'_>) -> Poll<()> {
-        // nothing tells: what is on its way has to come to its end
-        match self.lock().conversations.contains_key(&co.0) {
-            true => Poll::Pending,
-            false => Poll::Ready(()),
+    fn poll_stopped(&self, co: CoNumber, channel: u16, cx: &mut Context<'_>) -> Poll<()> {
+        // the peer does not tell: what is on its way has to come to its end
+        match self.lock().sending(co) {
+            Ok(conversation) => {
+                keep(sender(conversation, channel), cx);
+                Poll::Pending
+            }
+            Err(_) => Poll::Ready(()),
         }
     }
 
-    fn poll_sent(&self, co: CoNumber, _channel: u16, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_sent(&self, co: CoNumber, channel: u16, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.lock();
         let ready = state.outbox.ready();
-        match state.conversations.get_mut(&co.0) {
+        match state.sending(co) {
             // what is buffered leaves with the end
-            Some(conversation)
-                if matches!(conversation.role, Role::Holding(_)) && ready > READY =>
-            {
-                keep(&mut conversation.sender, cx);
+            Ok(conversation) if matches!(conversation.role, Role::Holding(_)) && ready > READY => {
+                keep(sender(conversation, channel), cx);
                 Poll::Pending
             }
             _ => Poll::Ready(()),

@@ -13,7 +13,7 @@ use crate::{
     connection::running::Running,
     wire::{
         Line,
-        text::{Numbers, Outbox, Span},
+        text::{Numbers, Outbox, Span, Violation},
     },
 };
 
@@ -123,6 +123,18 @@ impl State {
         // an answer that this side waits for may stand behind it
         let times = if self.numbers.is_empty() { 1 } else { 2 };
         self.outbox.len() < times * BACKLOG && self.hosted < times * self.limit
+    }
+
+    /// The answer to a conversation of this side begins; returns which.
+    pub(super) fn answered(&mut self, number: &str) -> Result<u64, Violation> {
+        let id = self.numbers.answered(number)?;
+        match self.conversations.get(&id).map(|it| &it.role) {
+            // whoever sends it would not learn that nobody reads on
+            Some(Role::Holding(_)) => Err(Violation(format!(
+                "an answer to conversation {number} before its end"
+            ))),
+            _ => Ok(id),
+        }
     }
 
     /// Ends the connection with a failure, which the peer is told.

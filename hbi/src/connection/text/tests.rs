@@ -6,16 +6,43 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::join_all;
+use bytes::Bytes;
+use futures_util::{StreamExt, future::join_all, stream};
 use tokio::{
-    io::{AsyncWriteExt, duplex},
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
     time::timeout,
 };
 
-use crate::{Connection, HostingEnv, Options, PostingEnd, Settings, transport::Stream};
+use crate::{
+    Connection, Data, Error, HostingEnv, Options, PostingEnd, Settings, transport::Stream,
+};
 
 /// Longer than anything takes that comes to an end.
 const LONG: Duration = Duration::from_secs(1000);
+
+/// A peer written by hand.
+struct Raw(DuplexStream);
+
+impl Raw {
+    async fn send(&mut self, text: &str) {
+        let sent = timeout(LONG, self.0.write_all(text.as_bytes())).await;
+        sent.expect("the peer reads").expect("it is sent");
+    }
+
+    async fn expect(&mut self, text: &str) {
+        let mut bytes = vec![0; text.len()];
+        let read = timeout(LONG, self.0.read_exact(&mut bytes)).await;
+        read.expect("it comes").expect("all of it");
+        assert_eq!(String::from_utf8_lossy(&bytes), text);
+    }
+}
+
+/// A connection to a peer written by hand, over pipes of this size.
+async fn raw(pipe: usize, env: HostingEnv) -> (Connection, Raw) {
+    let (near, far) = duplex(pipe);
+    let joined = Options::new().join(Stream::Mem(near), true, env).await;
+    (joined.expect("joins"), Raw(far))
+}
 
 /// Two peers, of which the first takes so many conversations.
 async fn pair(conversations: u32, one: HostingEnv, other: HostingEnv) -> (Connection, Connection) {
@@ -102,4 +129,45 @@ fn what_lands_when_the_connection_ends_lets_go_of_its_calls() {
     });
     let ended = told.recv_timeout(Duration::from_secs(60));
     ended.expect("the connection ends");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_before_the_end_of_what_it_answers_is_refused() {
+    let (peer, mut raw) = raw(1024, HostingEnv::new()).await;
+    let sending = tokio::spawn({
+        let po = peer.po();
+        async move {
+            let mut co = po.co().await?;
+            co.send_code("f()").await?;
+            let endless = stream::repeat_with(|| Ok::<_, Error>(Bytes::from(vec![b'x'; 10_000])));
+            co.send_data(Data::stream(endless)).await
+        }
+    });
+    raw.expect("[3#co_begin]101").await;
+    raw.send("[3#co_ack_begin]101[3#co_ack_end]101").await;
+    drop(raw);
+    let error = timeout(LONG, sending).await.expect("an end");
+    let error = error.expect("no panic").expect_err("nobody reads it");
+    let reason = "an answer to conversation 101 before its end";
+    assert!(error.to_string().contains(reason), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_stands_still_does_not_outlive_its_connection() {
+    let (peer, mut raw) = raw(1024, HostingEnv::new()).await;
+    let sending = tokio::spawn({
+        let po = peer.po();
+        async move {
+            let mut co = po.co().await?;
+            co.send_code("f()").await?;
+            let first = stream::iter([Ok::<_, Error>(Bytes::from(vec![b'x'; 100_000]))]);
+            co.send_data(Data::stream(first.chain(stream::pending())))
+                .await
+        }
+    });
+    raw.expect("[3#co_begin]101").await;
+    drop(raw);
+    let error = timeout(LONG, sending).await.expect("an end");
+    let error = error.expect("no panic").expect_err("nobody reads it");
+    assert!(error.is_disconnected(), "{error}");
 }
