@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::BytesMut;
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 
 use super::{
@@ -46,7 +46,14 @@ const PACKETS_PER_TURN: u32 = 64;
 pub(crate) struct TextDriver<S> {
     link: Arc<TextLink>,
     reader: Reader<S>,
-    writer: WriteHalf<S>,
+    writer: Writer<S>,
+}
+
+struct Writer<S> {
+    stream: WriteHalf<S>,
+    /// What was taken off the outbox and is not written yet.
+    rest: Bytes,
+    /// How long the peer may take nothing of it.
     patience: Duration,
 }
 
@@ -74,6 +81,8 @@ struct Reader<S> {
 enum End {
     /// With nothing lost.
     Well(&'static str),
+    /// The peer sends no more, and not all was answered.
+    Cut(Failure),
     /// This side tells the peer why.
     Failed(Failure),
     /// The peer said why, or the transport is gone.
@@ -107,7 +116,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TextDriver<S> {
         patience: Duration,
     ) -> Self {
         let this = Arc::clone(&link) as Arc<dyn Link>;
-        let (stream, writer) = tokio::io::split(stream);
+        let (stream, write_half) = tokio::io::split(stream);
+        let writer = Writer {
+            stream: write_half,
+            rest: Bytes::new(),
+            patience,
+        };
         let reader = Reader {
             link: Arc::clone(&link),
             this,
@@ -127,7 +141,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TextDriver<S> {
             link,
             reader,
             writer,
-            patience,
         }
     }
 
@@ -145,7 +158,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TextDriver<S> {
         let end = tokio::select! {
             biased;
             end = self.reader.read() => end,
-            end = write(&self.link, &mut self.writer, self.patience) => end,
+            end = self.writer.write(&self.link) => end,
             end = watch_time(&self.link) => end,
         };
         let reason = self.finish(end).await;
@@ -166,7 +179,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TextDriver<S> {
     async fn finish(&mut self, end: End) -> Failure {
         let (reason, well) = match &end {
             End::Well(why) => (cut(why), true),
-            End::Failed(failure) | End::Gone(failure) => (failure.clone(), false),
+            End::Failed(failure) | End::Cut(failure) | End::Gone(failure) => {
+                (failure.clone(), false)
+            }
         };
         let mut last = self.link.lock().outbox.take();
         if let End::Failed(failure) = &end {
@@ -174,10 +189,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TextDriver<S> {
         }
         self.link.lock().ended_well = well;
         self.link.close(reason.clone());
-        if let End::Well(_) | End::Failed(_) = end {
+        if let End::Gone(_) = end {
+            return reason;
+        }
+        let written = async {
+            // the end of a packet comes before anything else
+            self.writer.write_rest().await?;
+            self.writer.rest = last.into();
+            self.writer.write_rest().await
+        };
+        let written = match end {
+            // a failure is told if that does not take long
+            End::Failed(_) => matches!(tokio::time::timeout(LINGER, written).await, Ok(Ok(()))),
+            _ => written.await.is_ok(),
+        };
+        if written {
             let told = async {
-                self.writer.write_all(&last).await?;
-                self.writer.shutdown().await?;
+                self.writer.stream.shutdown().await?;
                 // a stream that is closed with input unread may lose what was written last
                 let mut unread = [0; 1024];
                 while !self.reader.ended && self.reader.stream.read(&mut unread).await? > 0 {}
@@ -210,42 +238,53 @@ async fn hang_up(
     Ok(())
 }
 
-/// Writes what goes out, until there is a reason to end.
-async fn write<S: AsyncRead + AsyncWrite + Unpin>(
-    link: &TextLink,
-    stream: &mut WriteHalf<S>,
-    patience: Duration,
-) -> End {
-    loop {
-        let bytes = match next_output(link) {
-            Ok(bytes) => bytes,
-            Err(end) => return end,
-        };
-        if bytes.is_empty() {
-            link.writing.notified().await;
-            continue;
+impl<S: AsyncRead + AsyncWrite + Unpin> Writer<S> {
+    /// Writes what goes out, until there is a reason to end.
+    async fn write(&mut self, link: &TextLink) -> End {
+        loop {
+            self.rest = match next_output(link) {
+                Ok(bytes) => bytes.into(),
+                Err(end) => return end,
+            };
+            if self.rest.is_empty() {
+                link.writing.notified().await;
+                continue;
+            }
+            if let Err(failure) = self.write_rest().await {
+                return End::Gone(failure);
+            }
+            let mut state = link.lock();
+            state.written();
+            link.done(state);
+            // the reader may have stopped for the backlog
+            link.reading.notify_one();
         }
-        let mut rest = &bytes[..];
+    }
+
+    /// Writes what is left. Where this is given up the rest stays.
+    async fn write_rest(&mut self) -> Result<(), Failure> {
+        let Self {
+            stream,
+            rest,
+            patience,
+        } = self;
         while !rest.is_empty() {
-            match tokio::time::timeout(patience, stream.write(rest)).await {
-                Ok(Ok(0)) => return End::Gone(cut(&io::ErrorKind::WriteZero.to_string())),
-                Ok(Ok(n)) => rest = &rest[n..],
-                Ok(Err(error)) => return End::Gone(cut(&error.to_string())),
+            let written = tokio::time::timeout(*patience, stream.write(rest)).await;
+            match written {
+                Ok(Ok(0)) => return Err(cut(&io::ErrorKind::WriteZero.to_string())),
+                Ok(Ok(n)) => rest.advance(n),
+                Ok(Err(error)) => return Err(cut(&error.to_string())),
                 Err(_) => {
-                    return End::Gone(cut(&format!(
+                    return Err(cut(&format!(
                         "the peer took nothing of what was written within {patience:?}"
                     )));
                 }
             }
         }
-        if let Err(error) = stream.flush().await {
-            return End::Gone(cut(&error.to_string()));
-        }
-        let mut state = link.lock();
-        state.written();
-        link.done(state);
-        // the reader may have stopped for the backlog
-        link.reading.notify_one();
+        stream
+            .flush()
+            .await
+            .map_err(|error| cut(&error.to_string()))
     }
 }
 
@@ -686,7 +725,7 @@ impl<S: AsyncRead> Reader<S> {
             loop {
                 {
                     let state = self.link.lock();
-                    if state.hosted == 0 && state.outbox.is_empty() {
+                    if state.hosted == 0 && state.outbox.is_ready() {
                         return;
                     }
                 }
@@ -698,7 +737,7 @@ impl<S: AsyncRead> Reader<S> {
         let state = self.link.lock();
         match state.is_idle() {
             true => End::Well("the peer closed the connection"),
-            false => End::Gone(cut(
+            false => End::Cut(cut(
                 "the peer closed the connection before all was answered",
             )),
         }

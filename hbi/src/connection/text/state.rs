@@ -109,12 +109,13 @@ impl State {
         self.dropped.push(Box::new(gone));
     }
 
-    /// Whether nothing is left to do: all answers are there and taken, all that goes out is out.
+    /// Whether nothing is left to do: all answers are there and taken, all that goes out is ready for
+    /// the transport.
     pub(super) fn is_idle(&self) -> bool {
         let mut posted = self.conversations.values();
         self.hosted == 0
             && self.numbers.is_empty()
-            && self.outbox.is_empty()
+            && self.outbox.is_ready()
             && posted.all(|conversation| conversation.over && conversation.is_taken())
     }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, future::join_all, stream};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::{
@@ -34,6 +34,22 @@ impl Raw {
         let read = timeout(LONG, self.0.read_exact(&mut bytes)).await;
         read.expect("it comes").expect("all of it");
         assert_eq!(String::from_utf8_lossy(&bytes), text);
+    }
+
+    /// The rest of the stream, read slowly.
+    async fn rest(&mut self) -> String {
+        let (mut rest, mut piece) = (Vec::new(), [0; 1024]);
+        loop {
+            match timeout(LONG, self.0.read(&mut piece))
+                .await
+                .expect("an end")
+            {
+                Ok(0) => return String::from_utf8_lossy(&rest).into_owned(),
+                Ok(n) => rest.extend_from_slice(&piece[..n]),
+                Err(error) => panic!("{error}"),
+            }
+            sleep(Duration::from_millis(500)).await;
+        }
     }
 }
 
@@ -170,4 +186,42 @@ async fn a_source_that_stands_still_does_not_outlive_its_connection() {
     let error = timeout(LONG, sending).await.expect("an end");
     let error = error.expect("no panic").expect_err("nobody reads it");
     assert!(error.is_disconnected(), "{error}");
+}
+
+/// An environment with an answer of 100 KiB, and that answer as it is written.
+fn much() -> (HostingEnv, String) {
+    let text = "x".repeat(100 << 10);
+    let answer = packet("co_recv", &format!("\"{text}\""));
+    let env = HostingEnv::new().function("much", move || text.clone());
+    let ack = format!("[3#co_ack_begin]101{answer}[3#co_ack_end]101");
+    (env, ack)
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_are_written_to_their_end_where_the_peer_sends_no_more() {
+    let (env, answer) = much();
+    let (_peer, mut raw) = raw(1024, env).await;
+    raw.send("[3#co_begin]101[6#]much()[3#co_end]101").await;
+    raw.0.shutdown().await.expect("shuts down");
+    assert!(raw.rest().await == answer);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_is_told_behind_what_is_being_written() {
+    let (env, answer) = much();
+    let (peer, mut raw) = raw(1024, env).await;
+    raw.send("[3#co_begin]101[6#]much()[3#co_end]101").await;
+    // the answer has begun to leave
+    raw.expect("[3#co_ack_begin]101").await;
+    raw.send("[3#bogus]101").await;
+    let mut rest = String::new();
+    let read = timeout(LONG, raw.0.read_to_string(&mut rest)).await;
+    read.expect("an end").expect("all of it");
+    let reason = rest.strip_prefix(&answer["[3#co_ack_begin]101".len()..]);
+    let reason = reason.expect("the answer is whole");
+    assert!(
+        reason.contains("#err]") && reason.contains("bogus"),
+        "{reason}"
+    );
+    assert!(peer.wait_closed().await.to_string().contains("bogus"));
 }

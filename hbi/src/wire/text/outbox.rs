@@ -105,9 +105,14 @@ impl<K: Copy + PartialEq> Outbox<K> {
         self.ready.len() + self.waiting
     }
 
+    /// Whether all of it is ready for the transport: nobody is to send any more.
+    pub fn is_ready(&self) -> bool {
+        self.turns.is_empty() && self.holder.is_none()
+    }
+
     /// Whether there is nothing to be sent and nobody to send.
     pub fn is_empty(&self) -> bool {
-        self.ready.is_empty() && self.turns.is_empty() && self.holder.is_none()
+        self.ready.is_empty() && self.is_ready()
     }
 }
 
@@ -126,6 +131,7 @@ mod tests {
         outbox.push(b"e".to_vec());
         outbox.out().extend_from_slice(b"b");
         assert_eq!(outbox.take(), b"ab");
+        assert!(!outbox.is_ready());
         outbox.withdraw(3);
         assert_eq!(outbox.len(), 2);
         assert_eq!(outbox.release(), Some(2));
