@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::StreamExt;
 use hbi::{CallError, Data, Error, HoCo, HostingEnv, Items, Kind, Peer};
 use hbi_tests::given_up::GivenUp;
 use serde::{Deserialize, Serialize};
@@ -716,10 +717,75 @@ async fn who_gives_up_waiting_leaves_nothing_behind() {
     assert!(late.is_timeout() && !late.was_sent(), "{late}");
 }
 
+/// Peers in memory, under a clock that stands still.
+async fn peers_in_memory(name: &str) -> (hbi::Server, hbi::Connection, CalcStub) {
+    let (server, _) = serve(&format!("text+mem://{name}"), &MyCalc::default()).await;
+    let peer = hbi::connect(server.address().to_string(), HostingEnv::new()).await;
+    let peer = peer.expect("connects");
+    let stub = CalcStub::new(&peer);
+    (server, peer, stub)
+}
+
 /// The error of an upload that is not the method's own.
 fn of_hbi(uploaded: Result<Meta, CallError<NoDivision>>) -> Error {
     let error = uploaded.expect_err("it fails");
     error.as_hbi().expect("not by its method").clone()
+}
+
+/// Data of which the last part comes when it is asked for.
+fn data_in_parts(first: usize, last: usize) -> (Data, Arc<Notify>) {
+    let go_on = Arc::new(Notify::new());
+    let asked = Arc::clone(&go_on);
+    let parts = async move {
+        asked.notified().await;
+        Ok::<_, Error>(vec![1; last].into())
+    };
+    let begun = futures_util::stream::iter([Ok(vec![1; first].into())]);
+    let parts = begun.chain(futures_util::stream::once(parts));
+    let data = Data::stream(parts).with_len((first + last) as u64);
+    (data, go_on)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_waits_for_its_turn_is_given_up_by_itself() {
+    let (_server, peer, stub) = peers_in_memory("waits").await;
+    let mut before = peer.po().co().await.expect("begins");
+    before.send_code("calc.mirror(200000)").await.expect("sent");
+    before.send_data(vec![1; 100_000]).await.expect("sent");
+    // it has the direction to itself, so nothing of these leaves
+    let soon = Duration::from_millis(50);
+    let late = stub.upload("late", vec![1; 1 << 20]).within(soon);
+    let late = of_hbi(late.await);
+    assert!(late.is_timeout() && !late.was_sent(), "{late}");
+    let fails = futures_util::stream::iter([Err(Error::refusal("unreadable"))]);
+    let fails = stub.upload("fails", Data::stream(fails).with_len(1 << 20));
+    let failed = of_hbi(fails.await);
+    assert!(failed.to_string().contains("unreadable"), "{failed}");
+    // one that nobody waits for goes on
+    let dropped = stub.upload("dropped", vec![1; 100_000]).within(soon).send();
+    drop(dropped);
+    tokio::time::sleep(2 * soon).await;
+    before.send_data(vec![1; 100_000]).await.expect("sent");
+    let mut before = before.start_recv().await.expect("sent");
+    assert_eq!(before.recv_obj::<u64>().await.expect("an object"), 200_000);
+    let mut sink = tokio::io::sink();
+    let data = before.recv_data_exact(&mut sink, 200_000).await;
+    data.expect("raw data");
+    before.close().await.expect("closes");
+    assert_eq!(stub.add(1, 2).await.expect("answers"), 3);
+    peer.close(SOON).await.expect("a clean end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_has_begun_goes_on_past_its_deadline() {
+    let (_server, peer, stub) = peers_in_memory("begun").await;
+    let (data, go_on) = data_in_parts(100_000, 100_000);
+    let late = stub.upload("late", data).within(Duration::from_millis(50));
+    let late = of_hbi(late.await);
+    assert!(late.is_timeout() && late.was_sent(), "{late}");
+    go_on.notify_one();
+    assert_eq!(stub.add(1, 2).await.expect("answers"), 3);
+    peer.close(SOON).await.expect("a clean end");
 }
 
 #[tokio::test]

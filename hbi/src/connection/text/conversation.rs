@@ -24,6 +24,7 @@ const WAITING: usize = 256 << 10;
 /// ```text
 ///  this side's:  Buffering ── end ──────────────► Over     one whole span
 ///                    └─ more than fits ─► Asked ─► Holding ─► Over
+///                                           └─ given up ─► Withdrawn
 ///  the peer's:   the same, but nothing goes out before the peer's span has ended
 /// ```
 pub(super) struct Conversation {
@@ -82,6 +83,8 @@ pub(super) enum Role {
     Asked,
     Holding(Span),
     Over,
+    /// Nothing of it was sent, or will be.
+    Withdrawn,
 }
 
 /// Why the reader may not go on by itself.
@@ -125,6 +128,12 @@ impl Conversation {
             deadline: None,
             running: None,
         }
+    }
+
+    /// Whether nothing of one of this side was sent.
+    pub(super) fn is_unsent(&self) -> bool {
+        self.hosted.is_none()
+            && matches!(self.role, Role::Buffering | Role::Asked | Role::Withdrawn)
     }
 
     /// Whether the reader may take the next packet off the wire.

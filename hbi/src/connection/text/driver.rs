@@ -341,11 +341,19 @@ fn expire(state: &mut State, now: Instant) {
         state.deadlines.pop_first();
         if let Some(conversation) = state.conversations.get_mut(&id) {
             conversation.deadline = None;
-            if !conversation.over {
-                let text = "the deadline passed before the answer was there";
-                conversation.failure = Some(Failure::new(Kind::Timeout, text));
+            // one that nobody waits for goes on
+            if conversation.over || conversation.discards {
+                continue;
             }
-            conversation.wake(&mut state.wakers);
+            let text = "the deadline passed before the answer was there";
+            let failure = Failure::new(Kind::Timeout, text);
+            // of a call there is nothing more to be said
+            if conversation.ended && conversation.is_unsent() {
+                state.withdraw(id, failure);
+            } else {
+                conversation.failure = Some(failure);
+                conversation.wake(&mut state.wakers);
+            }
         }
     }
 }

@@ -189,18 +189,28 @@ impl State {
             (None, None) => return Err(over()),
         };
         match &conversation.failure {
-            Some(failure) => Err(Error::from(failure.clone()).sent()),
+            Some(failure) => {
+                let error = Error::from(failure.clone());
+                Err(match conversation.role {
+                    Role::Withdrawn => error,
+                    _ => error.sent(),
+                })
+            }
             None => Ok(conversation),
         }
     }
 
     /// As [`State::conversation`], to send in it: one that was answered can still be read once the
-    /// connection is gone, and no more.
-    fn sending(&mut self, co: CoNumber) -> Result<&mut Conversation, Error> {
-        match &self.closed {
-            Some(reason) => Err(Error::from(reason.clone()).sent()),
-            None => self.conversation(co),
+    /// connection is gone, and no more; and data that was announced goes on, whoever awaits the answer.
+    fn sending(&mut self, co: CoNumber, channel: u16) -> Result<&mut Conversation, Error> {
+        if let Some(reason) = &self.closed {
+            return Err(Error::from(reason.clone()).sent());
         }
+        let role = self.conversations.get(&co.0).map(|it| &it.role);
+        if channel == DATA_BEHIND && matches!(role, Some(Role::Holding(_))) {
+            return self.conversations.get_mut(&co.0).ok_or_else(over);
+        }
+        self.conversation(co)
     }
 }
 
@@ -297,12 +307,12 @@ impl TextLink {
     ) -> Poll<Result<(), Error>> {
         let mut state = self.lock();
         let ready = state.outbox.ready();
-        let conversation = match state.sending(co) {
+        let conversation = match state.sending(co, channel) {
             Ok(conversation) => conversation,
             Err(error) => return Poll::Ready(Err(error)),
         };
         let full = match conversation.role {
-            Role::Over => return Poll::Ready(Err(over())),
+            Role::Over | Role::Withdrawn => return Poll::Ready(Err(over())),
             Role::Holding(_) => ready > READY,
             Role::Buffering | Role::Asked => conversation.body.len() > BUFFERED,
         };
@@ -404,12 +414,11 @@ impl TextLink {
         }
         let (mut bytes, data) = self.bytes(message)?;
         let mut state = self.lock();
-        let conversation = state.sending(co)?;
+        let conversation = state.sending(co, channel)?;
         if channel == DATA_BEHIND {
             let Some(left) = conversation.data_left.checked_sub(bytes.len() as u64) else {
                 let failure = Failure::new(Kind::Value, "more data than its announced length");
-                // what was announced cannot be taken back
-                state.fail(failure.clone());
+                state.fail_data(co.0, failure.clone());
                 self.done(state);
                 return Err(failure.into());
             };
@@ -602,7 +611,7 @@ impl Link for TextLink {
 
     fn poll_stopped(&self, co: CoNumber, channel: u16, cx: &mut Context<'_>) -> Poll<()> {
         // the peer does not tell: what is on its way has to come to its end
-        match self.lock().sending(co) {
+        match self.lock().sending(co, channel) {
             Ok(conversation) => {
                 keep(sender(conversation, channel), cx);
                 Poll::Pending
@@ -614,7 +623,7 @@ impl Link for TextLink {
     fn poll_sent(&self, co: CoNumber, channel: u16, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.lock();
         let ready = state.outbox.ready();
-        match state.sending(co) {
+        match state.sending(co, channel) {
             // what is buffered leaves with the end
             Ok(conversation) if matches!(conversation.role, Role::Holding(_)) && ready > READY => {
                 keep(sender(conversation, channel), cx);
@@ -630,10 +639,8 @@ impl Link for TextLink {
             if channel == DATA_BEHIND {
                 let missing = conversation.data_left;
                 if missing > 0 {
-                    state.fail(Failure::new(
-                        Kind::Value,
-                        format!("data ended {missing} bytes before its announced length"),
-                    ));
+                    let text = format!("data ended {missing} bytes before its announced length");
+                    state.fail_data(co.0, Failure::new(Kind::Value, text));
                 }
             } else {
                 conversation.ended = true;
@@ -650,11 +657,10 @@ impl Link for TextLink {
             if channel == DATA_BEHIND {
                 // what was announced does not come
                 if conversation.data_left > 0 {
-                    state.fail(failure);
+                    state.fail_data(co.0, failure);
                 }
             } else if !conversation.ended {
-                let nothing_sent = matches!(conversation.role, Role::Buffering | Role::Asked);
-                if conversation.hosted.is_none() && nothing_sent {
+                if conversation.is_unsent() {
                     state.outbox.withdraw(co.0);
                     state.remove(co.0);
                 } else {

@@ -145,6 +145,34 @@ impl State {
         }
     }
 
+    /// Gives up a conversation of this side of which nothing was sent. Who waits for its answer still
+    /// learns why.
+    pub(super) fn withdraw(&mut self, id: u64, failure: Failure) {
+        self.outbox.withdraw(id);
+        if let Some(conversation) = self.conversations.get_mut(&id) {
+            conversation.role = Role::Withdrawn;
+            conversation.body = Vec::new();
+            conversation.data_left = 0;
+            conversation.ended = true;
+            conversation.over = true;
+            conversation.failure.get_or_insert(failure);
+            conversation.wake(&mut self.wakers);
+        }
+        self.tidy(id);
+    }
+
+    /// Data does not come as it was announced, which cannot be taken back once it was sent.
+    pub(super) fn fail_data(&mut self, id: u64, failure: Failure) {
+        match self
+            .conversations
+            .get(&id)
+            .is_some_and(Conversation::is_unsent)
+        {
+            true => self.withdraw(id, failure),
+            false => self.fail(failure),
+        }
+    }
+
     /// Sends on what a conversation has buffered, as far as it may.
     pub(super) fn flush(&mut self, id: u64) {
         let mut next = self.flush_one(id);
@@ -160,7 +188,7 @@ impl State {
         // an answer waits for the end of what it answers
         let may = conversation.hosted.is_none() || conversation.over;
         match &conversation.role {
-            Role::Over | Role::Asked => None,
+            Role::Over | Role::Withdrawn | Role::Asked => None,
             Role::Buffering if !may => None,
             Role::Buffering if complete => {
                 let mut whole = Vec::with_capacity(conversation.body.len() + 48);
