@@ -146,6 +146,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TextDriver<S> {
 
     /// Drives the connection to its end.
     pub(crate) async fn run(mut self) {
+        // whatever becomes of this task, a hook that panics included
+        let closing = Closing(Arc::clone(&self.link));
         self.link.started();
         if let Some(mut hook) = self.reader.landing.connected() {
             // it starts before anything lands; once it waits the rest may start
@@ -154,7 +156,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TextDriver<S> {
                 tokio::spawn(hook);
             }
         }
-        let closing = Closing(Arc::clone(&self.link));
         let end = tokio::select! {
             biased;
             end = self.reader.read() => end,
