@@ -355,10 +355,16 @@ attacks! {
         => ["`variables`"];
     many_functions: (0..900).fold(String::new(), |all, n| format!("{all}fn f{n}(){{}}"))
         => ["`functions`"];
-    many_names: (0..2_000).fold(String::new(), |all, n| format!("{all}f{n}();")) => ["`called`"];
-    many_paths: (0..1_400).fold(String::new(), |all, n| format!("{all}a{n}::f();")) => ["`called`"];
+    many_names: (0..2_000).fold(String::new(), |all, n| format!("{all}f{n}();")) => ["f0"];
+    many_paths: (0..1_400).fold(String::new(), |all, n| format!("{all}a{n}::f();")) => ["a0"];
     many_methods: (0..1_700).fold("let a=1;".to_owned(), |all, n| format!("{all}a.f{n}();"))
+        => ["f0"];
+    many_names_to_register: (0..2_000).fold("if true {".to_owned(), |all, n| format!("{all}f{n}();")) + "}"
         => ["`called`"];
+    many_paths_to_register: (0..1_400).fold("if true {".to_owned(), |all, n| format!("{all}a{n}::f();")) + "}"
+        => ["`called`"];
+    many_methods_to_register: (0..1_700).fold("if true {let a=1;".to_owned(),
+        |all, n| format!("{all}a.f{n}();")) + "}" => ["`called`"];
     opens_brackets: many("[", 16_000) => ["`expression_depth`", "`memory`"];
     opens_parentheses: many("(", 16_000) => ["`expression_depth`", "`memory`"];
     opens_blocks: many("{", 16_000) => ["`expression_depth`", "`memory`"];
@@ -551,7 +557,40 @@ fn many_straight_lines_that_keep_much() {
     hoard("many_straight_lines_that_keep_much", source, 4);
 }
 
-/// The same over the text wire, where what hits a bound ends the connection.
+/// Lists in lists are a byte each while they are packed. Over the text wire what hits a bound ends the
+/// connection.
+#[test]
+fn lists_in_lists_over_the_text_wire() {
+    in_process_of_its_own("lists_in_lists_over_the_text_wire", || {
+        runtime().block_on(async {
+            let nest = |inner: &str| format!("{}{inner}{}", many("[", 30), many("]", 30));
+            let source = format!(
+                "e = {}\nf = {}\na = [{}]\nlen([{}])",
+                nest("1"),
+                nest("e"),
+                many("f,", 1_000),
+                many("a,", 100)
+            );
+            let server = hbi::serve("text+mem://lists", |_: hbi::Peer| async {
+                Ok(exposed(Bounds::default()))
+            });
+            let server = server.await.expect("serves");
+            let before = memory("VmRSS:");
+            for _ in 0..3 {
+                let peer = hbi::connect(server.address().to_string(), HostingEnv::new());
+                let peer = peer.await.expect("connects");
+                let error = peer.script::<IgnoredAny>(source.clone()).await;
+                let error = error.expect_err("it is too much").to_string();
+                assert!(error.contains("`memory`"), "{error}");
+            }
+            let most = memory("VmHWM:") - before;
+            println!("{most} KiB at most");
+            assert!(most < MOST, "{most} KiB at most");
+        });
+    });
+}
+
+/// Many scripts at once over the text wire, where what hits a bound ends the connection.
 #[test]
 fn many_of_the_text_wire_that_keep_much() {
     in_process_of_its_own("many_of_the_text_wire_that_keep_much", || {

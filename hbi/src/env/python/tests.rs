@@ -389,7 +389,6 @@ async fn each_bound_holds_and_is_named() {
             &lists_in_lists(&format!("len(f'{{[{}]}}')", "a, ".repeat(20))),
             "memory",
         ),
-        (&lists_in_lists("a[0]"), "memory"),
         ("a = 'x' * 9000\nprint(a, a)", "string"),
         ("print(['x' * 9000] * 2)", "string"),
         (&"f(".repeat(100), "expression_depth"),
