@@ -49,7 +49,7 @@ impl<P, U> Connection<P, U> {
             if co.bits & (PLAIN | bit::CALL) == bit::CALL && co.channels.is_none() {
                 co.bits |= bit::IN_STARTED | bit::IN_ENDED;
                 // its number is free once the caller has the answer
-                let over = co.is_over();
+                let over = co.ended_without_channels();
                 let waker = co.answered(Reply::new(fields.rest, input));
                 self.wake(waker);
                 if !over {

@@ -62,7 +62,7 @@ pub struct Connection<P, U> {
     pub(super) pieces: Pieces,
     /// Streams that the application has yet to let go of, of hosted conversations that failed and whose
     /// numbers are the peer's to use again: what is done with them is not meant for a later conversation.
-    left: Vec<(CoId, u16)>,
+    kept_streams: Vec<(CoId, u16)>,
     /// Connection credit: what this side may send; what the peer may send; what it was not told yet.
     pub(super) credit: u32,
     pub(super) window: u32,
@@ -126,7 +126,7 @@ impl<P, U> Connection<P, U> {
             ready: VecDeque::new(),
             bulk: VecDeque::new(),
             pieces: Pieces::default(),
-            left: Vec::new(),
+            kept_streams: Vec::new(),
             credit: 0,
             owed: 0,
             held: 0,
@@ -322,7 +322,7 @@ impl<P, U> Connection<P, U> {
             }
         };
         co.bits |= bit::RELEASED;
-        if co.is_over() {
+        if co.ended_without_channels() {
             self.remove(id);
         } else {
             self.settle(id);
@@ -338,7 +338,7 @@ impl<P, U> Connection<P, U> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Arrival<P>>, Box<Failure>>> {
         let (peer, window) = (self.peer_window(), self.own.window);
-        let co = if self.left.contains(&(id, channel)) {
+        let co = if self.kept_streams.contains(&(id, channel)) {
             None
         } else if id.is_hosted() {
             self.theirs.get_mut(id)
@@ -384,8 +384,12 @@ impl<P, U> Connection<P, U> {
 
     /// Lets go of a stream that arrived: what comes of it is dropped, and its sender is told.
     pub fn stop(&mut self, id: CoId, channel: u16) {
-        if let Some(at) = self.left.iter().position(|left| *left == (id, channel)) {
-            self.left.swap_remove(at);
+        if let Some(at) = self
+            .kept_streams
+            .iter()
+            .position(|kept| *kept == (id, channel))
+        {
+            self.kept_streams.swap_remove(at);
             return;
         }
         let Some(co) = self.get_mut(id) else { return };
@@ -524,7 +528,7 @@ impl<P, U> Connection<P, U> {
         if bits & bit::OUT_DONE == 0 && bits & OVER != OVER {
             return;
         }
-        let quiet = co.is_quiet();
+        let quiet = co.has_no_streams_open();
         let answered = co.take_answered();
         if bits & (bit::OUT_ENDED | bit::OUT_DONE) == bit::OUT_DONE
             && quiet
@@ -565,7 +569,7 @@ impl<P, U> Connection<P, U> {
                 let dropped = matches!(stream.state, ReceiveState::Dropped);
                 (!dropped).then_some((id, channel as u16))
             });
-        self.left.extend(kept);
+        self.kept_streams.extend(kept);
     }
 
     /// Frees the number of a conversation with which nobody has anything to do any more.

@@ -167,7 +167,7 @@ impl<P, U> Conversation<P, U> {
 
     /// Whether it was one message each way, and both have come: the usual end of a call.
     #[inline]
-    pub(super) fn is_over(&self) -> bool {
+    pub(super) fn ended_without_channels(&self) -> bool {
         const OVER: u8 = bit::OUT_ENDED | bit::IN_ENDED;
         self.bits & OVER == OVER && self.channels.is_none()
     }
@@ -176,7 +176,7 @@ impl<P, U> Conversation<P, U> {
     #[inline]
     pub(super) fn is_done(&self) -> bool {
         let kept = self.held | self.answering;
-        self.is_over()
+        self.ended_without_channels()
             && self.user.is_none()
             && kept == 0
             && matches!(
@@ -186,7 +186,7 @@ impl<P, U> Conversation<P, U> {
     }
 
     /// Whether the application is done with it but for what `bits` says.
-    pub(super) fn is_quiet(&self) -> bool {
+    pub(super) fn has_no_streams_open(&self) -> bool {
         self.channels.as_ref().is_none_or(|channels| {
             channels.sending.iter().skip(1).all(Sending::is_over)
                 && channels.receiving.iter().skip(1).all(is_read)

@@ -339,7 +339,7 @@ impl<P, U> Connection<P, U> {
         co.bits |= bit::OUT_STARTED | bit::OUT_DONE | bit::OUT_ENDED;
         if co.is_done() {
             self.theirs.free(id, Conversation::clear);
-        } else if co.is_over() {
+        } else if co.ended_without_channels() {
             self.remove(id);
         } else {
             self.settle(id);

@@ -510,7 +510,7 @@ impl<P, U> Connection<P, U> {
         };
         let ends = channel == 0
             && co.bits & (bit::OUT_DONE | bit::OUT_ENDED) == bit::OUT_DONE
-            && co.is_quiet();
+            && co.has_no_streams_open();
         let Some(sending) = co
             .channels
             .as_mut()
