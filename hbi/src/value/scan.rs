@@ -100,8 +100,16 @@ pub(crate) struct Content {
     /// Entries of maps.
     pub(crate) entries: usize,
     /// Maps.
+    #[cfg_attr(
+        not(feature = "script"),
+        allow(dead_code, reason = "only Rhai counts them")
+    )]
     pub(crate) maps: usize,
     /// Strings, arrays and maps.
+    #[cfg_attr(
+        not(feature = "script"),
+        allow(dead_code, reason = "only Rhai counts them")
+    )]
     pub(crate) compound: usize,
 }
 

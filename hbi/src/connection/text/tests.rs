@@ -225,14 +225,3 @@ async fn a_failure_is_told_behind_what_is_being_written() {
     );
     assert!(peer.wait_closed().await.to_string().contains("bogus"));
 }
-
-#[tokio::test(start_paused = true)]
-async fn a_hook_that_panics_ends_the_connection() {
-    let env = HostingEnv::new().on_connect(|_| async { panic!("the hook fails") });
-    let (near, _far) = duplex(1024);
-    let joined = Options::new().join(Stream::Mem(near), true, env).await;
-    if let Ok(peer) = joined {
-        let call = timeout(LONG, peer.script::<i64>("f()")).await;
-        call.expect("an end").expect_err("nobody answers");
-    }
-}
