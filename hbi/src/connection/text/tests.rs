@@ -62,8 +62,10 @@ async fn raw(pipe: usize, env: HostingEnv) -> (Connection, Raw) {
 
 /// Two peers, of which the first takes so many conversations.
 async fn pair(conversations: u32, one: HostingEnv, other: HostingEnv) -> (Connection, Connection) {
-    let mut settings = Settings::default();
-    settings.conversations = conversations;
+    let settings = Settings {
+        conversations,
+        ..Settings::default()
+    };
     let (near, far) = duplex(64 << 10);
     let options = Options::new().settings(settings);
     let one = options.join(Stream::Mem(near), true, one).await;
