@@ -395,7 +395,11 @@ fn an_opening_that_was_given_up_in_pieces_does_not_land() {
         let (_, mut b) = with_settings(Settings::default());
         let hosted = CoId::from_bits(1 << 31);
         let end = |b: &mut Machine| b.fail(hosted, 0, &Failure::new(Kind::Cancelled, "given up"));
-        assert!(feed(&mut b, &begun).unwrap().is_empty());
+        let begins = Event::Begun {
+            id: hosted,
+            script: 1,
+        };
+        assert_eq!(feed(&mut b, &begun).unwrap(), [format!("{begins:?}")]);
         if stopped {
             let cancelled = [format!("{:?}", Event::Cancelled(hosted))];
             assert_eq!(feed(&mut b, &stop).unwrap(), cancelled);
