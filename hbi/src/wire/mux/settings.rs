@@ -30,7 +30,8 @@ pub struct Settings {
     /// what lands, before it takes no more than the connection's window until some are done with.
     /// Small openings (4 KiB) and ends still pass. Default 256 MiB. What came in part can be finished
     /// always, so that it is not less than twice `message`, or than `message` and `connection_window`
-    /// where that is the larger. The peer is not told.
+    /// where that is the larger. The peer is not told. Over QUIC the arguments of methods that run are
+    /// not among it, as the guide's [limits](crate::guide::limits) say.
     pub held: u64,
     /// How long the connection may be silent before this side sends a ping. Default 15 s.
     pub keep_alive: Duration,
