@@ -18,8 +18,8 @@ use hbi::{
     wire::{
         mux::{HandleKind, WireHandle},
         quic::{
-            ALPN, CLOSE_KIND, ChannelHead, Control, Opening, ScriptText, StreamKind, write_data,
-            write_end, write_item, write_opening, write_script,
+            ALPN, CLOSE_KIND, ChannelHead, Control, Opening, RESET_CLOSING, ScriptText, StreamKind,
+            write_data, write_end, write_item, write_opening, write_script,
         },
     },
 };
@@ -790,6 +790,20 @@ async fn conversations_whose_streams_have_ended_count_as_long_as_they_go_on() {
         .await;
     let answer = soon(recv.read_to_end(100), "the next is taken").await;
     assert!(!answer.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn conversations_that_are_taken_back_before_they_open_take_no_room() {
+    let mut settings = Settings::default();
+    settings.conversations = 2;
+    let server = serving(settings).await;
+    let client = Client::new(&server).await;
+    let whole = calling("one()", 1);
+    for _ in 0..8 {
+        let (mut send, _recv) = soon(client.conversation(&whole[..3]), "it may be opened").await;
+        send.reset(RESET_CLOSING.into()).unwrap();
+    }
+    soon(client.answer(&whole), "the next is taken").await;
 }
 
 /// Says that of an answer nothing was seen, and nothing will be.

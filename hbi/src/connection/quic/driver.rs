@@ -61,8 +61,8 @@ pub(crate) struct QuicDriver {
     conversations: Streams<(SendStream, RecvStream)>,
     unidirectional: Streams<RecvStream>,
     arriving: FuturesUnordered<Arriving>,
-    /// Conversations among them.
-    opening: usize,
+    /// Conversations whose openings are on their way.
+    opening: FuturesUnordered<Arriving>,
     /// How many streams the peer may open.
     pub(super) allowed: Allowed,
     /// How many streams the peer may open in a second, and until when no more are taken.
@@ -162,7 +162,7 @@ impl QuicDriver {
             conversations: Box::pin(conversations.fuse()),
             unidirectional: Box::pin(unidirectional.fuse()),
             arriving: FuturesUnordered::new(),
-            opening: 0,
+            opening: FuturesUnordered::new(),
             allowed: Allowed::new(&settings),
             pace: None,
             paused: None,
@@ -432,9 +432,9 @@ impl QuicDriver {
             } else {
                 Poll::Pending
             };
+            let opens = matches!(conversation, Poll::Ready(Some(_)));
             let mut arriving = if let Poll::Ready(Some((send, recv))) = conversation {
                 room -= 1;
-                self.opening += 1;
                 Arriving::conversation(send, recv, &self.settings, &self.room)
             } else if let Poll::Ready(Some(recv)) = self.unidirectional.as_mut().poll_next(cx) {
                 Arriving::unidirectional(recv, &self.settings)
@@ -445,6 +445,7 @@ impl QuicDriver {
             // usually all that is needed is there
             match Pin::new(&mut arriving).poll(cx) {
                 Poll::Ready(arrived) => self.arrived(arrived)?,
+                Poll::Pending if opens => self.opening.push(arriving),
                 Poll::Pending => self.arriving.push(arriving),
             }
         }
@@ -455,13 +456,20 @@ impl QuicDriver {
     /// How many conversations more the peer may have open.
     fn room_to_host(&self) -> usize {
         let mut state = self.link.lock();
-        let open = state.hosting + self.opening;
+        let open = state.hosting + self.opening.len();
         let room = (self.settings.conversations as usize).saturating_sub(open);
         state.full = room == 0;
         room
     }
 
     fn poll_arriving(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        while let Poll::Ready(Some(arrived)) = self.opening.poll_next_unpin(cx) {
+            if let Arrived::Nothing = arrived {
+                // another may be taken in its place
+                cx.waker().wake_by_ref();
+            }
+            self.arrived(arrived)?;
+        }
         while let Poll::Ready(Some(arrived)) = self.arriving.poll_next_unpin(cx) {
             self.arrived(arrived)?;
         }
@@ -476,10 +484,7 @@ impl QuicDriver {
                 reader,
                 open,
                 room,
-            } => {
-                self.opening -= 1;
-                self.opened(send, recv, reader, *open, room)
-            }
+            } => self.opened(send, recv, reader, *open, room),
             Arrived::Channel { head, recv, reader } => {
                 let key = match head.receivers {
                     true => Key::ours(head.number),
