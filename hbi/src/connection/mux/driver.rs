@@ -14,11 +14,11 @@ use bytes::{Buf, BufMut, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     runtime::{Handle, RuntimeFlavor},
-    task::{coop, yield_now},
-    time::Sleep,
+    task::yield_now,
 };
 
 use super::{
+    alarm::Alarm,
     landing::Opened,
     link::{MuxLink, State},
     scratch::{Lent, READ},
@@ -69,10 +69,7 @@ pub(crate) struct Driver<S> {
     /// The transport took more, having taken nothing before.
     unblocked: bool,
     spin: Spin,
-    timer: Pin<Box<Sleep>>,
-    timer_at: Instant,
-    /// Whom the timer wakes, while it runs.
-    timer_wakes: Option<Waker>,
+    alarm: Alarm,
     hung_up: bool,
     linger_until: Option<Instant>,
     /// Why the peer ends the connection.
@@ -89,8 +86,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// A driver of a connected stream; from now on conversations may begin.
     pub(crate) fn new(link: Arc<MuxLink>, stream: S, landing: Box<dyn Landing>) -> Self {
         link.started();
-        let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
-        let timer_at = timer.deadline().into_std();
         Self {
             this: Arc::clone(&link) as Arc<dyn Link>,
             link,
@@ -112,9 +107,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             wrote: false,
             unblocked: false,
             spin: Spin::new(),
-            timer,
-            timer_at,
-            timer_wakes: None,
+            alarm: Alarm::default(),
             hung_up: false,
             linger_until: None,
             peer_ends: None,
@@ -253,7 +246,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return Ok(Turn::Again);
         }
         let next = self.next_time(&state);
-        if !self.is_armed(next, cx) || state.mux.goodbyes().1 {
+        if !self.alarm.is_set(next, cx) || state.mux.goodbyes().1 {
             let now = clock.now();
             if next.is_some_and(|at| at <= now) || state.mux.goodbyes().1 {
                 drop(state);
@@ -262,10 +255,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 state = link.lock();
                 // the state was free meanwhile, and a goodbye may have begun
                 let next = self.next_time(&state);
-                if next.is_some() && !self.is_armed(next, cx) {
+                if next.is_some() && !self.alarm.is_set(next, cx) {
                     return Ok(Turn::Again);
                 }
-            } else if !self.arm(next, now, cx) {
+            } else if !self.alarm.set(next, now, cx) {
                 return Ok(Turn::Again);
             }
         }
@@ -350,7 +343,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         cx: &mut Context<'_>,
         clock: &mut Clock,
     ) -> Result<Came, End> {
-        // the timer wakes this task when a pause is over
+        // the alarm wakes this task when a pause is over
         self.paused = self.paused.filter(|until| *until > clock.now());
         if self.hung_up || self.paused.is_some() {
             return Ok(Came::Nothing);
@@ -542,40 +535,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         )
     }
 
-    /// Whether it is seen to already that this task is woken then, and it is not that time.
-    #[inline]
-    fn is_armed(&self, next: Option<Instant>, cx: &Context<'_>) -> bool {
-        // a later time is looked at when the earlier one has come
-        next.is_none_or(|next| self.timer_at <= next)
-            && !self.timer.is_elapsed()
-            && matches!(&self.timer_wakes, Some(waker) if waker.will_wake(cx.waker()))
-    }
-
-    /// Sees to it that this task is woken then; `false` when that is now.
-    fn arm(&mut self, next: Option<Instant>, now: Instant, cx: &mut Context<'_>) -> bool {
-        let Some(next) = next else { return true };
-        if self.is_armed(Some(next), cx) {
-            return true;
-        }
-        if self.timer_at > next || now >= self.timer_at {
-            self.timer_at = next;
-            self.timer.as_mut().reset(next.into());
-        }
-        self.timer_wakes = Some(cx.waker().clone());
-        // a timer that has no budget left would be pending without a waker
-        let timer = coop::unconstrained(self.timer.as_mut());
-        if std::pin::pin!(timer).poll(cx).is_pending() {
-            return true;
-        }
-        self.timer_at = now;
-        self.timer_wakes = None;
-        false
-    }
-
     /// Does what it is time for.
     pub(super) fn poll_timer(&mut self, cx: &mut Context<'_>, mut now: Instant) -> Result<(), End> {
         loop {
-            // the next turn reads on, and has the timer run again
+            // the next turn reads on, and has the alarm set again
             if self.paused.is_some_and(|until| until <= now) {
                 return Ok(());
             }
@@ -583,7 +546,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             let next = self.next_time(&state);
             if next.is_none_or(|at| at > now) {
                 drop(state);
-                if self.arm(next, now, cx) {
+                if self.alarm.set(next, now, cx) {
                     return Ok(());
                 }
                 now = self::now();
@@ -702,7 +665,7 @@ pub(super) enum End {
 /// What was read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Came {
-    /// Nothing: the transport wakes the driver when there is something, or the timer where it pauses.
+    /// Nothing: the transport wakes the driver when there is something, or the alarm where it pauses.
     Nothing,
     /// All that there was.
     All,

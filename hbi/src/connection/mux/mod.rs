@@ -1,7 +1,8 @@
 //! The mux wire over a byte stream: the state that endpoints and the task of a connection share
-//! (`link`), the task that moves bytes (`driver`), what arrives and how it lands (`landing`,
-//! `work`).
+//! (`link`), the task that moves bytes (`driver`) and when time alone wakes it (`alarm`), what arrives
+//! and how it lands (`landing`, `work`).
 
+mod alarm;
 mod driver;
 mod landing;
 mod link;

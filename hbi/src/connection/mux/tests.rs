@@ -22,7 +22,9 @@ use super::{Driver, MuxLink, scratch::READ};
 use crate::{
     Error, Failure, Settings,
     connection::now,
-    endpoint::{Arrived, BoxFuture, Encoding, Landed, Landing, LinkInfo, Prepared, Written},
+    endpoint::{
+        Arrived, BoxFuture, Encoding, Landed, Landing, Link as _, LinkInfo, Prepared, Written,
+    },
     value::{Handles, Packed},
     wire::mux::{self, CoId, Event, Input, Opening, Output, Reply},
 };
@@ -270,4 +272,21 @@ async fn a_pause_that_ends_while_the_timer_is_looked_at_is_for_the_next_turn() {
     let mut cx = Context::from_waker(Waker::noop());
     assert!(driver.poll_timer(&mut cx, began).is_ok());
     assert!(driver.paused.is_some(), "the read is not asked for yet");
+}
+
+// by the machine's clock: only times of a second and more are waited for by a thread
+#[tokio::test]
+async fn silence_is_noticed_after_times_that_are_far_off() {
+    let settings = Settings {
+        keep_alive: Duration::from_secs(1),
+        idle_timeout: Duration::from_millis(1_100),
+        ..Settings::default()
+    };
+    let (near, _far) = duplex(1024);
+    let link = link(settings);
+    let driver = Driver::new(Arc::clone(&link), near, Box::new(Echo));
+    let ended = time::timeout(Duration::from_secs(60), driver).await;
+    assert!(ended.is_ok(), "the driver waits on");
+    let reason = link.closed().expect("it has ended").to_string();
+    assert!(reason.contains("nothing came from the peer"), "{reason}");
 }
