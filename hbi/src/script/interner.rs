@@ -13,7 +13,7 @@ pub const SCRATCH: u32 = 0;
 
 /// Texts remembered as used once, by some ten bytes each: as many as there are numbers, within these.
 const FEWEST: usize = 4 << 10;
-const MOST: usize = 64 << 10;
+const MOST: usize = 256 << 10;
 
 /// A text's number, and whether the peer has to be told the text first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -164,8 +164,8 @@ impl Bench<'_> {
         let calls = || meters.iter().map(|meter| meter.calls()).sum::<u64>();
         let measured = async {
             sleep(self.span.warm_up()).await;
-            // what is many takes long to be warm: every one has been called once
-            while calls() < load.distinct() + (connections * in_flight) as u64 {
+            // what is many takes long to be warm
+            while calls() < load.until_interned() + (connections * in_flight) as u64 {
                 sleep(Duration::from_millis(20)).await;
             }
             let (start, calls_before, usage_before) = (Instant::now(), calls(), self.usage()?);

@@ -26,10 +26,10 @@ pub(crate) enum Load {
 }
 
 impl Load {
-    /// How many calls it takes until each that is different was made once.
-    pub(super) fn distinct(&self) -> u64 {
+    /// How many calls it takes until each text that is different was sent twice, and so is interned.
+    pub(super) fn until_interned(&self) -> u64 {
         match self {
-            Load::Methods(n) | Load::Interned(n) => *n as u64,
+            Load::Methods(n) | Load::Interned(n) => 2 * *n as u64,
             _ => 0,
         }
     }
