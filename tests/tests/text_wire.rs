@@ -3,7 +3,11 @@
 
 mod chat;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 use chat::{ChatHost, ChatStub, ConsumerHost, ConsumerStub, Msg, MsgsInRoom, Room};
 use hbi::{
@@ -628,6 +632,54 @@ async fn long_compositions_land_whole() {
         assert_eq!(chain(calls).await.expect("an answer"), calls);
     }
     peer.close(SOON).await.expect("a clean end");
+}
+
+#[hbi::service(flat)]
+trait Addresses {
+    async fn next(&self, ip: Ipv4Addr) -> Ipv4Addr;
+    async fn seen(&self, guest: Guest) -> Guest;
+}
+
+/// serde takes it apart by itself, and asks no more how it was written.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(tag = "kind")]
+enum Guest {
+    From { ip: IpAddr },
+}
+
+struct MyAddresses;
+
+impl Addresses for MyAddresses {
+    async fn next(&self, ip: Ipv4Addr) -> Ipv4Addr {
+        (u32::from(ip) + 1).into()
+    }
+
+    async fn seen(&self, guest: Guest) -> Guest {
+        guest
+    }
+}
+
+#[tokio::test]
+async fn what_has_a_form_for_people_is_written_as_that_on_either_wire() {
+    for address in ["mem://addresses", "text+tcp://127.0.0.1:0"] {
+        let server = hbi::serve(address, |_: hbi::Peer| async {
+            Ok(HostingEnv::new().service(AddressesHost::new(MyAddresses)))
+        });
+        let server = server.await.expect("serves");
+        let peer = hbi::connect(server.address().to_string(), HostingEnv::new());
+        let peer = peer.await.expect("connects");
+        let addresses = AddressesStub::new(&peer);
+        let next = addresses.next(Ipv4Addr::LOCALHOST);
+        // an argument, an answer, and both within a composition
+        let next = addresses.next(next).await.unwrap();
+        assert_eq!(next, Ipv4Addr::new(127, 0, 0, 3), "{address}");
+        let guest = Guest::From {
+            ip: IpAddr::from([10, 0, 0, 1]),
+        };
+        assert_eq!(addresses.seen(&guest).await.unwrap(), guest, "{address}");
+        let next: String = peer.script("next(\"10.0.0.1\")").await.unwrap();
+        assert_eq!(next, "10.0.0.2", "{address}");
+    }
 }
 
 /// Sends a host one packet of a conversation, and tells what comes back until `end`.

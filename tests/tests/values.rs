@@ -1,6 +1,10 @@
 //! Values on their way from Rust into a script and back: what the table in the guide promises.
 
-use std::{collections::BTreeMap, fmt::Debug};
+use std::{
+    collections::BTreeMap,
+    fmt::Debug,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
 
 use bytes::Bytes;
 use hbi::{HostingEnv, testing};
@@ -182,6 +186,39 @@ fn maps_lists_and_tuples() {
         let map = map.into_iter().map(|(key, value)| (key.to_string(), value));
         map.collect::<BTreeMap<_, _>>()
     });
+}
+
+#[test]
+fn what_has_a_form_for_people() {
+    /// serde takes these apart by itself, and asks no more how they were written.
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    #[serde(tag = "kind")]
+    enum Tagged {
+        Joined { from: IpAddr },
+        Left,
+    }
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Untagged {
+        Number(u16),
+        At(SocketAddr),
+    }
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    struct Flattened {
+        port: u16,
+        #[serde(flatten)]
+        rest: BTreeMap<String, IpAddr>,
+    }
+    survives(any::<Ipv4Addr>());
+    survives(any::<IpAddr>());
+    survives(any::<IpAddr>().prop_map(|from| Tagged::Joined { from }));
+    survives(Just(Tagged::Left));
+    survives(any::<(IpAddr, u16)>().prop_map(|at| Untagged::At(at.into())));
+    survives(any::<u16>().prop_map(Untagged::Number));
+    survives((any::<u16>(), any::<IpAddr>()).prop_map(|(port, ip)| {
+        let rest = BTreeMap::from([("host".to_owned(), ip)]);
+        Flattened { port, rest }
+    }));
 }
 
 /// What a script is not to look into comes back too, if it is passed on as a whole.

@@ -71,11 +71,6 @@ impl Packed {
         &self.handles
     }
 
-    /// Whether this is "nothing".
-    pub fn is_nil(&self) -> bool {
-        &*self.bytes == NIL
-    }
-
     /// Unpacks the value. Large [`Bytes`] share what they lie in.
     ///
     /// # Errors
@@ -227,18 +222,26 @@ fn unpack_any<T: DeserializeOwned + 'static>(
     }
 }
 
-fn encode<W: io::Write, T: Serialize + ?Sized>(out: &mut W, value: &T) -> Result<(), ValueError> {
-    let mut serializer = rmp_serde::Serializer::new(out).with_struct_map();
-    serializer.unstable_set_max_depth(MAX_DEPTH);
+/// Types that have a form for people (addresses, UUIDs) are packed as that: so the text wire writes them, and
+/// so serde reads what it takes apart by itself (enums with tags, flattened structs).
+fn encode<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) -> Result<(), ValueError> {
+    let from = out.len();
+    let mut serializer = rmp_serde::Serializer::new(&mut *out)
+        .with_struct_map()
+        .with_human_readable();
     value
         .serialize(&mut serializer)
-        .map_err(|e| ValueError::new(e.to_string()))
+        .map_err(|e| ValueError::new(e.to_string()))?;
+    // a level takes a byte at least, so what is shorter does not nest too deep
+    if out.len() - from > MAX_DEPTH {
+        skip(&mut &out[from..])?;
+    }
+    Ok(())
 }
 
-/// Decodes the one value that `input` is.
+/// Decodes the one value that `input` is, as [`skip`] has found.
 fn decode<T: DeserializeOwned>(input: &[u8]) -> Result<T, ValueError> {
-    let mut de = rmp_serde::Deserializer::from_read_ref(input);
-    de.set_max_depth(MAX_DEPTH);
+    let mut de = rmp_serde::Deserializer::from_read_ref(input).with_human_readable();
     T::deserialize(&mut de).map_err(ValueError::decode)
 }
 
@@ -268,7 +271,6 @@ impl ValueError {
     fn decode(error: rmp_serde::decode::Error) -> Self {
         use rmp_serde::decode::Error as E;
         Self::new(match error {
-            E::DepthLimitExceeded => format!("the value nests deeper than {MAX_DEPTH} levels"),
             E::Syntax(message) => message,
             E::InvalidMarkerRead(_) | E::InvalidDataRead(_) => "the value is cut short".into(),
             E::TypeMismatch(marker) => format!("found MessagePack {marker:?}, of another type"),
@@ -280,6 +282,29 @@ impl ValueError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_nest_up_to_the_limit_and_no_deeper() {
+        #[derive(Debug, PartialEq, Serialize, serde::Deserialize)]
+        struct Node {
+            next: Option<Box<Node>>,
+            list: Vec<u8>,
+        }
+        let chain = |len: usize| {
+            (1..len).fold(None, |next, _| {
+                let list = Vec::new();
+                Some(Box::new(Node { next, list }))
+            })
+        };
+        let nodes = |len| Node {
+            next: chain(len),
+            list: Vec::new(),
+        };
+        let deepest = Packed::pack(&nodes(MAX_DEPTH)).expect("it is not too deep");
+        assert_eq!(deepest.unpack(), Ok(nodes(MAX_DEPTH)));
+        let error = Packed::pack(&nodes(MAX_DEPTH + 1)).unwrap_err().to_string();
+        assert!(error.contains("deeper than 64 levels"), "{error}");
+    }
 
     #[test]
     fn a_short_value_is_one_whole_value_of_its_type() {
