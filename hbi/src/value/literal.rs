@@ -1,6 +1,10 @@
 //! Values as scripts write them: `Msg("Nick", {"a": [1, 2.5]}, None)`.
 
-use std::fmt::{self, Write as _};
+use std::{
+    fmt::{self, Write as _},
+    hash::{BuildHasher, RandomState},
+    sync::LazyLock,
+};
 
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
@@ -17,6 +21,17 @@ const CONSTRUCTED: &str = "$hbi::Value";
 /// The MessagePack extension type of a value that was written as a literal already.
 const LITERAL: i8 = 76;
 
+/// What the body of that begins with. Nobody else knows it, so no value of a peer's that was passed on is
+/// taken for a text of this process, which goes into a script as it is.
+static SEAL: LazyLock<[u8; 16]> = LazyLock::new(|| {
+    let halves = [(); 2].map(|()| RandomState::new().hash_one(()));
+    let mut seal = [0; 16];
+    for (part, half) in seal.chunks_exact_mut(8).zip(halves) {
+        part.copy_from_slice(&half.to_ne_bytes());
+    }
+    seal
+});
+
 /// Stands around the index of a handle in a literal; no string can hold it.
 pub(crate) const HANDLE_MARK: char = '\0';
 
@@ -24,7 +39,9 @@ pub(crate) const HANDLE_MARK: char = '\0';
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Dialect {
-    /// As scripts of the mux wire have it: `()`, `#{ "a": 1 }`.
+    /// As scripts of the mux wire have it: `()`, `#{ "a": 1 }`. It is for people to read: what such scripts
+    /// have no spelling for is shown as well (`inf`, `NaN`, integers above `i64::MAX`, keys that are no
+    /// strings). Bind values to scripts instead.
     Rhai,
     /// For Python peers, and for Go peers that know Python's names for values: `None`, `True`.
     #[default]
@@ -58,8 +75,9 @@ pub fn write_literal<T: Serialize + ?Sized>(f: &mut fmt::Formatter<'_>, value: &
 /// ```
 ///
 /// # Errors
-/// When a value has no spelling that both existing peers land: an infinite float, a string with a NUL
-/// character; or its own `Serialize` fails. Streams and objects have none either.
+/// When a value has no spelling that the peers of a dialect land: for Python and Go an infinite float and a
+/// string with a NUL character, for Go an integer above `i64::MAX`, for all an integer of more than 64 bits,
+/// a stream, an object. Or when its own `Serialize` fails.
 pub fn literal<T: Serialize + ?Sized>(value: &T, dialect: Dialect) -> Result<String, ValueError> {
     let mut out = String::new();
     value.serialize(Writer::new(&mut out, dialect))?;
@@ -114,7 +132,7 @@ impl Packed {
 
 /// Appends a value, packed as its literal.
 pub(crate) fn pack_literal_into<T: Serialize + ?Sized>(
-    out: &mut impl std::io::Write,
+    out: &mut Vec<u8>,
     handles: &mut Handles,
     value: &T,
     dialect: Dialect,
@@ -123,9 +141,15 @@ pub(crate) fn pack_literal_into<T: Serialize + ?Sized>(
 }
 
 /// Appends a literal, packed as a value.
-pub(crate) fn pack_written(out: &mut impl std::io::Write, text: &str) -> Result<(), ValueError> {
-    let extension = Extension((LITERAL, Body(text.as_bytes().to_vec())));
-    rmp_serde::encode::write(out, &extension).map_err(|error| ValueError::new(error.to_string()))
+pub(crate) fn pack_written(out: &mut Vec<u8>, text: &str) -> Result<(), ValueError> {
+    let len = u32::try_from(SEAL.len() + text.len())
+        .map_err(|_| ValueError::new("a literal of 4 GiB or more".into()))?;
+    out.push(0xc9);
+    out.extend_from_slice(&len.to_be_bytes());
+    out.push(LITERAL as u8);
+    out.extend_from_slice(&*SEAL);
+    out.extend_from_slice(text.as_bytes());
+    Ok(())
 }
 
 /// Takes one value off the front of `input` as a literal.
@@ -136,7 +160,6 @@ pub(crate) fn transcode(
 ) -> Result<(), ValueError> {
     let value = skip(input)?;
     let mut deserializer = rmp_serde::Deserializer::from_read_ref(value);
-    deserializer.set_max_depth(super::MAX_DEPTH + 1);
     let found = (&mut deserializer).deserialize_any(Transcode(Writer::new(out, dialect)));
     found.map_err(|error| match error {
         rmp_serde::decode::Error::Syntax(message) => ValueError::new(message),
@@ -144,23 +167,8 @@ pub(crate) fn transcode(
     })
 }
 
-/// An extension of MessagePack.
-struct Extension((i8, Body));
-
-impl Serialize for Extension {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_newtype_struct(rmp_serde::MSGPACK_EXT_STRUCT_NAME, &self.0)
-    }
-}
-
 /// The bytes of an extension.
 struct Body(Vec<u8>);
-
-impl Serialize for Body {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(&self.0)
-    }
-}
 
 impl<'de> Deserialize<'de> for Body {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -303,6 +311,20 @@ impl<'a> Writer<'a> {
         self.show(format_args!("{number:?}"))
     }
 
+    fn extension(self, (tag, Body(body)): (i8, Body)) -> Result<(), Unwritable> {
+        if tag == PLACEHOLDER {
+            return handle(self.out, &body);
+        }
+        let text = body.strip_prefix(&*SEAL).filter(|_| tag == LITERAL);
+        let Some(text) = text.and_then(|text| std::str::from_utf8(text).ok()) else {
+            return Err(ser::Error::custom(format_args!(
+                "MessagePack extension {tag} has no spelling in scripts"
+            )));
+        };
+        self.out.push_str(text);
+        Ok(())
+    }
+
     fn nothing(self) -> Result<(), Unwritable> {
         let shown = match self.dialect {
             Dialect::Rhai => "()",
@@ -398,7 +420,16 @@ impl<'a> Serializer for Writer<'a> {
 
     shown! {
         serialize_i8: i8, serialize_i16: i16, serialize_i32: i32,
-        serialize_u8: u8, serialize_u16: u16, serialize_u32: u32, serialize_u64: u64
+        serialize_u8: u8, serialize_u16: u16, serialize_u32: u32
+    }
+
+    fn serialize_u64(self, value: u64) -> Result<(), Unwritable> {
+        if self.dialect == Dialect::Go && i64::try_from(value).is_err() {
+            return Err(ser::Error::custom(format_args!(
+                "{value} is an integer above `i64::MAX`, which Go peers do not read"
+            )));
+        }
+        self.show(value)
     }
 
     fn serialize_i128(self, value: i128) -> Result<(), Unwritable> {
@@ -511,8 +542,8 @@ impl<'a> Serializer for Writer<'a> {
         if name == rmp_serde::MSGPACK_EXT_STRUCT_NAME {
             // a stream or an object: its tag and its index
             let packed = Packed::pack(value).map_err(ser::Error::custom)?;
-            let (_, Body(index)) = packed.unpack::<(i8, Body)>().map_err(ser::Error::custom)?;
-            return handle(self.out, &index);
+            let extension = packed.unpack().map_err(ser::Error::custom)?;
+            return self.extension(extension);
         }
         if self.constructed {
             let mut call = self.call(name)?;
@@ -766,20 +797,7 @@ impl<'de> Visitor<'de> for Transcode<'_> {
     }
 
     fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        let (tag, Body(body)) = <(i8, Body)>::deserialize(deserializer)?;
-        match tag {
-            PLACEHOLDER => told(handle(self.0.out, &body)),
-            LITERAL => match std::str::from_utf8(&body) {
-                Ok(text) => {
-                    self.0.out.push_str(text);
-                    Ok(())
-                }
-                Err(_) => Err(de::Error::custom("a literal that is no text")),
-            },
-            other => Err(de::Error::custom(format_args!(
-                "MessagePack extension {other} has no spelling on the text wire"
-            ))),
-        }
+        told(self.0.extension(Deserialize::deserialize(deserializer)?))
     }
 }
 
@@ -890,10 +908,10 @@ mod tests {
                 r#"{"Named": {"a": 1}}"#,
             ),
             case(
-                (u64::MAX, 1e21, 1e-7, Vec::<u8>::new()),
-                "[18446744073709551615, 1e21, 1e-7, []]",
-                "[18446744073709551615, 1e21, 1e-7, []]",
-                "[18446744073709551615, 1e21, 1e-7, []]",
+                (i64::MAX, 1e21, 1e-7, Vec::<u8>::new()),
+                "[9223372036854775807, 1e21, 1e-7, []]",
+                "[9223372036854775807, 1e21, 1e-7, []]",
+                "[9223372036854775807, 1e21, 1e-7, []]",
             ),
         ]
     }
@@ -945,5 +963,55 @@ mod tests {
             let packed = Packed::pack(&f32::INFINITY).expect("packs");
             assert!(packed.to_literal(dialect).is_err());
         }
+        let large = || (u64::MAX, 1_u128 << 63);
+        let python = literal(&large(), Dialect::Python);
+        assert_eq!(
+            python.as_deref(),
+            Ok("[18446744073709551615, 9223372036854775808]")
+        );
+        let packed = Packed::pack(&large().0).expect("packs");
+        for refused in [
+            literal(&large().0, Dialect::Go),
+            literal(&large().1, Dialect::Go),
+            packed.to_literal(Dialect::Go),
+        ] {
+            let error = refused.unwrap_err().to_string();
+            assert!(error.contains("above `i64::MAX`"), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_what_was_written_here_stands_as_it_is() {
+        /// As types do that take any extension and pass it on.
+        struct Foreign(i8, &'static [u8]);
+        impl Serialize for Foreign {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                struct Bytes(&'static [u8]);
+                impl Serialize for Bytes {
+                    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                        serializer.serialize_bytes(self.0)
+                    }
+                }
+                let name = rmp_serde::MSGPACK_EXT_STRUCT_NAME;
+                serializer.serialize_newtype_struct(name, &(self.0, Bytes(self.1)))
+            }
+        }
+        for foreign in [
+            Foreign(LITERAL, b"import os"),
+            Foreign(LITERAL, b"sixteen bytes at the front"),
+            Foreign(LITERAL, b""),
+            Foreign(5, b"four"),
+        ] {
+            let packed = Packed::pack(&foreign).expect("packs");
+            for refused in [
+                packed.to_literal(Dialect::Python),
+                literal(&foreign, Dialect::Python),
+            ] {
+                let error = refused.unwrap_err().to_string();
+                assert!(error.contains("has no spelling"), "{error}");
+            }
+        }
+        let written = Packed::written("Msg(1)").expect("it is short");
+        assert_eq!(written.to_literal(Dialect::Python).as_deref(), Ok("Msg(1)"));
     }
 }
