@@ -73,11 +73,6 @@ impl Handles {
         }
     }
 
-    /// The handles that were never taken.
-    pub fn into_rest(self) -> impl Iterator<Item = Box<dyn Handle>> {
-        self.0.into_iter().flat_map(|list| list.0).flatten()
-    }
-
     /// Adds the handles of another value behind these.
     pub fn append(&mut self, mut other: Handles) {
         if !other.is_empty() {
@@ -96,14 +91,14 @@ impl Handles {
         }
         impl Drop for Outer<'_> {
             fn drop(&mut self) {
-                let held = SCOPE.replace(self.scope).held;
+                let held = replace_scope(self.scope).held;
                 if held || self.outer.is_some() {
                     *self.inner = replace_current(self.outer.take().unwrap_or_default());
                 }
             }
         }
         let held = !self.is_empty();
-        let scope = SCOPE.replace(Scope { active: true, held });
+        let scope = replace_scope(Scope { active: true, held });
         let outer = (held || scope.held).then(|| replace_current(std::mem::take(self)));
         let _outer = Outer {
             inner: self,
@@ -111,12 +106,6 @@ impl Handles {
             scope,
         };
         f()
-    }
-}
-
-impl Extend<Box<dyn Handle>> for Handles {
-    fn extend<I: IntoIterator<Item = Box<dyn Handle>>>(&mut self, iter: I) {
-        self.list().extend(iter.into_iter().map(Some));
     }
 }
 
@@ -134,8 +123,35 @@ thread_local! {
     static CURRENT: RefCell<Handles> = const { RefCell::new(Handles::new()) };
 }
 
+// values are encoded and decoded on stacks of fibers, too, which go on on other threads: what reaches the
+// thread's own is never inlined, so that its address is not kept there
+#[inline(never)]
+fn replace_scope(scope: Scope) -> Scope {
+    SCOPE.replace(scope)
+}
+
+#[inline(never)]
 fn replace_current(handles: Handles) -> Handles {
     CURRENT.with_borrow_mut(|current| std::mem::replace(current, handles))
+}
+
+/// Keeps a handle beside the value that is being encoded, if one is; returns its index.
+#[inline(never)]
+fn keep(handle: Box<dyn Handle>) -> Option<u32> {
+    let scope = SCOPE.get();
+    if !scope.active {
+        return None;
+    }
+    SCOPE.set(Scope {
+        held: true,
+        ..scope
+    });
+    Some(CURRENT.with_borrow_mut(|handles| handles.push(handle)))
+}
+
+#[inline(never)]
+fn take(index: u32) -> Option<Box<dyn Handle>> {
+    CURRENT.with_borrow_mut(|handles| handles.take(index))
 }
 
 /// Writes a placeholder and keeps the handle beside the value being encoded.
@@ -146,17 +162,9 @@ pub fn serialize_handle<S: Serializer>(
     handle: Box<dyn Handle>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    let scope = SCOPE.get();
-    if !scope.active {
-        return Err(ser::Error::custom(
-            "a stream or reactor travels only inside a value that hbi sends",
-        ));
-    }
-    SCOPE.set(Scope {
-        held: true,
-        ..scope
-    });
-    let index = CURRENT.with_borrow_mut(|handles| handles.push(handle));
+    let index = keep(handle).ok_or_else(|| {
+        ser::Error::custom("a stream or reactor travels only inside a value that hbi sends")
+    })?;
     struct Index([u8; 4]);
     impl Serialize for Index {
         fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -222,8 +230,9 @@ pub fn take_placeholder<'de, D: Deserializer<'de>>(
             "expected a stream or reactor, found MessagePack extension {tag}"
         )));
     }
-    let handle = CURRENT.with_borrow_mut(|handles| handles.take(index));
-    handle.ok_or_else(|| {
-        de::Error::custom("this stream or reactor was taken before: each can be taken once")
+    take(index).ok_or_else(|| {
+        de::Error::custom(
+            "this stream or reactor was taken before, or never came: each can be taken once",
+        )
     })
 }

@@ -6,14 +6,16 @@
 //! 1. *The yielder is alive whenever it is reached.* [`wait`] finds it in a thread-local that is set
 //!    for the length of each resume, and the code that runs then is the fiber's own, in whose frame
 //!    the yielder lives.
-//! 2. *No thread-local outlives a suspension.* Reads and writes of it are never inlined, so no
-//!    address of a thread-local is kept on the fiber's stack, which may go on on another thread.
+//! 2. *No thread-local outlives a suspension.* Reads and writes of those that are reached from a fiber, here,
+//!    where scripts call out of it and where values are packed, are never inlined, so no address of one is
+//!    kept on the fiber's stack, which may go on on another thread.
 //! 3. *What lies on a suspended stack is `Send`.* The only code that suspends is [`wait`], called by
 //!    the interpreter's native functions; the interpreter is built with `sync`, so all it keeps on
 //!    the stack is `Send`, and holds no lock across a native call (closures, which would, are not
 //!    allowed in scripts).
 //! 4. *No stack is dropped with frames on it.* Dropping a suspended fiber resumes it with the order
-//!    to stop until its code has returned.
+//!    to stop until its code has returned. One that never started has no frames: its closure is dropped once, by
+//!    its coroutine's own drop.
 
 use std::{
     any::Any,
@@ -165,7 +167,10 @@ impl<T: Send + 'static> Fiber<T> {
         self.yielder = yielder();
         Some(result)
     }
+}
 
+impl<T: 'static> Fiber<T> {
+    /// Keeps the stack of one that is over.
     fn give_stack_back(&mut self) {
         if let Some(coroutine) = self.coroutine.take() {
             let stack = coroutine.into_stack();
@@ -222,27 +227,17 @@ impl<T: 'static> Drop for Fiber<T> {
     fn drop(&mut self) {
         // what it waits for goes first: it may borrow nothing of the fiber, but be cancelled by this
         let_go(self.waiting.take());
-        let Some(coroutine) = &mut self.coroutine else {
+        let Some(coroutine) = self.coroutine.as_mut().filter(|it| it.started()) else {
             return;
         };
-        if coroutine.started() && !coroutine.done() {
+        if !coroutine.done() {
             let outer = set_yielder(self.yielder);
             while let CoroutineResult::Yield(out) = coroutine.resume(In::Stop) {
                 let_go(out);
             }
             set_yielder(outer);
         }
-        if let Some(mut coroutine) = self.coroutine.take() {
-            if !coroutine.done() {
-                // never started: there are no frames but the closure itself
-                coroutine.force_unwind();
-            }
-            let stack = coroutine.into_stack();
-            let mut kept = STACKS.lock().unwrap_or_else(|e| e.into_inner());
-            if kept.len() < KEPT {
-                kept.push(stack);
-            }
-        }
+        self.give_stack_back();
     }
 }
 
@@ -301,7 +296,12 @@ mod tests {
             .join()
             .expect("no panic");
         assert_eq!(STOPPED.load(Ordering::SeqCst), 1);
-        drop(fiber(|| unreachable!("it never starts")));
+        let captured = Arc::new(());
+        let kept = Arc::clone(&captured);
+        drop(fiber(move || {
+            unreachable!("it never starts, with {kept:?}")
+        }));
+        assert_eq!(Arc::strong_count(&captured), 1);
     }
 
     #[tokio::test]
