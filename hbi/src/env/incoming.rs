@@ -154,7 +154,10 @@ impl<'a> Args<'a> {
     #[inline]
     fn end(&self) -> Result<(), Failure> {
         if self.taken == self.given {
-            return Ok(());
+            return match self.rest.is_empty() {
+                true => Ok(()),
+                false => Err(left_over(self.rest.len())),
+            };
         }
         Err(match self.params.len() {
             0 => Failure::new(
@@ -164,6 +167,12 @@ impl<'a> Args<'a> {
             _ => self.missing(),
         })
     }
+}
+
+#[cold]
+fn left_over(bytes: usize) -> Failure {
+    let text = format!("{bytes} bytes left over after the arguments");
+    Failure::new(Kind::Arguments, text)
 }
 
 fn wrong_count(given: usize, params: &[Param]) -> String {
@@ -538,5 +547,24 @@ impl Current {
             co: hosted.number(),
             current: self,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_one_whole_list() {
+        let ended = |bytes: &[u8]| {
+            let mut handles = Handles::new();
+            let mut args = Args::new(bytes, &mut handles, &[]).expect("it is a list");
+            assert_eq!(args.next::<u8>(), Ok(1));
+            args.end()
+        };
+        assert_eq!(ended(&[0x91, 1]), Ok(()));
+        let over = ended(&[0x91, 1, 0xc1]).unwrap_err();
+        assert_eq!(over.kind, Kind::Arguments);
+        assert!(over.message.contains("1 bytes left over"), "{over}");
     }
 }

@@ -44,7 +44,7 @@ impl Packed {
     /// The elements, where this is an array. Each handle moves to its element.
     ///
     /// # Errors
-    /// When this is no array, or a handle in it was taken before.
+    /// When this is no whole array and nothing else, or a handle in it was taken before.
     pub fn elements(mut self) -> Result<Vec<Packed>, ValueError> {
         let bytes = self.bytes.clone();
         let (count, mut rest) = array_parts(&bytes)
@@ -54,7 +54,12 @@ impl Packed {
             let element = skip(&mut rest)?;
             elements.push(self.part(bytes.slice_ref(element))?);
         }
-        Ok(elements)
+        match rest.len() {
+            0 => Ok(elements),
+            over => Err(ValueError::new(format!(
+                "{over} bytes left over after the list"
+            ))),
+        }
     }
 
     /// The value that is one handle.
@@ -239,6 +244,17 @@ mod tests {
         let (_, rest) = array_parts(both.bytes()).expect("an array");
         assert_eq!(placeholders(rest).len(), 2);
         assert_eq!((stream(&mut both, 1), stream(&mut both, 0)), (2, 1));
+    }
+
+    #[test]
+    fn a_list_is_taken_apart_as_a_whole() {
+        let elements = |bytes: &'static [u8]| {
+            let packed = Packed::from_parts(Bytes::from_static(bytes), Handles::new());
+            packed.elements().map(|elements| elements.len())
+        };
+        assert_eq!(elements(&[0x92, 1, 2]), Ok(2));
+        let error = elements(&[0x92, 1, 2, 3]).unwrap_err().to_string();
+        assert!(error.contains("1 bytes left over"), "{error}");
     }
 
     #[test]
