@@ -237,6 +237,29 @@ async fn what_is_exposed_is_described_unless_it_is_withheld() {
 }
 
 #[tokio::test]
+async fn an_error_that_holds_an_object_says_that_it_cannot() {
+    #[derive(Debug, Serialize)]
+    struct Full(hbi::Reactor<RoomStub>);
+    impl std::fmt::Display for Full {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("go to another room")
+        }
+    }
+    let env = || {
+        HostingEnv::new().try_function("enter", || {
+            let other = hbi::Reactor::new(RoomHost::new(MyRoom::default()));
+            Err::<(), _>(Full(other))
+        })
+    };
+    let (_server, peer) = joined(env, HostingEnv::new()).await;
+    let error = peer.unwrap().script::<()>("enter()").await.unwrap_err();
+    assert_eq!(error.kind(), Kind::App);
+    for part in ["go to another room", "no stream and no object"] {
+        assert!(error.message().contains(part), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_name_exposed_twice_is_an_error_that_says_which() {
     let twice = || HostingEnv::new().value("x", &1).function("x", || 2);
     let error = hbi::connect("mem://nobody", twice()).await.unwrap_err();

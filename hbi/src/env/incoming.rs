@@ -214,14 +214,16 @@ impl IntoFailure for Error {
 impl<E: Serialize + fmt::Display> IntoFailure for E {
     fn into_failure(self) -> Failure {
         let mut failure = Failure::new(Kind::App, self.to_string());
-        match Packed::pack(&self) {
-            Ok(packed) => failure.payload = Some(packed.into_parts().0),
-            Err(error) => {
-                failure
-                    .message
-                    .push_str(&format!(" (the error itself does not pack: {error})"));
+        let why = match Packed::pack(&self) {
+            Ok(packed) if packed.handles().is_empty() => {
+                failure.payload = Some(packed.into_parts().0);
+                return failure;
             }
-        }
+            Ok(_) => "an error carries no stream and no object".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        let text = format!(" (the error itself does not pack: {why})");
+        failure.message.push_str(&text);
         failure
     }
 
