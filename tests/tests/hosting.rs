@@ -2,7 +2,9 @@
 //! interpreter runs.
 
 use std::{
+    pin::Pin,
     sync::{Arc, Mutex},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -257,6 +259,101 @@ async fn an_error_that_holds_an_object_says_that_it_cannot() {
     for part in ["go to another room", "no stream and no object"] {
         assert!(error.message().contains(part), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_hook_for_errors_that_panics_ends_nothing_else() {
+    let (told, mut heard) = mpsc::unbounded_channel();
+    let env = move || {
+        let told = told.clone();
+        everything()
+            .try_async_function("fails_later", || async {
+                tokio::task::yield_now().await;
+                Err::<(), _>("no".to_owned())
+            })
+            .on_error(move |error| {
+                told.send(error.to_string()).expect("the test listens");
+                panic!("in the hook");
+            })
+    };
+    let (_server, peer) = joined(env, HostingEnv::new()).await;
+    let peer = peer.unwrap();
+    for script in [
+        "nothing()",
+        "half(1)",
+        "fails_later()",
+        "if true { half(1) }",
+        "later(1); half(1)",
+    ] {
+        peer.po().notif(script).await.unwrap();
+        soon(heard.recv()).await.expect("the hook is called");
+    }
+    let two: i64 = peer.script("half(4)").await.unwrap();
+    assert_eq!(two, 2);
+    // each conversation has ended
+    let free = async {
+        while peer.conversations() != (0, 0) {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(free).await;
+}
+
+#[tokio::test]
+async fn what_panics_as_it_is_dropped_is_answered() {
+    struct Answer;
+    impl Serialize for Answer {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.serialize_unit()
+        }
+    }
+    impl Drop for Answer {
+        fn drop(&mut self) {
+            panic!("of the answer");
+        }
+    }
+    struct Running(bool);
+    impl Future for Running {
+        type Output = ();
+        fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+            if std::mem::replace(&mut self.0, true) {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    }
+    impl Drop for Running {
+        fn drop(&mut self) {
+            panic!("of the future");
+        }
+    }
+    let env = || {
+        everything()
+            .function("now", || Answer)
+            .async_function("answer", || async {
+                tokio::task::yield_now().await;
+                Answer
+            })
+            .async_function("running", || Running(false))
+    };
+    let (_server, peer) = joined(env, HostingEnv::new()).await;
+    let peer = peer.unwrap();
+    for script in [
+        "now()",
+        "answer()",
+        "running()",
+        "half(2); answer()",
+        "half(2); running()",
+        "if true { answer() }",
+        "if true { running() }",
+    ] {
+        let answer = async { peer.script::<()>(script).await };
+        let error = soon(answer).await.unwrap_err();
+        assert!(error.is_panic(), "{script}: {error}");
+    }
+    let two: i64 = peer.script("half(4)").await.unwrap();
+    assert_eq!(two, 2);
 }
 
 #[tokio::test]

@@ -32,6 +32,7 @@ pub use link::{
 pub use object::{Object, RemoteObject};
 pub use posting::{PoCo, PostingEnd};
 pub(crate) use posting::{deadline, now};
+pub(crate) use running::caught;
 pub use running::run_conversation;
 pub use script::Script;
 pub use trace::TraceContext;

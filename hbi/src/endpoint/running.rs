@@ -1,7 +1,9 @@
 //! Runs a hosted conversation that is more than its opening: lands its scripts in order, answers,
 //! and ends it.
 
-use std::{future::poll_fn, sync::Arc};
+use std::{future::poll_fn, panic::AssertUnwindSafe, sync::Arc};
+
+use futures_util::FutureExt;
 
 use super::{BoxFuture, Current, Hosted, Message, Received};
 use crate::{Failure, Kind, value::Packed};
@@ -16,7 +18,8 @@ pub async fn run_conversation(
     value: bool,
     last: bool,
 ) {
-    let failure = run(&hosted, opening, value, last).await.err();
+    let ran = caught(run(&hosted, opening, value, last)).await;
+    let failure = ran.err();
     let (link, co) = (hosted.link(), hosted.number());
     if hosted.is_taken() {
         return hosted.landed(failure);
@@ -26,6 +29,18 @@ pub async fn run_conversation(
         None => link.end(co, 0),
     }
     link.detach(co);
+}
+
+/// What lands, its panics made failures, so that whoever waits is told. Those of methods are caught where
+/// they run; others are of what is beside: of how an answer is dropped, or a future.
+pub(crate) async fn caught<T>(
+    landing: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let landed = AssertUnwindSafe(landing).catch_unwind().await;
+    landed.unwrap_or_else(|_| {
+        let text = "hosted code panicked beside its method: the host's log says how";
+        Err(Failure::new(Kind::Panic, text))
+    })
 }
 
 async fn run(

@@ -5,7 +5,11 @@
     allow(dead_code, reason = "only scripts keep values and print")
 )]
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 
@@ -14,7 +18,7 @@ use super::script::Room;
 use super::{
     Bounds, Incoming, Kept, Method, Outcome, Reactive, Service, Table, describe,
     function::Exposed,
-    incoming::{Callee, Parts, failed, full_name},
+    incoming::{Callee, Parts, failed, full_name, panic_text},
     layer::Layers,
     share::Pool,
     uncancelled::{self, Uncancelled},
@@ -353,7 +357,7 @@ impl Environment {
     /// What a script prints.
     pub(super) fn print(&self, line: &str) {
         match &self.print {
-            Some(hook) => hook(line),
+            Some(hook) => guard("on_print", || hook(line)),
             None => tracing::debug!(target: "hbi::script", "{line}"),
         }
     }
@@ -362,8 +366,16 @@ impl Environment {
 /// A failure that nobody waits for.
 pub(super) fn unheard(hook: Option<&ErrorHook>, failure: Failure) {
     match hook {
-        Some(hook) => hook(failure.into()),
+        Some(hook) => guard("on_error", || hook(failure.into())),
         None => tracing::warn!(target: "hbi", %failure, "a failure that nobody waits for"),
+    }
+}
+
+/// Runs a hook of the application. A panic of it ends nothing else: what it was told of goes on.
+fn guard(name: &str, hook: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(hook)) {
+        let panic = panic_text(&*panic);
+        tracing::error!(target: "hbi", "the hook `{name}` panicked: {panic}");
     }
 }
 

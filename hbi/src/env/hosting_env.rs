@@ -171,13 +171,13 @@ impl HostingEnv {
     }
 
     /// Hears of failures that nobody waits for: of notifications, of scripts that land for their
-    /// effect, of hooks that panic. Without it each is a `tracing` event.
+    /// effect, of hooks that panic. Without it each is a `tracing` event, and so is a panic of this hook.
     pub fn on_error(mut self, hook: impl Fn(Error) + Send + Sync + 'static) -> Self {
         self.hooks.error = Some(Arc::new(hook));
         self
     }
 
-    /// Hears what scripts `print`. Without it each line is a `tracing` event.
+    /// Hears what scripts `print`. Without it each line is a `tracing` event. A panic of it is one, too.
     pub fn on_print(mut self, hook: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.hooks.print = Some(Arc::new(hook));
         self

@@ -415,7 +415,7 @@ impl Incoming<'_> {
         let future = Box::pin(async move {
             let answer = Guarded(future).await;
             let answer = answer.and_then(|answer| guarded(|| outcome(answer, literal)));
-            let packed = answer.and_then(|value| pack(&value, literal));
+            let packed = answer.and_then(|value| pack(value, literal));
             packed.map_err(|failure| failure.at(&name))
         });
         Landed::Waiting {
@@ -496,20 +496,20 @@ fn pack_answer<T: Serialize + 'static>(
     }
 }
 
-fn pack<T: Serialize + 'static>(value: &T, literal: Option<Dialect>) -> Result<Packed, Failure> {
-    let (mut bytes, mut handles) = (Vec::new(), Handles::new());
-    let packed = catch_unwind(AssertUnwindSafe(|| {
-        pack_answer(&mut bytes, &mut handles, value, literal)
-    }));
-    packed.map_err(|panic| panicked(&*panic))??;
-    Ok(Packed::from_parts(bytes.into(), handles))
+/// Packs what a method answered, and drops it.
+fn pack<T: Serialize + 'static>(value: T, literal: Option<Dialect>) -> Result<Packed, Failure> {
+    guarded(move || {
+        let (mut bytes, mut handles) = (Vec::new(), Handles::new());
+        pack_answer(&mut bytes, &mut handles, &value, literal)?;
+        Ok(Packed::from_parts(bytes.into(), handles))
+    })
 }
 
 pub(super) fn failed(failure: Failure) -> Landed {
     Landed::Failed(Box::new(failure))
 }
 
-/// Runs code of a user's type, its `Deserialize` or `Display`, which may panic.
+/// Runs code of a user's type, its `Deserialize`, `Serialize`, `Display` or `Drop`, which may panic.
 fn guarded<T>(run: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(panicked(&*panic)))
 }

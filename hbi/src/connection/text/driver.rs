@@ -21,7 +21,7 @@ use crate::{
     connection::{now, running::Running},
     endpoint::{
         BoxFuture, CoNumber, Current, Holds, Hosted, Landing, Link, Origin, Prepared, Received,
-        run_conversation, unbudgeted,
+        caught, run_conversation, unbudgeted,
     },
     value::Packed,
     wire::text::{Event, Receiver, Violation, one_line, write_error, write_object},
@@ -688,7 +688,8 @@ impl<S: AsyncRead> Reader<S> {
         let hosted = self.back(id);
         let current = hosted.current();
         let future = prepared.land(Packed::array([]), hosted);
-        current.carry(future).await.map_err(End::Failed)
+        let landed = caught(current.carry(future)).await;
+        landed.map_err(End::Failed)
     }
 
     /// The conversation as a back-script sees it.
@@ -787,7 +788,7 @@ async fn run_back(link: Arc<TextLink>, id: u64) {
         };
         match next {
             Some(landing) => {
-                if let Err(failure) = landing.await {
+                if let Err(failure) = caught(landing).await {
                     link.fail_all(failure);
                 }
             }

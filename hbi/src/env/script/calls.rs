@@ -289,9 +289,8 @@ pub(super) fn print(line: &str) {
     let (landing, line) = (current(), line.to_owned());
     // one that is to stop prints no more
     let _ = fiber::wait(async move {
-        let print = || landing.inspect(|landing| (landing.print)(&line));
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(print)) {
-            tracing::error!(target: "hbi", failure = %panicked(&*panic), "the hook for `print`");
+        if let Some(landing) = landing {
+            (landing.print)(&line);
         }
     });
 }
