@@ -234,8 +234,24 @@ async fn what_is_exposed_is_described_unless_it_is_withheld() {
         assert!(text.contains(line), "{line} in:\n{text}");
     }
     let (_server, peer) = joined(|| everything().withhold_description(), HostingEnv::new()).await;
-    let error = peer.unwrap().script::<()>("describe()").await.unwrap_err();
-    assert!(error.is_unknown(), "{error}");
+    let peer = peer.unwrap();
+    for script in [
+        "describe()",
+        "doubel(1)",
+        "hello::doubel(1)",
+        "let n = 1; doubel(n)",
+        "if true { doubel(1) }",
+        "room.shout(\"hi\")",
+        "if true { room.shout(\"hi\") }",
+    ] {
+        let error = peer.script::<()>(script).await.unwrap_err();
+        assert!(error.is_unknown(), "{script}: {error}");
+        let text = error.to_string();
+        let told = ["double", "greeting", "say"]
+            .iter()
+            .find(|name| text.contains(**name));
+        assert_eq!(told, None, "{script}: {text}");
+    }
 }
 
 #[tokio::test]
@@ -794,6 +810,27 @@ async fn a_conversation_can_have_an_environment_of_its_own() {
         assert_eq!(co.recv_obj::<i64>().await.unwrap(), doubled);
         assert_eq!(co.recv_obj::<i64>().await.unwrap(), 2);
     }
+}
+
+#[tokio::test]
+async fn a_conversation_is_not_augmented_by_what_it_cannot_use() {
+    struct Sees;
+    impl hbi::Layer for Sees {}
+    let (_server, peer) = joined(HostingEnv::new, HostingEnv::new()).await;
+    let co = peer.unwrap().po().co().await.unwrap();
+    let error = co.augment(HostingEnv::new().layer(Sees)).unwrap_err();
+    assert!(error.message().contains("layers"), "{error}");
+
+    let server = hbi::serve("text+tcp://127.0.0.1:0", |_: hbi::Peer| async {
+        Ok(HostingEnv::new())
+    });
+    let server = server.await.unwrap();
+    let peer = hbi::connect(server.address().to_string(), HostingEnv::new());
+    let peer = peer.await.unwrap();
+    let co = peer.po().co().await.unwrap();
+    let error = co.augment(HostingEnv::new()).unwrap_err();
+    assert_eq!(error.kind(), Kind::Misuse);
+    assert!(error.message().contains("text wire"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -232,12 +232,18 @@ impl<S> PoCo<S> {
     }
 
     /// Scripts that land in this conversation find this, too.
-    pub(crate) fn with_augmented(mut self, augmented: Augmented) -> Self {
+    pub(crate) fn with_augmented(mut self, augmented: Augmented) -> Result<Self> {
+        if let Encoding::Literal(_) = self.link.info().encoding {
+            // what an answer is made of there lands before anybody asks for it
+            let text = "over the text wire back-scripts find the connection's environment only: expose \
+                        there what they call";
+            return Err(Error::new(Kind::Misuse, text));
+        }
         if let Some(main) = &mut self.main {
             main.augmented = Some(Arc::clone(&augmented));
         }
         self.augmented = Some(augmented);
-        self
+        Ok(self)
     }
 
     fn into_stage<T>(mut self) -> PoCo<T> {

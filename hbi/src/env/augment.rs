@@ -5,10 +5,11 @@ use crate::{PoCo, Result};
 
 impl<S> PoCo<S> {
     /// Lets back-scripts that land in this conversation find what `env` exposes, before what the
-    /// connection's environment does. Its hooks are not used.
+    /// connection's environment does. Its hooks and bounds are not used: those of the connection's environment
+    /// hold here, too, and so do its layers, so that `env` can have none.
     ///
     /// # Errors
-    /// When a name in it is taken twice.
+    /// When a name in it is taken twice, when it has layers, and over the text wire, which cannot do this.
     ///
     /// ```
     /// # async fn f(peer: hbi::Peer) -> hbi::Result<()> {
@@ -20,8 +21,6 @@ impl<S> PoCo<S> {
     /// # Ok(()) }
     /// ```
     pub fn augment(self, env: HostingEnv) -> Result<Self> {
-        // of the description there is one, the connection's
-        let (env, _hooks) = env.withhold_description().build()?;
-        Ok(self.with_augmented(env))
+        self.with_augmented(env.build_beside()?)
     }
 }

@@ -62,8 +62,13 @@ pub(crate) struct Environment {
     pub(super) error: Option<ErrorHook>,
     print: Option<PrintHook>,
     pub(super) kept: Kept,
+    /// The peer is not told what there is.
+    pub(super) withheld: bool,
+    /// What all scripts of the connection may hold.
     pool: Pool,
+    /// Methods of the connection that run to their end.
     uncancelled: Uncancelled,
+    /// Where scripts that run or wait find room.
     #[cfg(feature = "script")]
     room: Arc<Room>,
     /// Of one conversation's environment: what stands before, and what behind it.
@@ -109,42 +114,39 @@ impl Environment {
             error,
             print,
             kept: Kept::default(),
+            withheld: false,
             over: None,
         }
     }
 
     /// The environment of one conversation: its own names stand before those of the connection.
     pub(super) fn over(own: Arc<Environment>, base: Arc<Environment>) -> Self {
-        let (error, print) = (base.error.clone(), base.print.clone());
-        let (bounds, layers) = (base.bounds.clone(), base.layers.clone());
-        let mut env = Self::new(Vec::new(), Vec::new(), bounds, layers, error, print);
-        env.over = Some((own, base));
-        env
+        Self {
+            services: Vec::new(),
+            artifacts: Vec::new(),
+            bounds: base.bounds.clone(),
+            layers: base.layers.clone(),
+            error: base.error.clone(),
+            print: base.print.clone(),
+            kept: base.kept.clone(),
+            withheld: base.withheld,
+            pool: base.pool.clone(),
+            uncancelled: base.uncancelled.clone(),
+            #[cfg(feature = "script")]
+            room: Arc::clone(&base.room),
+            over: Some((own, base)),
+        }
     }
 
     /// What all scripts of the connection may hold.
     pub(super) fn pool(&self) -> &Pool {
-        match &self.over {
-            Some((_, base)) => base.pool(),
-            None => &self.pool,
-        }
-    }
-
-    /// Methods of the connection that run to their end.
-    fn uncancelled(&self) -> &Uncancelled {
-        match &self.over {
-            Some((_, base)) => base.uncancelled(),
-            None => &self.uncancelled,
-        }
+        &self.pool
     }
 
     /// Where scripts that run or wait find room.
     #[cfg(feature = "script")]
     pub(super) fn room(&self) -> Arc<Room> {
-        match &self.over {
-            Some((_, base)) => base.room(),
-            None => Arc::clone(&self.room),
-        }
+        Arc::clone(&self.room)
     }
 
     /// What is exposed under this name beside services.
@@ -180,16 +182,7 @@ impl Environment {
 
     /// The failure of a name that is not there: what there is in its place.
     pub(super) fn unknown(&self, name: &str) -> Failure {
-        let similar = self.resembling(name);
-        let hint = if similar.is_empty() {
-            "nothing of that kind is exposed".to_owned()
-        } else {
-            format!("exposed there: {}", similar.join(", "))
-        };
-        Failure::new(
-            Kind::Unknown,
-            format!("`{name}` is not exposed by the peer; {hint}"),
-        )
+        unknown(name, &self.resembling(name))
     }
 
     /// Names like one that is not there: those of its namespace, or those spelt like it.
@@ -198,6 +191,9 @@ impl Environment {
             let mut names = own.resembling(name);
             names.extend(base.resembling(name));
             return names;
+        }
+        if self.withheld {
+            return Vec::new();
         }
         const MOST: usize = 12;
         let (namespace, _) = name.rsplit_once("::").unwrap_or(("", name));
@@ -234,13 +230,7 @@ impl Environment {
 
     /// An exposed value, or one that the peer keeps here.
     pub(super) fn get(&self, name: &str) -> Option<Packed> {
-        if let Some(exposed) = self.exposed(name) {
-            return Some(exposed);
-        }
-        if let Some((_, base)) = &self.over {
-            return base.get(name);
-        }
-        self.kept.packed(name)
+        self.exposed(name).or_else(|| self.kept.packed(name))
     }
 
     /// Keeps a value for the peer.
@@ -310,11 +300,11 @@ impl Environment {
         };
         let table = reactive.service.table();
         let Some(place) = table.find(method) else {
-            let names: Vec<_> = table.methods.iter().map(|method| method.name).collect();
-            let text = format!(
-                "the reactor has no method `{method}`; it has: {}",
-                names.join(", ")
-            );
+            let mut text = format!("the reactor has no method `{method}`");
+            if !self.withheld {
+                let names: Vec<_> = table.methods.iter().map(|method| method.name).collect();
+                text.push_str(&format!("; it has: {}", names.join(", ")));
+            }
             return refuse(Kind::Unknown, text);
         };
         Ok(Target::method(&reactive.service, place))
@@ -379,6 +369,15 @@ fn guard(name: &str, hook: impl FnOnce()) {
     }
 }
 
+/// The failure of a name that is not there, with names like it that are.
+pub(super) fn unknown(name: &str, similar: &[String]) -> Failure {
+    let mut text = format!("`{name}` is not exposed by the peer");
+    if !similar.is_empty() {
+        text.push_str(&format!("; exposed there: {}", similar.join(", ")));
+    }
+    Failure::new(Kind::Unknown, text)
+}
+
 /// Answers what the environment has.
 #[inline(never)]
 fn describe(env: &Environment, output: &mut Vec<u8>) -> Landed {
@@ -415,7 +414,7 @@ impl Target {
     #[inline(never)]
     fn land_uncancelled<'a>(&self, env: &Environment, parts: &'a mut Parts<'a>) -> Landed {
         let origin = parts.origin;
-        let counted = match env.uncancelled().begin(origin.link.info().conversations) {
+        let counted = match env.uncancelled.begin(origin.link.info().conversations) {
             Ok(counted) => counted,
             Err(failure) => return failed(failure.at(&self.name())),
         };

@@ -196,7 +196,8 @@ impl HostingEnv {
         self
     }
 
-    /// Keeps the description of what is exposed from the peer: there is no `describe` then.
+    /// Keeps the description of what is exposed from the peer: there is no `describe` then, and errors of
+    /// unknown names do not say what there is.
     pub fn withhold_description(mut self) -> Self {
         self.withhold = true;
         self
@@ -234,6 +235,23 @@ impl HostingEnv {
 
     /// The environment of one connection.
     pub(crate) fn build(self) -> Result<(Arc<Environment>, Hooks)> {
+        let describes = !self.withhold;
+        self.built(describes)
+    }
+
+    /// What stands before the environment of a connection, in one of its conversations.
+    pub(super) fn build_beside(mut self) -> Result<Arc<Environment>> {
+        if !self.layers.is_empty() {
+            self.problem(
+                "layers see what is beside the connection's environment, too: put them around that"
+                    .to_owned(),
+            );
+        }
+        // of the description there is one, the connection's
+        Ok(self.built(false)?.0)
+    }
+
+    fn built(self, describes: bool) -> Result<(Arc<Environment>, Hooks)> {
         if let Some(problem) = self.problem {
             return Err(Error::new(
                 Kind::Misuse,
@@ -243,7 +261,7 @@ impl HostingEnv {
         let mut hooks = self.hooks;
         // in the order of their names
         let mut artifacts: Vec<_> = self.artifacts.into_iter().collect();
-        if !self.withhold
+        if describes
             && let Err(place) = artifacts.binary_search_by(|(name, _)| (**name).cmp("describe"))
         {
             artifacts.reserve_exact(1);
@@ -259,6 +277,7 @@ impl HostingEnv {
             print,
         );
         env.kept = self.kept;
+        env.withheld = self.withhold;
         Ok((Arc::new(env), hooks))
     }
 }

@@ -19,7 +19,7 @@ use crate::{
 
 /// Those of one connection. The conversations of callers that gave up are the peer's to use again, so
 /// they are counted by themselves.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Uncancelled(Arc<()>);
 
 /// One of them, as long as it lives.

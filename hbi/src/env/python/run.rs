@@ -8,8 +8,8 @@ use super::{
     operate::{self, copy, fail, holds, kind_of, weight},
 };
 use crate::{
-    Failure, Kind, Place,
-    env::{Artifacts, Bounds, Outcome, share::Share},
+    Failure, Place,
+    env::{Artifacts, Bounds, Outcome, environment::unknown, share::Share},
     script::python::{Operator, is_local},
     value::{Packed, Value},
 };
@@ -512,16 +512,7 @@ impl Run {
     }
 
     fn missing(&self, name: &str) -> Failure {
-        let similar = self.artifacts.resembling(name);
-        let hint = if similar.is_empty() {
-            "nothing of that kind is exposed".to_owned()
-        } else {
-            format!("exposed there: {}", similar.join(", "))
-        };
-        Failure::new(
-            Kind::Unknown,
-            format!("`{name}` is not exposed by the peer; {hint}"),
-        )
+        unknown(name, &self.artifacts.resembling(name))
     }
 
     fn store(&mut self, name: &str, value: Value) -> Result<(), Failure> {
