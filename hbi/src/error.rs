@@ -48,7 +48,8 @@ pub enum Kind {
     NotLanded,
     /// The peer refused the connection, or what was asked of it; or its certificate is not taken here.
     Refused,
-    /// A value that cannot be packed, or does not unpack as the type asked for.
+    /// A value that cannot be packed, or does not unpack as the type asked for; or what is read or written
+    /// beside the connection, a file, failed.
     Value,
     /// The connection is gone.
     Disconnected,
@@ -362,8 +363,14 @@ impl From<ValueError> for Error {
 }
 
 impl From<io::Error> for Error {
+    /// That a file, a reader or a writer of this side failed, which says nothing about the connection; or
+    /// hbi's own error again, where that is what [`Data`](crate::Data) failed with as a reader.
     fn from(error: io::Error) -> Self {
-        Self::disconnected(error)
+        let own = error.get_ref().and_then(|inner| inner.downcast_ref());
+        match own {
+            Some(own) => Self::clone(own),
+            None => Self::new(Kind::Value, format!("reading or writing failed: {error}")),
+        }
     }
 }
 
@@ -384,3 +391,21 @@ impl fmt::Debug for Error {
 }
 
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_a_file_says_nothing_about_the_connection() {
+        let missing = Error::from(io::Error::from(io::ErrorKind::NotFound));
+        assert_eq!(
+            (missing.kind(), missing.blame()),
+            (Kind::Value, Blame::Application)
+        );
+        assert!(missing.message().contains("not found"), "{missing}");
+        // what data failed with is that again
+        let cut = io::Error::other(Error::disconnected("cut"));
+        assert!(Error::from(cut).is_disconnected());
+    }
+}

@@ -12,9 +12,7 @@ use futures_util::{Stream, stream};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use super::{
-    Augmented, CoNumber, Current, Data, Encoding, Hosted, Link, Message, Received, data::local_io,
-};
+use super::{Augmented, CoNumber, Current, Data, Encoding, Hosted, Link, Message, Received};
 use crate::{Error, Kind, Result, value::Packed};
 
 /// The stage of a conversation in which it sends.
@@ -191,10 +189,10 @@ impl Main {
         self.needs_framing()?;
         let mut total = 0;
         while let Some(piece) = self.piece().await? {
-            writer.write_all(&piece).await.map_err(local_io)?;
+            writer.write_all(&piece).await?;
             total += piece.len() as u64;
         }
-        writer.flush().await.map_err(local_io)?;
+        writer.flush().await?;
         Ok(total)
     }
 
@@ -225,14 +223,12 @@ impl Main {
                 return Err(short(bytes));
             };
             let n = usize::try_from(bytes).map_or(piece.len(), |most| most.min(piece.len()));
-            writer
-                .write_all(&piece.split_to(n))
-                .await
-                .map_err(local_io)?;
+            writer.write_all(&piece.split_to(n)).await?;
             bytes -= n as u64;
             self.rest = piece;
         }
-        writer.flush().await.map_err(local_io)
+        writer.flush().await?;
+        Ok(())
     }
 
     /// Tells the wire what comes, where it has no framing for it.

@@ -29,6 +29,9 @@ const PIECE: usize = 64 << 10;
 /// it is never in memory as a whole. An end in good order is told apart from a failure, so that a
 /// file cut short never looks complete. Dropping it tells the sender to stop.
 ///
+/// In an enum marked `#[serde(untagged)]` a variant that is tried and does not fit takes the stream with it, so
+/// give such an enum a tag.
+///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 /// let data = hbi::Data::from("hello".as_bytes().to_vec());
@@ -112,10 +115,10 @@ impl Data {
     pub async fn write_to(mut self, writer: &mut (impl AsyncWrite + Unpin)) -> Result<u64> {
         let mut total = 0;
         while let Some(piece) = self.try_next().await? {
-            writer.write_all(&piece).await.map_err(local_io)?;
+            writer.write_all(&piece).await?;
             total += piece.len() as u64;
         }
-        writer.flush().await.map_err(local_io)?;
+        writer.flush().await?;
         Ok(total)
     }
 
@@ -265,20 +268,6 @@ impl<'de> Deserialize<'de> for Data {
 
 async fn read_piece(reader: &mut (impl AsyncRead + Unpin)) -> Result<Option<Bytes>> {
     let mut piece = BytesMut::with_capacity(PIECE);
-    let n = reader.read_buf(&mut piece).await.map_err(local_io)?;
+    let n = reader.read_buf(&mut piece).await?;
     Ok((n > 0).then(|| piece.freeze()))
-}
-
-/// An error of a reader or writer of this side, which says nothing about the connection.
-pub(super) fn local_io(error: io::Error) -> Error {
-    match error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<Error>())
-    {
-        Some(error) => error.clone(),
-        None => Error::new(
-            Kind::Value,
-            format!("reading or writing the data failed: {error}"),
-        ),
-    }
 }

@@ -21,7 +21,7 @@ use crate::{
 ///
 /// The receiver's pace is the sender's: items wait at the sender once the channel's window is full.
 /// The end in good order is told apart from a failure: [`Items::try_next`] gives `Ok(None)` only for
-/// the former. Dropping it tells the sender to stop.
+/// the former. Dropping it tells the sender to stop. In an untagged enum it is as [`Data`](crate::Data) is.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
