@@ -217,6 +217,10 @@ async fn drain(shared: Arc<Shared>) {
     tokio::select! {
         biased;
         () = send => {}
-        _ = gone => drop(shared.lock().close()),
+        _ = gone => {
+            // dropped once the lock is released
+            let rest = shared.lock().close();
+            drop(rest);
+        }
     }
 }
