@@ -273,6 +273,21 @@ async fn a_composition_that_fails_leaves_its_parts_unsent() {
     assert_eq!(host.calls.load(Ordering::SeqCst), 3, "what was sent");
 }
 
+#[tokio::test]
+async fn a_part_of_what_could_not_be_sent_says_so() {
+    let (_host, calc, pair) = calc().await;
+    pair.wire.cut();
+    pair.client.wait_closed().await;
+    let part = calc.id(1);
+    let error = calc.add(&part, 1).await.unwrap_err();
+    assert!(error.is_disconnected() && !error.was_sent(), "{error}");
+    let error = part.await.unwrap_err();
+    assert!(
+        error.message().contains("given up with a composition"),
+        "{error}"
+    );
+}
+
 /// So many calls in each other.
 fn deep(calc: &CalcStub, depth: usize) -> Call<i64> {
     let mut sum = calc.add(1, 0);

@@ -46,7 +46,7 @@ pub(super) enum Op {
     /// A call that was sent before.
     Sent,
     /// A field of a pending struct.
-    Field(Cow<'static, str>),
+    Field(&'static str),
     /// Arithmetic on pending numbers.
     Binary(&'static str),
     /// Several answers as a list.
@@ -481,8 +481,8 @@ fn too_deep(depth: usize) -> Result<()> {
 
 fn sent_before(path: &str) -> Error {
     misuse(format!(
-        "this call of `{path}` was sent before, and would run twice: await it first, and pass its \
-         value"
+        "this call of `{path}` was sent before, or given up with a composition that it was a part of: a \
+         call is sent once, or it would run twice; make it anew, or await it first, and pass its value"
     ))
 }
 
@@ -593,7 +593,7 @@ impl<T, E, B> Call<T, E, B> {
     /// A field of a pending struct, in the same round trip. `#[derive(hbi::Fields)]` makes typed
     /// methods of it.
     pub fn field<U>(&self, name: &'static str) -> Call<U> {
-        let field = Op::Field(Cow::Borrowed(name));
+        let field = Op::Field(name);
         Call::composed(self.po().clone(), Node::new(field, vec![self.share()]))
     }
 }

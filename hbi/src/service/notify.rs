@@ -36,16 +36,16 @@ impl Notify {
     /// Hands it to the wire if that can be done now, and never waits.
     ///
     /// # Errors
-    /// When the peer takes no more conversations now ([`Error::is_limit`]), or it cannot be sent at
-    /// all.
+    /// When it would have to wait ([`Error::is_limit`]): the peer takes no more conversations now, or has
+    /// not answered yet, or too much is still to be written. Or it cannot be sent at all.
     pub fn try_send(self) -> Result<()> {
         let mut cx = Context::from_waker(Waker::noop());
         match self.into_future().poll_sent(&mut cx) {
             Poll::Ready(sent) => sent,
             Poll::Pending => Err(Error::new(
                 Kind::Limit,
-                "limit `conversations` reached: the peer takes no more now; try again later, or \
-                 await the notification",
+                "the notification would have to wait, for the peer to take more (its limit \
+                 `conversations`) or for what is still to be written: try again later, or await it",
             )),
         }
     }
