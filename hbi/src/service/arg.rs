@@ -264,15 +264,9 @@ impl<T, E, B> IntoArg<T> for &Call<T, E, B> {
 impl IntoArg<String> for &str {
     #[inline]
     fn put(self, arguments: &mut Arguments) {
-        // the two pack alike
-        arguments.packed(|bytes, handles| pack_into(bytes, handles, &AsText(self.to_owned())));
+        arguments.value(&self.to_owned());
     }
 }
-
-/// A string that packs as one.
-#[derive(Serialize)]
-#[serde(transparent)]
-struct AsText(String);
 
 #[diagnostic::do_not_recommend]
 impl<T: Serialize + Clone + 'static> IntoArg<Vec<T>> for &[T] {

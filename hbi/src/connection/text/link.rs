@@ -137,6 +137,9 @@ impl TextLink {
     }
 }
 
+/// The most elements of a tuple that is read.
+const LONGEST_TUPLE: usize = 16;
+
 /// Data that goes behind a script or an object.
 struct Behind {
     messages: Messages,
@@ -385,6 +388,8 @@ impl TextLink {
         };
         let with_data = match arrived(&answer) {
             Some(data) => Some(data),
+            // taken apart each byte of a long list would take forty
+            None if answer.count().is_none_or(|count| count > LONGEST_TUPLE) => None,
             None => {
                 let copy =
                     Packed::from_parts(Bytes::copy_from_slice(answer.bytes()), Handles::new());

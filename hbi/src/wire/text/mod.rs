@@ -23,7 +23,7 @@ mod tests;
 
 pub use numbers::Numbers;
 pub use outbox::Outbox;
-pub use packet::{Directive, HEADER_MOST};
+pub use packet::Directive;
 pub use receive::{Event, Receiver};
 pub use send::{Span, one_line, write_code, write_error, write_object};
 

@@ -58,11 +58,6 @@ impl<T> Numbers<T> {
             })
     }
 
-    /// How many wait for their answer.
-    pub fn len(&self) -> usize {
-        self.pending.len()
-    }
-
     /// Whether none waits for its answer.
     pub fn is_empty(&self) -> bool {
         self.pending.is_empty()
@@ -81,7 +76,7 @@ mod tests {
         assert_eq!(numbers.begin('c'), LAST);
         assert_eq!(numbers.begin('d'), 103);
         assert_eq!(numbers.answered("101"), Ok('a'));
-        assert_eq!(numbers.len(), 3);
+        assert_eq!(numbers.pending.len(), 3);
         numbers.next = 101;
         assert_eq!(numbers.begin('e'), 101, "free once its answer began");
     }

@@ -3,7 +3,7 @@
 use super::Violation;
 
 /// The longest header, both brackets included.
-pub const HEADER_MOST: usize = 60;
+const HEADER_MOST: usize = 60;
 
 /// What a packet is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
