@@ -6,7 +6,7 @@ use std::{io::IoSlice, task::Poll, time::Instant};
 use bytes::Bytes;
 use hbi::{
     Failure, Kind, Settings,
-    wire::mux::{Arrival, CoId, Event, HandleKind, Opening, Output, WireHandle},
+    wire::mux::{Arrival, CoId, Event, HandleKind, Opening, Output, Reply, WireHandle},
 };
 use hbi_tests::{
     machine::{Machine, call, cx, feed, machine, output},
@@ -348,8 +348,8 @@ fn openings_that_wait_for_credit_go_in_their_order() {
     assert_eq!(whole, expected);
 }
 
-/// Makes calls until the next conversation has the number of the one before them: numbers begin anew after
-/// 256 uses.
+/// Makes calls until the next conversation has in frames the number of the one before them: there it begins
+/// anew after 256 uses.
 fn use_number_again(a: &mut Machine, b: &mut Machine) {
     for _ in 0..255 {
         let id = a.open(call(Some(1), &[0x90]), Instant::now()).unwrap();
@@ -371,8 +371,8 @@ fn a_stream_kept_from_a_host_that_failed_is_no_other_conversations() {
     a.release(id);
     exchange(&mut a, &mut b);
     use_number_again(&mut a, &mut b);
-    let (again, _) = open(&mut a, 1);
-    assert_eq!(again, id);
+    let (again, hosted_again) = open(&mut a, 1);
+    assert_eq!(again.wire(), id.wire());
     assert!(send(&mut a, again, 1, 100));
     exchange(&mut a, &mut b);
     // who kept the stream of the first has nothing of it, and lets go of nothing else
@@ -381,7 +381,53 @@ fn a_stream_kept_from_a_host_that_failed_is_no_other_conversations() {
     b.stop(hosted, 1);
     exchange(&mut a, &mut b);
     assert!(a.poll_stopped(again, 1, &mut cx()).is_pending());
-    assert_eq!(read(&mut b, hosted, 1), 1);
+    assert_eq!(read(&mut b, hosted_again, 1), 1);
+}
+
+#[test]
+fn who_keeps_a_hosted_conversation_that_is_over_touches_no_other() {
+    let (mut a, mut b) = with_settings(Settings::default());
+    a.define(1, &[] as &[&str], "f()");
+    let (id, hosted) = open(&mut a, 0);
+    exchange(&mut a, &mut b);
+    b.end(hosted, 0);
+    a.end(id, 0);
+    a.release(id);
+    exchange(&mut a, &mut b);
+    use_number_again(&mut a, &mut b);
+    let again = a.open(call(Some(1), &[0x90]), Instant::now()).unwrap();
+    assert_eq!(again.wire(), id.wire());
+    exchange(&mut a, &mut b);
+    // whatever is done with the first
+    assert!(!b.answer(hosted, &[1], &[]));
+    let sent = b.send_item(hosted, 0, Bytes::from_static(&[1]), &[]);
+    assert!(sent.is_err(), "{sent:?}");
+    b.fail(hosted, 0, &Failure::new(Kind::App, "late"));
+    b.end(hosted, 0);
+    b.release(hosted);
+    assert!(!exchange(&mut a, &mut b), "the other hears of nothing");
+    let hosted_again = CoId::from_bits(again.to_bits() | 1 << 31);
+    assert!(b.answer(hosted_again, &[2], &[]));
+    exchange(&mut a, &mut b);
+    let answer = a.poll_reply(again, &mut cx());
+    assert!(
+        matches!(&answer, Poll::Ready(Reply::Short(value)) if value.to_vec() == [2]),
+        "{answer:?}"
+    );
+}
+
+#[test]
+fn small_pieces_of_data_that_wait_are_few() {
+    let (mut a, _) = with_settings(Settings::default());
+    let (id, _) = open(&mut a, 1);
+    let mut taken = 0;
+    while a.send_data(id, 1, Bytes::from_static(&[7])).is_ok() {
+        taken += 1;
+    }
+    assert!((100..4_000).contains(&taken), "{taken}");
+    // as they leave there is room again
+    output(&mut a);
+    assert!(a.has_room(id, 1));
 }
 
 #[test]
@@ -500,9 +546,9 @@ fn streams_in_messages_that_a_host_did_not_read_are_no_later_conversations() {
     exchange(&mut a, &mut b);
     assert_eq!((a.conversations(), b.conversations()), ((0, 0), (0, 0)));
     use_number_again(&mut a, &mut b);
-    let (again, _) = open(&mut a, 1);
-    assert_eq!(again, id);
+    let (again, hosted_again) = open(&mut a, 1);
+    assert_eq!(again.wire(), id.wire());
     assert!(send(&mut a, again, 1, 100));
     exchange(&mut a, &mut b);
-    assert_eq!(read(&mut b, hosted, 1), 1);
+    assert_eq!(read(&mut b, hosted_again, 1), 1);
 }

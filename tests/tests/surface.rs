@@ -4,15 +4,17 @@
 use std::{
     collections::HashMap,
     future::IntoFuture,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use hbi::{HostingEnv, Kind, Options};
+use hbi::{HoCo, HostingEnv, Kind, Options};
 use hbi_tests::{
     pair::{Pair, Transport},
     work,
 };
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, hbi::Fields)]
 struct User {
@@ -679,6 +681,102 @@ async fn the_connection_goes_on_after_every_failure() {
     }
     while pair.client.conversations() != (0, 0) {
         assert_eq!(stub.fine().await.unwrap(), 7);
+    }
+}
+
+/// What goes on when its conversation is over.
+#[hbi::service]
+trait Keeper {
+    /// Ends its conversation, and fails later.
+    #[hbi(converse)]
+    async fn fails_later(&self, co: HoCo) -> hbi::Result<()>;
+    /// Keeps its conversation, and sends in it later.
+    #[hbi(converse)]
+    async fn sends_later(&self, co: HoCo) -> hbi::Result<()>;
+    async fn at_once(&self) -> u8;
+    async fn slow(&self) -> u8;
+}
+
+#[derive(Clone)]
+struct MyKeeper {
+    came: tokio::sync::mpsc::UnboundedSender<&'static str>,
+    later: Arc<Semaphore>,
+    slow: Arc<Semaphore>,
+}
+
+impl MyKeeper {
+    fn tell(&self, what: &'static str) {
+        self.came.send(what).expect("the test listens");
+    }
+}
+
+impl Keeper for MyKeeper {
+    async fn fails_later(&self, co: HoCo) -> hbi::Result<()> {
+        co.start_send().await?.close().await?;
+        self.tell("taken");
+        self.later.acquire().await.expect("it is open").forget();
+        self.tell("later");
+        Err(hbi::Error::refusal("too late"))
+    }
+
+    async fn sends_later(&self, co: HoCo) -> hbi::Result<()> {
+        let (mut co, this) = (co.start_send().await?, self.clone());
+        tokio::spawn(async move {
+            this.later.acquire().await.expect("it is open").forget();
+            let sent = co.send_obj(&"for another").await;
+            this.tell(if sent.is_ok() { "sent" } else { "later" });
+        });
+        self.tell("taken");
+        Ok(())
+    }
+
+    async fn at_once(&self) -> u8 {
+        1
+    }
+
+    async fn slow(&self) -> u8 {
+        self.tell("slow");
+        self.slow.acquire().await.expect("it is open").forget();
+        2
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_goes_on_when_a_conversation_is_over_touches_no_later_one() {
+    let (came, mut comes) = tokio::sync::mpsc::unbounded_channel();
+    let [later, slow] = [(); 2].map(|()| Arc::new(Semaphore::new(0)));
+    let env = HostingEnv::new().service(KeeperHost::new(MyKeeper {
+        came,
+        later: Arc::clone(&later),
+        slow: Arc::clone(&slow),
+    }));
+    let pair = hbi::testing::pair(env, HostingEnv::new()).await.unwrap();
+    let keeper = KeeperStub::new(&pair.client);
+    for sends in [false, true] {
+        let co = match sends {
+            true => keeper.sends_later().open().await.unwrap(),
+            false => keeper.fails_later().open().await.unwrap(),
+        };
+        assert_eq!(comes.recv().await, Some("taken"));
+        match sends {
+            true => drop(co),
+            false => co.start_recv().await.unwrap().close().await.unwrap(),
+        }
+        while (pair.client.conversations(), pair.server.conversations()) != ((0, 0), (0, 0)) {
+            tokio::task::yield_now().await;
+        }
+        // in frames the next call but these has its number
+        for _ in 0..255 {
+            assert_eq!(keeper.at_once().await.unwrap(), 1);
+        }
+        let call = tokio::spawn(keeper.slow().into_future());
+        assert_eq!(comes.recv().await, Some("slow"));
+        later.add_permits(1);
+        assert_eq!(comes.recv().await, Some("later"));
+        // whatever came of it has come to its end when the clock moves
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        slow.add_permits(1);
+        assert_eq!(call.await.unwrap().unwrap(), 2);
     }
 }
 

@@ -224,7 +224,7 @@ impl<S> fmt::Debug for HoCo<S> {
 }
 
 impl<S> HoCo<S> {
-    /// The conversation's number on its connection. For logs: numbers are used again.
+    /// The conversation's number on its connection, for logs.
     pub fn co_seq(&self) -> u64 {
         self.hosted.as_ref().map_or(0, |(hosted, _)| hosted.co.0)
     }

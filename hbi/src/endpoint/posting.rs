@@ -225,8 +225,7 @@ impl<S> PoCo<S> {
         }
     }
 
-    /// The conversation's number on its connection, once something was sent. For logs: numbers are
-    /// used again.
+    /// The conversation's number on its connection, once something was sent, for logs.
     pub fn co_seq(&self) -> Option<u64> {
         self.main.as_ref().map(|main| main.co.0)
     }

@@ -51,7 +51,7 @@ fn feed(machine: &mut Machine, bytes: Vec<u8>) -> Result<Vec<u8>, Violation> {
             begin_answer(&mut frame, call);
             frame.push(0xc0);
             end_answer(&mut frame);
-            if machine.takes_answer(call, 1) {
+            if machine.takes_answer(call.wire(), 1) {
                 let len = frame.len();
                 machine.write_answers(&mut frame, 0..len);
             } else {

@@ -298,7 +298,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    /// Drops openings that were over before they landed: their numbers are the peer's to use again.
+    /// Drops openings that were over before they landed.
     pub(super) fn forget_waiting(&mut self, over: &[CoId]) {
         if self.waiting.is_empty() || over.is_empty() {
             return;
@@ -579,16 +579,17 @@ fn write_values(state: &mut State, bytes: &mut Vec<u8>, part: Range<usize>) {
     }
     let mut run = part.start..part.start;
     while run.end < part.end {
-        let (id, len) = mux::answer_at(&bytes[run.end..]);
-        if state.mux.takes_answer(id, len - ANSWER_HEAD) {
+        let (wire, len) = mux::answer_at(&bytes[run.end..]);
+        if state.mux.takes_answer(wire, len - ANSWER_HEAD) {
             run.end += len;
             continue;
         }
         let next = run.end + len;
         state.mux.write_answers(bytes, run.clone());
-        let _ = state
-            .mux
-            .answer(id, &bytes[run.end + ANSWER_HEAD..next], &[]);
+        if let Some(id) = state.mux.hosted(wire) {
+            let value = &bytes[run.end + ANSWER_HEAD..next];
+            let _ = state.mux.answer(id, value, &[]);
+        }
         run = next..next;
     }
     state.mux.write_answers(bytes, run);

@@ -66,12 +66,12 @@ impl fmt::Debug for MuxLink {
 
 #[inline]
 pub(super) fn number(id: CoId) -> CoNumber {
-    CoNumber(id.to_bits() as u64)
+    CoNumber(id.to_bits())
 }
 
 #[inline]
 fn id(co: CoNumber) -> CoId {
-    CoId::from_bits(co.0 as u32)
+    CoId::from_bits(co.0)
 }
 
 impl MuxLink {

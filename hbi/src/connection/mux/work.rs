@@ -218,17 +218,17 @@ mod tests {
             for _ in 0..2 {
                 for &id in came {
                     match id {
-                        0.. => work.push_call(call(id as u32)),
-                        _ => work.push(cancel(-id as u32)),
+                        0.. => work.push_call(call(id as u64)),
+                        _ => work.push(cancel(-id as u64)),
                     }
                 }
                 assert_eq!((work.len(), work.is_empty()), (came.len(), came.is_empty()));
                 let mut done = Vec::new();
                 while !work.is_done() {
                     if let Some(called) = work.next_call() {
-                        done.push(called.id.to_bits() as i32);
+                        done.push(called.id.to_bits() as i64);
                     } else if let Some(Other::Cancel(id)) = work.next_other() {
-                        done.push(-(id.to_bits() as i32));
+                        done.push(-(id.to_bits() as i64));
                     }
                 }
                 assert_eq!(done, came);

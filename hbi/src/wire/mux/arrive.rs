@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::{
     ALLOWANCE, Arrival, CoId, Connection, HandleKind, Input, Payload, Violation, WireHandle,
+    WireId,
     channel::{Cost, Partial, ReceiveState, Receiving, SendState},
     connection::unpack_failure,
     conversation::{Reply, bit},
@@ -33,7 +34,7 @@ impl<P, U> Connection<P, U> {
 
     pub(super) fn item<'b>(
         &mut self,
-        id: CoId,
+        wire: WireId,
         mut fields: Fields<'b>,
         input: Input<'_>,
     ) -> Result<Option<Event<'b>>, Violation> {
@@ -42,8 +43,8 @@ impl<P, U> Connection<P, U> {
         // the common case: the answer of a call, whole
         if channel == 0
             && flags == flag::LAST
-            && !id.is_hosted()
-            && let Some(co) = self.ours.get_mut(id)
+            && !wire.is_hosted()
+            && let Some((id, co)) = self.ours.find(wire)
         {
             const PLAIN: u8 = bit::IN_ENDED | bit::IN_STARTED | bit::RELEASED;
             if co.bits & (PLAIN | bit::CALL) == bit::CALL && co.channels.is_none() {
@@ -61,6 +62,7 @@ impl<P, U> Connection<P, U> {
                 return Ok(None);
             }
         }
+        let id = self.known(wire)?;
         self.message(id, channel, kind::ITEM, 0, flags, fields, input)
     }
 
@@ -76,7 +78,6 @@ impl<P, U> Connection<P, U> {
         mut fields: Fields<'b>,
         input: Input<'_>,
     ) -> Result<Option<Event<'b>>, Violation> {
-        self.known(id)?;
         let handles = if flags & flag::HANDLES != 0 {
             fields.handles()?
         } else {
@@ -554,7 +555,6 @@ impl<P, U> Connection<P, U> {
         channel: u16,
         bytes: &[u8],
     ) -> Result<Option<Event<'b>>, Violation> {
-        self.known(id)?;
         let packed =
             crate::value::Packed::from_parts(Bytes::copy_from_slice(bytes), Default::default());
         let failure = Box::new(unpack_failure(packed)?);

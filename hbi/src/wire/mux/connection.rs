@@ -60,9 +60,6 @@ pub struct Connection<P, U> {
     pub(super) ready: VecDeque<(CoId, u16)>,
     pub(super) bulk: VecDeque<(CoId, u16)>,
     pub(super) pieces: Pieces,
-    /// Streams that the application has yet to let go of, of hosted conversations that failed and whose
-    /// numbers are the peer's to use again: what is done with them is not meant for a later conversation.
-    kept_streams: Vec<(CoId, u16)>,
     /// Connection credit: what this side may send; what the peer may send; what it was not told yet.
     pub(super) credit: u32,
     pub(super) window: u32,
@@ -126,7 +123,6 @@ impl<P, U> Connection<P, U> {
             ready: VecDeque::new(),
             bulk: VecDeque::new(),
             pieces: Pieces::default(),
-            kept_streams: Vec::new(),
             credit: 0,
             owed: 0,
             held: 0,
@@ -338,9 +334,7 @@ impl<P, U> Connection<P, U> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Arrival<P>>, Box<Failure>>> {
         let (peer, window) = (self.peer_window(), self.own.window);
-        let co = if self.kept_streams.contains(&(id, channel)) {
-            None
-        } else if id.is_hosted() {
+        let co = if id.is_hosted() {
             self.theirs.get_mut(id)
         } else {
             self.ours.get_mut(id)
@@ -384,14 +378,6 @@ impl<P, U> Connection<P, U> {
 
     /// Lets go of a stream that arrived: what comes of it is dropped, and its sender is told.
     pub fn stop(&mut self, id: CoId, channel: u16) {
-        if let Some(at) = self
-            .kept_streams
-            .iter()
-            .position(|kept| *kept == (id, channel))
-        {
-            self.kept_streams.swap_remove(at);
-            return;
-        }
         let Some(co) = self.get_mut(id) else { return };
         let in_ended = co.is(bit::IN_ENDED);
         let Some(channels) = &mut co.channels else {
@@ -545,31 +531,11 @@ impl<P, U> Connection<P, U> {
         if bits & OVER != OVER || !(quiet || id.is_hosted()) {
             return;
         }
-        // a hosted number is the peer's to use again, whatever the application still holds or, where the
-        // method failed, reads
+        // a hosted index is the peer's to use again, whatever the application still holds or, where the
+        // method failed, reads: by its number it finds nothing any more
         if bits & bit::RELEASED != 0 || id.is_hosted() {
-            if !quiet {
-                self.leave_streams(id);
-            }
             self.remove(id);
         }
-    }
-
-    /// Remembers the streams of a conversation that the application may still read or drop.
-    #[cold]
-    fn leave_streams(&mut self, id: CoId) {
-        let Some(co) = self.theirs.get_mut(id) else {
-            return;
-        };
-        let receiving = co.channels.iter().flat_map(|channels| &channels.receiving);
-        let kept = receiving
-            .enumerate()
-            .skip(1)
-            .filter_map(|(channel, stream)| {
-                let dropped = matches!(stream.state, ReceiveState::Dropped);
-                (!dropped).then_some((id, channel as u16))
-            });
-        self.kept_streams.extend(kept);
     }
 
     /// Frees the number of a conversation with which nobody has anything to do any more.
@@ -733,8 +699,8 @@ impl<P, U> Connection<P, U> {
         }
         self.line.expire(now, &mut self.wakers);
         let mut hosted = Vec::new();
-        while let Some((id, number)) = self.deadlines.pop(now) {
-            let Some(co) = self.get_mut(id).filter(|co| co.deadline == number) else {
+        while let Some(id) = self.deadlines.pop(now) {
+            let Some(co) = self.get_mut(id) else {
                 continue;
             };
             if id.is_hosted() {
@@ -880,20 +846,17 @@ impl<P, U> Connection<P, U> {
 
     /// Gives a conversation that was just opened its deadline.
     pub(super) fn set_deadline(&mut self, id: CoId, at: Instant) {
-        let number = self.deadlines.push(at, id);
-        if let Some(co) = self.get_mut(id) {
-            co.deadline = number;
-        }
+        self.deadlines.push(at, id);
         // those of conversations that ended long before them are dropped once they are the most
         if self.deadlines.len() > 64 + 4 * (self.ours.len() + self.theirs.len()) {
             let (ours, theirs) = (&mut self.ours, &mut self.theirs);
-            self.deadlines.retain(|id, number| {
+            self.deadlines.retain(|id| {
                 let co = if id.is_hosted() {
                     theirs.get_mut(id)
                 } else {
                     ours.get_mut(id)
                 };
-                co.is_some_and(|co| co.deadline == number)
+                co.is_some()
             });
         }
     }

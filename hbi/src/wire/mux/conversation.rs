@@ -76,8 +76,6 @@ pub(super) struct Conversation<P, U> {
     pub(super) answer: Answer,
     /// Of this side's openings: the how many-th.
     pub(super) ordinal: u64,
-    /// The number of its deadline; 0 where it has none.
-    pub(super) deadline: u32,
     /// Its share of what this side holds.
     pub(super) held: u32,
     /// Bytes of its answer, where that did not leave at once.
@@ -93,7 +91,6 @@ impl<P, U> Default for Conversation<P, U> {
             bits: 0,
             answer: Answer::Unwatched,
             ordinal: 0,
-            deadline: 0,
             held: 0,
             answering: 0,
             channels: None,
@@ -111,7 +108,6 @@ impl<P, U> Conversation<P, U> {
         self.bits = 0;
         std::mem::forget(std::mem::take(&mut self.answer));
         self.ordinal = 0;
-        self.deadline = 0;
         self.held = 0;
     }
 

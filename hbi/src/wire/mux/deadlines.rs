@@ -5,42 +5,36 @@ use std::{cmp::Reverse, collections::BinaryHeap, time::Instant};
 use super::CoId;
 
 /// The deadlines of a connection's conversations. One that ended before its deadline is passed over
-/// when its time comes: numbers of conversations are used again, those of deadlines tell which is meant.
+/// when its time comes: no other has its number.
 #[derive(Debug, Default)]
-pub(super) struct Deadlines {
-    queue: BinaryHeap<Reverse<(Instant, u32, CoId)>>,
-    last: u32,
-}
+pub(super) struct Deadlines(BinaryHeap<Reverse<(Instant, CoId)>>);
 
 impl Deadlines {
-    /// Adds one; returns its number, which is not 0 and is to be kept with the conversation.
-    pub(super) fn push(&mut self, at: Instant, id: CoId) -> u32 {
-        self.last = self.last.checked_add(1).unwrap_or(1);
-        self.queue.push(Reverse((at, self.last, id)));
-        self.last
+    /// Adds one.
+    pub(super) fn push(&mut self, at: Instant, id: CoId) {
+        self.0.push(Reverse((at, id)));
     }
 
     pub(super) fn next(&self) -> Option<Instant> {
-        self.queue.peek().map(|Reverse((at, ..))| *at)
+        self.0.peek().map(|Reverse((at, _))| *at)
     }
 
-    /// Takes one whose time has come: whose it is, and its number.
-    pub(super) fn pop(&mut self, now: Instant) -> Option<(CoId, u32)> {
-        let Reverse((at, number, id)) = *self.queue.peek()?;
+    /// Takes one whose time has come: whose it is.
+    pub(super) fn pop(&mut self, now: Instant) -> Option<CoId> {
+        let Reverse((at, id)) = *self.0.peek()?;
         if at > now {
             return None;
         }
-        self.queue.pop();
-        Some((id, number))
+        self.0.pop();
+        Some(id)
     }
 
     pub(super) fn len(&self) -> usize {
-        self.queue.len()
+        self.0.len()
     }
 
-    /// Drops those that `live` says have ended.
-    pub(super) fn retain(&mut self, mut live: impl FnMut(CoId, u32) -> bool) {
-        self.queue
-            .retain(|Reverse((_, number, id))| live(*id, *number));
+    /// Drops those of conversations that `live` says have ended.
+    pub(super) fn retain(&mut self, mut live: impl FnMut(CoId) -> bool) {
+        self.0.retain(|Reverse((_, id))| live(*id));
     }
 }

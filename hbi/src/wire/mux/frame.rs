@@ -1,6 +1,6 @@
 //! Frames: the kinds, their heads and flags, and how each is written.
 
-use super::{CoId, Violation};
+use super::{CoId, Violation, WireId};
 
 /// Conversations that one side can have open at once: what the number has room for.
 pub const MAX_CONVERSATIONS: u32 = 1 << 23;
@@ -118,9 +118,9 @@ pub fn end_answer(frame: &mut [u8]) {
 
 /// Whose answer the frame of [`begin_answer`] at the front is, and how long it is.
 #[inline]
-pub fn answer_at(frames: &[u8]) -> (CoId, usize) {
+pub fn answer_at(frames: &[u8]) -> (WireId, usize) {
     let (len, _, co) = read_head(frames).unwrap_or_default();
-    (CoId::from_bits(co), HEAD + len)
+    (WireId::sent(co), HEAD + len)
 }
 
 /// Reads a head: length of the body, kind, conversation.

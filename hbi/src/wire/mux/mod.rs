@@ -30,7 +30,7 @@ pub use frame::{
     end_answer,
 };
 pub use input::Input;
-pub use numbers::CoId;
+pub use numbers::{CoId, WireId};
 pub use open::{OpenRefused, Opening};
 pub use output::Output;
 pub use preface::{MAGIC, MAX_TOKEN, Preface, read_preface};

@@ -1,40 +1,92 @@
-//! Numbers of conversations: an index, a generation that tells one use of the index from the next,
-//! and whose number it is.
+//! Numbers of conversations: an index, how often it was used before, which tells one use of it from all
+//! others, and whose number it is. Frames carry no more of the uses than tells one from those next to it.
 
 use super::{MAX_CONVERSATIONS, Violation};
 
 const INDEX: u32 = MAX_CONVERSATIONS - 1;
 const GENERATION_SHIFT: u32 = 23;
 const THEIRS: u32 = 1 << 31;
+const USES_SHIFT: u32 = 32;
 
-/// The number of a conversation on one connection.
+/// The number of a conversation on one connection, which no other has: whoever keeps it when the
+/// conversation is over finds none by it.
 ///
-/// Lowest 23 bits: index. Next 8: generation, counted up at each use of the index. Highest bit: set
-/// when the peer opened it; on the wire, when the receiver of the frame opened it.
+/// Lower half: what stands of it in frames. Upper half: how often its index was used before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct CoId(u32);
+pub struct CoId(u64);
+
+/// What stands of a number in frames.
+///
+/// Lowest 23 bits: index. Next 8: generation, the lowest of how often the index was used before. Highest
+/// bit: set when the peer opened it; on the wire, when the receiver of the frame opened it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WireId(u32);
 
 impl CoId {
     #[inline]
-    pub(super) fn ours(index: usize, generation: u8) -> Self {
-        Self(index as u32 | (generation as u32) << GENERATION_SHIFT)
+    fn new(wire: WireId, uses: u32) -> Self {
+        Self(u64::from(wire.0) | u64::from(uses) << USES_SHIFT)
+    }
+
+    /// What stands of it in frames.
+    #[inline]
+    pub fn wire(self) -> WireId {
+        WireId(self.0 as u32)
     }
 
     /// The number as it stands in a frame that this side sends.
     #[inline]
     pub(super) fn to_wire(self) -> u32 {
-        self.0
-    }
-
-    /// The number that stands in a frame that arrived.
-    #[inline]
-    pub(super) fn from_wire(number: u32) -> Self {
-        Self(number ^ THEIRS)
+        self.wire().0
     }
 
     /// Whether the peer opened it.
     #[inline]
     pub fn is_hosted(self) -> bool {
+        self.wire().is_hosted()
+    }
+
+    #[inline]
+    fn index(self) -> usize {
+        self.wire().index()
+    }
+
+    #[inline]
+    fn uses(self) -> u32 {
+        (self.0 >> USES_SHIFT) as u32
+    }
+
+    /// The number as plain bits.
+    pub fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// The number of [`Self::to_bits`].
+    pub fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+}
+
+impl WireId {
+    #[inline]
+    fn ours(index: usize, uses: u32) -> Self {
+        Self(index as u32 | u32::from(uses as u8) << GENERATION_SHIFT)
+    }
+
+    /// What stands in a frame that this side sends.
+    #[inline]
+    pub(super) fn sent(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// What stands in a frame that arrived.
+    #[inline]
+    pub(super) fn arrived(number: u32) -> Self {
+        Self(number ^ THEIRS)
+    }
+
+    #[inline]
+    pub(super) fn is_hosted(self) -> bool {
         self.0 & THEIRS != 0
     }
 
@@ -44,18 +96,8 @@ impl CoId {
     }
 
     #[inline]
-    pub(super) fn generation(self) -> u8 {
+    fn generation(self) -> u8 {
         (self.0 >> GENERATION_SHIFT) as u8
-    }
-
-    /// The number as plain bits.
-    pub fn to_bits(self) -> u32 {
-        self.0
-    }
-
-    /// The number of [`Self::to_bits`].
-    pub fn from_bits(bits: u32) -> Self {
-        Self(bits)
     }
 }
 
@@ -69,7 +111,8 @@ pub(super) struct Numbers<T> {
 
 #[derive(Debug)]
 struct Entry<T> {
-    generation: u8,
+    /// How often it was used before its last use.
+    uses: u32,
     open: bool,
     /// While it is not open, as it is by default.
     value: T,
@@ -79,7 +122,8 @@ impl<T: Default> Entry<T> {
     /// One that was never open.
     fn new() -> Self {
         Self {
-            generation: u8::MAX,
+            // none before the first, which counts on from here
+            uses: u32::MAX,
             open: false,
             value: T::default(),
         }
@@ -103,7 +147,15 @@ impl<T: Default> Numbers<T> {
     #[inline]
     pub(super) fn get_mut(&mut self, id: CoId) -> Option<&mut T> {
         let entry = self.entries.get_mut(id.index())?;
-        (entry.open && entry.generation == id.generation()).then_some(&mut entry.value)
+        (entry.open && entry.uses == id.uses()).then_some(&mut entry.value)
+    }
+
+    /// The one that is open of which this stands in a frame.
+    #[inline]
+    pub(super) fn find(&mut self, wire: WireId) -> Option<(CoId, &mut T)> {
+        let entry = self.entries.get_mut(wire.index())?;
+        let is_it = entry.open && entry.uses as u8 == wire.generation();
+        is_it.then_some((CoId::new(wire, entry.uses), &mut entry.value))
     }
 
     /// Takes a free number; `begin` makes of the default value what it is to be.
@@ -115,10 +167,10 @@ impl<T: Default> Numbers<T> {
             None => self.more(),
         };
         let entry = &mut self.entries[index];
-        entry.generation = entry.generation.wrapping_add(1);
+        entry.uses = entry.uses.wrapping_add(1);
         entry.open = true;
         begin(&mut entry.value);
-        CoId::ours(index, entry.generation)
+        CoId::new(WireId::ours(index, entry.uses), entry.uses)
     }
 
     /// An index that was never used.
@@ -132,23 +184,24 @@ impl<T: Default> Numbers<T> {
     #[inline]
     pub(super) fn open(
         &mut self,
-        id: CoId,
+        wire: WireId,
         limit: u32,
         begin: impl FnOnce(&mut T),
-    ) -> Result<(), Violation> {
-        let index = id.index();
+    ) -> Result<CoId, Violation> {
+        let index = wire.index();
         if index >= self.entries.len() {
             self.next(index, limit)?;
         }
         let entry = &mut self.entries[index];
-        if entry.open || entry.generation.wrapping_add(1) != id.generation() {
+        let uses = entry.uses.wrapping_add(1);
+        if entry.open || uses as u8 != wire.generation() {
             return Err(out_of_turn(index));
         }
-        entry.generation = id.generation();
+        entry.uses = uses;
         entry.open = true;
         self.live += 1;
         begin(&mut entry.value);
-        Ok(())
+        Ok(CoId::new(wire, uses))
     }
 
     /// Makes room for an index that was never used, if it is the next and below the limit.
@@ -174,15 +227,14 @@ impl<T: Default> Numbers<T> {
         Ok(())
     }
 
-    /// Whether the number was ever open: frames that come late for it are dropped, others are a
-    /// violation.
+    /// The number of which this stands in a frame, if it was ever open: frames that come late for it are
+    /// dropped, others are a violation.
     #[inline]
-    pub(super) fn was_open(&self, id: CoId) -> bool {
-        let age = |entry: &Entry<T>| entry.generation.wrapping_sub(id.generation());
+    pub(super) fn known(&self, wire: WireId) -> Option<CoId> {
+        let uses = self.entries.get(wire.index())?.uses;
         // half of the generations count as past, the other half as not yet used
-        self.entries
-            .get(id.index())
-            .is_some_and(|entry| age(entry) < 128)
+        let age = (uses as u8).wrapping_sub(wire.generation());
+        (age < 128).then(|| CoId::new(wire, uses.wrapping_sub(age.into())))
     }
 
     /// Frees the number of one that is open; `end` makes of its value the default one.
@@ -199,7 +251,7 @@ impl<T: Default> Numbers<T> {
 
     pub(super) fn remove(&mut self, id: CoId) -> Option<T> {
         let entry = self.entries.get_mut(id.index())?;
-        if !entry.open || entry.generation != id.generation() {
+        if !entry.open || entry.uses != id.uses() {
             return None;
         }
         entry.open = false;

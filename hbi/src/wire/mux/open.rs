@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    ALLOWANCE, CoId, Connection, HandleKind, WireHandle,
+    ALLOWANCE, CoId, Connection, HandleKind, WireHandle, WireId,
     channel::{Chunk, Sending},
     conversation::{Answer, Conversation, bit},
     frame::{self, HEAD, MESSAGE_COST, flag, kind},
@@ -294,7 +294,11 @@ impl<P, U> Connection<P, U> {
     /// where nobody gets it: the caller gave up, or it cannot be sent.
     #[must_use = "what is not sent holds no objects at the peer"]
     pub fn answer(&mut self, id: CoId, body: &[u8], handles: &[WireHandle]) -> bool {
-        if handles.is_empty() && self.takes_answer(id, body.len()) {
+        // another conversation may have its number in frames by now
+        if self.theirs.get_mut(id).is_none() {
+            return false;
+        }
+        if handles.is_empty() && self.takes_answer(id.wire(), body.len()) {
             frame::write(&mut self.out, kind::ITEM, id.to_wire(), |out| {
                 out.extend_from_slice(&[flag::LAST, 0, 0]);
                 out.extend_from_slice(body);
@@ -315,16 +319,16 @@ impl<P, U> Connection<P, U> {
         sent.is_ok()
     }
 
-    /// Whether a hosted conversation takes its answer, a value of so many bytes without handles, as one
-    /// frame now. Where it does the conversation is over, and the caller owes that frame
-    /// ([`begin_answer`]) to [`Self::write_answers`]; where not, [`Self::answer`] does what there is to
-    /// do.
+    /// Whether the hosted conversation of which this stands in frames takes its answer, a value of so many
+    /// bytes without handles, as one frame now. Where it does the conversation is over, and the caller
+    /// owes that frame ([`begin_answer`]) to [`Self::write_answers`]; where not, [`Self::answer`] does
+    /// what there is to do.
     ///
     /// [`begin_answer`]: super::begin_answer
     #[inline]
     #[must_use = "where it is taken, its frame is to be written"]
-    pub fn takes_answer(&mut self, id: CoId, len: usize) -> bool {
-        let Some(co) = self.theirs.get_mut(id) else {
+    pub fn takes_answer(&mut self, wire: WireId, len: usize) -> bool {
+        let Some((id, co)) = self.theirs.find(wire) else {
             return false;
         };
         let cost = first_cost(len);
@@ -345,6 +349,11 @@ impl<P, U> Connection<P, U> {
             self.settle(id);
         }
         true
+    }
+
+    /// The hosted conversation of which this stands in frames, while it is open.
+    pub fn hosted(&mut self, wire: WireId) -> Option<CoId> {
+        self.theirs.find(wire).map(|(id, _)| id)
     }
 
     /// Writes a part of the frames of answers. All of many are not copied: the buffers change places.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 
 use super::{
-    ALLOWANCE, CoId, Connection, Input, Violation,
+    ALLOWANCE, CoId, Connection, Input, Violation, WireId,
     channel::{Cost, Partial},
     connection::Patient,
     conversation::{Answer, Reply, bit},
@@ -63,11 +63,11 @@ impl<P, U> Connection<P, U> {
             let Some([frame::CALL, a, b, c, d, arguments @ ..]) = rest.get(HEAD..HEAD + len) else {
                 return Ok(());
             };
-            let (id, script) = (CoId::from_wire(co), u32::from_le_bytes([*a, *b, *c, *d]));
-            if len > longest || script >= scripts || !id.is_hosted() {
+            let (wire, script) = (WireId::arrived(co), u32::from_le_bytes([*a, *b, *c, *d]));
+            if len > longest || script >= scripts || !wire.is_hosted() {
                 return Ok(());
             }
-            self.theirs.open(id, self.own.conversations, |co| {
+            let id = self.theirs.open(wire, self.own.conversations, |co| {
                 co.bits = bit::IN_STARTED | bit::IN_ENDED;
             })?;
             if arguments.len() > ALLOWANCE {
@@ -96,11 +96,11 @@ impl<P, U> Connection<P, U> {
         let [flag::LAST, 0, 0, value @ ..] = &rest[HEAD..] else {
             return None;
         };
-        let id = CoId::from_wire(co);
-        if id.is_hosted() || len > self.own.frame as usize {
+        let wire = WireId::arrived(co);
+        if wire.is_hosted() || len > self.own.frame as usize {
             return None;
         }
-        let co = self.ours.get_mut(id)?;
+        let (_, co) = self.ours.find(wire)?;
         const OPEN: u8 = bit::CALL | bit::OUT_ENDED;
         const PAST: u8 = bit::IN_STARTED | bit::IN_ENDED | bit::RELEASED;
         if co.bits & (OPEN | PAST) != OPEN || co.channels.is_some() {
@@ -199,7 +199,7 @@ impl<P, U> Connection<P, U> {
                     return Err(Violation::new("a DATA frame without its channel"));
                 };
                 *at += HEAD + 3;
-                let id = self.known(CoId::from_wire(co))?;
+                let id = self.known(WireId::arrived(co))?;
                 let last = flags & flag::LAST != 0;
                 self.data_left = Some(DataLeft {
                     id,
@@ -216,7 +216,7 @@ impl<P, U> Connection<P, U> {
             let from = *at + HEAD;
             *at = from + len;
             let fields = Fields { rest: body, kind };
-            if let Some(event) = self.frame(now, kind, CoId::from_wire(co), fields, input)? {
+            if let Some(event) = self.frame(now, kind, WireId::arrived(co), fields, input)? {
                 return Ok(Some(event));
             }
         }
@@ -226,29 +226,30 @@ impl<P, U> Connection<P, U> {
         &mut self,
         now: Instant,
         kind: u8,
-        id: CoId,
+        wire: WireId,
         mut fields: Fields<'b>,
         input: Input<'_>,
     ) -> Result<Option<Event<'b>>, Violation> {
         match kind {
-            kind::ITEM => return self.item(id, fields, input),
-            kind::OPEN => return self.open_frame(now, id, fields),
-            kind::SCRIPT => return self.script_frame(id, fields, input),
+            kind::ITEM => return self.item(wire, fields, input),
+            kind::OPEN => return self.open_frame(now, wire, fields),
+            kind::SCRIPT => return self.script_frame(wire, fields, input),
             kind::DEFINE => return self.define_frame(fields).map(Some),
             kind::END => {
                 let channel = fields.u16()?;
                 fields.end()?;
-                self.known(id)?;
+                let id = self.known(wire)?;
                 self.channel_ended(id, channel)?;
             }
             kind::ERROR => {
                 let channel = fields.u16()?;
+                let id = self.known(wire)?;
                 return self.error_frame(id, channel, fields.rest);
             }
             kind::CREDIT => {
                 let (channel, amount) = (fields.u16()?, fields.u32()?);
                 fields.end()?;
-                self.known(id)?;
+                let id = self.known(wire)?;
                 self.credited(id, channel, amount)?;
             }
             kind::CONNECTION_CREDIT => {
@@ -262,7 +263,7 @@ impl<P, U> Connection<P, U> {
             kind::STOP => {
                 let channel = fields.u16()?;
                 fields.end()?;
-                self.known(id)?;
+                let id = self.known(wire)?;
                 return Ok(self.stopped(id, channel));
             }
             kind::PING => {
@@ -305,19 +306,19 @@ impl<P, U> Connection<P, U> {
         Ok(None)
     }
 
-    /// The number, if it is or was one of a conversation.
-    pub(super) fn known(&self, id: CoId) -> Result<CoId, Violation> {
-        let known = if id.is_hosted() {
-            self.theirs.was_open(id)
+    /// The number of which this stands in a frame, if it is or was one of a conversation.
+    pub(super) fn known(&self, wire: WireId) -> Result<CoId, Violation> {
+        let known = if wire.is_hosted() {
+            self.theirs.known(wire)
         } else {
-            self.ours.was_open(id)
+            self.ours.known(wire)
         };
-        if known {
-            return Ok(id);
-        }
-        Err(Violation::new(format!(
-            "a frame for conversation {id:?} that was never opened"
-        )))
+        known.ok_or_else(|| {
+            Violation::new(format!(
+                "a frame for conversation {} that was never opened",
+                wire.index()
+            ))
+        })
     }
 
     fn define_frame<'b>(&mut self, mut fields: Fields<'b>) -> Result<Event<'b>, Violation> {
@@ -359,10 +360,10 @@ impl<P, U> Connection<P, U> {
     fn open_frame<'b>(
         &mut self,
         now: Instant,
-        id: CoId,
+        wire: WireId,
         mut fields: Fields<'b>,
     ) -> Result<Option<Event<'b>>, Violation> {
-        if !id.is_hosted() {
+        if !wire.is_hosted() {
             return Err(Violation::new("an opening under a number of this side"));
         }
         let flags = fields.flags(0x7f)?;
@@ -397,8 +398,9 @@ impl<P, U> Connection<P, U> {
         if last {
             bits |= bit::IN_ENDED;
         }
-        self.theirs
-            .open(id, self.own.conversations, |co| co.bits = bits)?;
+        let id = self
+            .theirs
+            .open(wire, self.own.conversations, |co| co.bits = bits)?;
         if let Some(at) = deadline {
             self.set_deadline(id, at);
         }
@@ -450,7 +452,7 @@ impl<P, U> Connection<P, U> {
 
     fn script_frame<'b>(
         &mut self,
-        id: CoId,
+        wire: WireId,
         mut fields: Fields<'b>,
         input: Input<'_>,
     ) -> Result<Option<Event<'b>>, Violation> {
@@ -458,6 +460,7 @@ impl<P, U> Connection<P, U> {
         let Some(script) = self.script_number(fields.u32()?)? else {
             return Err(Violation::new("a SCRIPT frame without a script"));
         };
+        let id = self.known(wire)?;
         self.message(id, 0, kind::SCRIPT, script, flags, fields, input)
     }
 }
