@@ -20,8 +20,9 @@ use crate::{
     value::{deserialize_handle, serialize_handle},
 };
 
-/// What is read from a source at once.
+/// What is read from a source at once at most, and what there is room for at least.
 const PIECE: usize = 64 << 10;
+const LEAST: usize = 16 << 10;
 
 /// A stream of bytes that travels: as an argument, an answer, or anywhere in a value.
 ///
@@ -66,11 +67,14 @@ impl Data {
 
     /// Data that is read from a reader to its end.
     pub fn reader(reader: impl AsyncRead + Send + 'static) -> Self {
-        let reader = Box::pin(reader);
-        Self::stream(stream::try_unfold(reader, |mut reader| async move {
-            let piece = read_piece(&mut reader).await?;
-            Ok::<_, Error>(piece.map(|piece| (piece, reader)))
-        }))
+        let begun = (Box::pin(reader), BytesMut::new());
+        Self::stream(stream::try_unfold(
+            begun,
+            |(mut reader, mut room)| async move {
+                let piece = read_piece(&mut reader, &mut room).await?;
+                Ok::<_, Error>(piece.map(|piece| (piece, (reader, room))))
+            },
+        ))
     }
 
     /// The same data, known to be this long. The text wire can only send data of known length, and
@@ -266,8 +270,57 @@ impl<'de> Deserialize<'de> for Data {
     }
 }
 
-async fn read_piece(reader: &mut (impl AsyncRead + Unpin)) -> Result<Option<Bytes>> {
-    let mut piece = BytesMut::with_capacity(PIECE);
-    let n = reader.read_buf(&mut piece).await?;
-    Ok((n > 0).then(|| piece.freeze()))
+/// Reads once. Small pieces share room: each keeps all of that from being used again.
+async fn read_piece(
+    reader: &mut (impl AsyncRead + Unpin),
+    room: &mut BytesMut,
+) -> Result<Option<Bytes>> {
+    if room.capacity() < LEAST {
+        room.reserve(PIECE);
+    }
+    let n = reader.read_buf(room).await?;
+    Ok((n > 0).then(|| room.split().freeze()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives a byte at a time.
+    struct Slow;
+
+    impl AsyncRead for Slow {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            buf.put_slice(&[7]);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn small_pieces_of_a_reader_share_room() {
+        let mut data = Data::reader(Slow);
+        let first = data.try_next().await.unwrap().unwrap();
+        let mut pieces = vec![first];
+        for n in 1..10_000 {
+            let piece = data.try_next().await.unwrap().unwrap();
+            assert_eq!(piece.as_ptr() as usize, pieces[0].as_ptr() as usize + n);
+            pieces.push(piece);
+        }
+    }
+
+    #[tokio::test]
+    async fn data_that_was_cut_short_never_reads_as_whole() {
+        let pieces = [Ok(Bytes::from_static(b"some")), Err(Error::refusal("cut"))];
+        let mut data = Data::stream(stream::iter(pieces));
+        let mut all = Vec::new();
+        for _ in 0..2 {
+            let error = data.read_to_end(&mut all).await.unwrap_err();
+            assert!(error.to_string().contains("cut"), "{error}");
+        }
+        assert_eq!(all, b"some");
+    }
 }

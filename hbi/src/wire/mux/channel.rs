@@ -88,6 +88,9 @@ pub(super) struct Sending {
 /// fill the next frames.
 const SEND_BUFFER: usize = 128 << 10;
 
+/// What a piece of data takes beside its bytes: many small ones are not to pile up.
+pub(super) const CHUNK: usize = size_of::<Chunk>();
+
 impl Sending {
     pub(super) fn new(window: u32) -> Self {
         Self {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::{
     ALLOWANCE, CoId, Connection, HandleKind, Output, WireHandle,
-    channel::{Chunk, ReceiveState, SendState, Sending},
+    channel::{CHUNK, Chunk, ReceiveState, SendState, Sending},
     connection::{Patient, over},
     conversation::bit,
     frame::{self, HEAD, MESSAGE_COST, flag, kind},
@@ -434,7 +434,7 @@ impl<P, U> Connection<P, U> {
                 body.len() > SMALL
             }
             Chunk::Data(bytes) => {
-                sending.queued += bytes.len();
+                sending.queued += bytes.len() + CHUNK;
                 true
             }
         };
@@ -563,6 +563,7 @@ impl<P, U> Connection<P, U> {
                             sending.queue.pop_front();
                         }
                         sink.piece(piece);
+                            sending.queued -= CHUNK;
                         if left == 0 {
                             break;
                         }
