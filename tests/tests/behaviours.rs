@@ -3,7 +3,7 @@
 use std::{pin::pin, sync::atomic::Ordering, time::Duration};
 
 use futures_util::FutureExt;
-use hbi::{CallError, Kind, Options, Reactor, Script, Settings};
+use hbi::{Blame, CallError, Kind, Options, Reactor, Script, Settings};
 // a pair's owners are bound in each test: the connection lives as long as they do
 use hbi_tests::{
     given_up::GivenUp,
@@ -39,6 +39,8 @@ macro_rules! behaviours {
             a_conversation_ends_with_the_methods_error, an_abandoned_conversation_is_told,
             raw_conversations_mix_scripts_and_objects,
             scripts_are_the_ones_that_were_sent, data_is_read_on_by_its_length,
+            data_behind_a_writer_that_failed_is_still_there,
+            what_is_refused_here_is_no_error_of_the_peer,
             who_gives_up_closing_abandons, a_script_that_is_refused_gives_out_nothing,
             dropping_a_call_cancels_it,
             a_deadline_cancels_and_is_inherited, stubborn_methods_run_to_their_end,
@@ -907,6 +909,50 @@ async fn data_is_read_on_by_its_length(over: Transport) {
     let mut co = co.start_recv().await.unwrap();
     let (first, then): ([u8; 5], [u8; 7]) = co.recv_obj().await.unwrap();
     assert_eq!((&first, &then), (b"first", b"then mo"));
+}
+
+async fn data_behind_a_writer_that_failed_is_still_there(over: Transport) {
+    let Pair {
+        work,
+        peer: _peer,
+        server: _server,
+        ..
+    } = over.pair().await;
+    let co = work.send_file("some").open().await.unwrap();
+    let mut co = co.start_recv().await.unwrap();
+    let _announced: FileMeta = co.recv_obj().await.unwrap();
+    // it takes nothing at all
+    let mut full = std::io::Cursor::new(<&mut [u8]>::default());
+    let error = co.recv_data_exact(&mut full, 10).await.unwrap_err();
+    assert!(!error.is_remote() && !error.is_disconnected(), "{error}");
+    let mut rest = vec![0; 100_000 - 10];
+    co.recv_exact(&mut rest).await.unwrap();
+    let all = bytes_of(100_000).to_bytes(100_000).await.unwrap();
+    assert!(rest == all[10..]);
+    let done: String = co.recv_obj().await.unwrap();
+    assert_eq!(done, "done");
+}
+
+async fn what_is_refused_here_is_no_error_of_the_peer(over: Transport) {
+    let Pair {
+        work,
+        peer,
+        server: _server,
+        ..
+    } = over.pair().await;
+    let mut co = work.recv_file("large").open().await.unwrap();
+    let error = co.send_obj(&"x".repeat(5 << 20)).await.unwrap_err();
+    assert!(
+        error.is_limit() && error.blame() == Blame::Application,
+        "{error:?}"
+    );
+    assert!(!error.is_remote() && !error.was_sent(), "{error:?}");
+    drop(co);
+    // its own deadline, whichever side sees it pass first
+    let call = peer.script::<i64>("work::wait(1)");
+    let error = call.within(Duration::from_millis(20)).await.unwrap_err();
+    assert!(error.is_timeout() && error.was_sent(), "{error:?}");
+    assert!(!error.is_remote(), "{error:?}");
 }
 
 async fn who_gives_up_closing_abandons(over: Transport) {

@@ -223,9 +223,11 @@ impl Main {
                 return Err(short(bytes));
             };
             let n = usize::try_from(bytes).map_or(piece.len(), |most| most.min(piece.len()));
-            writer.write_all(&piece.split_to(n)).await?;
-            bytes -= n as u64;
+            let now = piece.split_to(n);
+            // what is behind stays, though the writer fails
             self.rest = piece;
+            writer.write_all(&now).await?;
+            bytes -= n as u64;
         }
         writer.flush().await?;
         Ok(())

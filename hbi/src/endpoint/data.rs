@@ -193,6 +193,10 @@ impl AsyncRead for Data {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         while self.rest.is_empty() {
+            // data that was cut short never looks complete, however often it is read
+            if let Some(error) = &self.failed {
+                return Poll::Ready(Err(io::Error::other(error.clone())));
+            }
             match ready!(self.poll_piece(cx)) {
                 None => return Poll::Ready(Ok(())),
                 Some(Ok(piece)) => self.rest = piece,
