@@ -65,6 +65,9 @@ pub(in crate::connection) fn error(failure: Failure) -> Error {
     match failure.kind {
         Kind::Disconnected => Error::from(failure).sent(),
         Kind::NotLanded => Error::from(failure),
+        // the conversation's own deadline, which this side set, whichever side was first to see it pass;
+        // of a method that met another there is the name
+        Kind::Timeout if failure.origin.is_empty() => Error::from(failure).sent(),
         _ => Error::from_peer(failure),
     }
 }

@@ -499,7 +499,7 @@ impl Link for MuxLink {
                 let (bytes, mut handles) = packed.into_parts();
                 state
                     .outgoing(&mut outgoing, this, Some(id), &mut handles)
-                    .map_err(|failure| SendRefused::Failed(Box::new(failure)))
+                    .map_err(|failure| SendRefused::Unfit(Box::new(failure)))
                     .and_then(|()| state.mux.send_item(id, channel, bytes, &outgoing.wire))
             }
             Some(Message::Script {
@@ -521,7 +521,7 @@ impl Link for MuxLink {
                         true => Ok((state.intern(&text)?, Vec::new())),
                         false => Ok((SCRATCH, state.definition(&text)?)),
                     })
-                    .map_err(|failure| SendRefused::Failed(Box::new(failure)))
+                    .map_err(|failure| SendRefused::Unfit(Box::new(failure)))
                     .and_then(|(script, definition)| {
                         state
                             .mux
@@ -538,6 +538,7 @@ impl Link for MuxLink {
         }
         Poll::Ready(match sent {
             Ok(()) => Ok(()),
+            Err(SendRefused::Unfit(failure)) => Err((*failure).into()),
             Err(SendRefused::Failed(failure)) => Err(error(*failure)),
             Err(SendRefused::Full) => Err(Error::new(Kind::Limit, "the channel has no room")),
         })

@@ -333,10 +333,11 @@ impl Link for QuicLink {
         let mut outgoing = Outgoing::default();
         let sent = self.with(|state| {
             let Some(sending) = state.sending(key, channel) else {
-                return Poll::Ready(Err(state.gone()));
+                return Poll::Ready(Err(error(state.gone())));
             };
             if sending.state != SendState::Open {
-                return state.poll_refused(key, channel, cx).map(Err);
+                let refused = state.poll_refused(key, channel, cx);
+                return refused.map(|why| Err(error(why)));
             }
             if !sending.has_room() {
                 sending.waker = Some(cx.waker().clone());
@@ -366,12 +367,13 @@ impl Link for QuicLink {
                 }
             };
             state.kick(&self.arc(), key, channel);
-            Poll::Ready(sent)
+            // what cannot be sent was refused on this side
+            Poll::Ready(sent.map_err(Error::from))
         });
         if let Poll::Ready(Ok(())) = &sent {
             outgoing.start(this, co);
         }
-        sent.map_err(error)
+        sent
     }
 
     fn answer(&self, this: &Arc<dyn Link>, co: CoNumber, answer: Packed) {

@@ -312,7 +312,7 @@ impl<P, U> Connection<P, U> {
         co.answering = body.len() as u32;
         self.answering += u64::from(co.answering);
         let sent = self.send_item(id, 0, Bytes::copy_from_slice(body), handles);
-        if let Err(SendRefused::Failed(failure)) = &sent {
+        if let Err(SendRefused::Failed(failure) | SendRefused::Unfit(failure)) = &sent {
             self.fail(id, 0, failure);
         }
         self.end(id, 0);

@@ -36,6 +36,8 @@ const OWN_BUFFER: usize = 4 << 10;
 pub enum SendRefused {
     /// The channel has no room now.
     Full,
+    /// It cannot be sent to this peer at all.
+    Unfit(Box<Failure>),
     /// The peer wants no more, or the conversation is over.
     Failed(Box<Failure>),
 }
@@ -160,7 +162,7 @@ impl<P, U> Connection<P, U> {
             return Err(SendRefused::Full);
         };
         if body.len() > message as usize {
-            return Err(SendRefused::Failed(too_large(body.len(), message)));
+            return Err(SendRefused::Unfit(too_large(body.len(), message)));
         }
         let new = handles
             .iter()
@@ -195,7 +197,7 @@ impl<P, U> Connection<P, U> {
             SendState::Ending | SendState::Closed => return Err(SendRefused::Failed(over())),
         }
         if new > 0 && count > streams as usize || frame::too_many_handles(handles.len()) {
-            return Err(SendRefused::Failed(too_many_streams(streams)));
+            return Err(SendRefused::Unfit(too_many_streams(streams)));
         }
         let direct = direct_cost(sending, body.len(), first, credit);
         if let Some(cost) = direct
@@ -561,9 +563,9 @@ impl<P, U> Connection<P, U> {
                         left -= piece.len();
                         if bytes.is_empty() {
                             sending.queue.pop_front();
+                            sending.queued -= CHUNK;
                         }
                         sink.piece(piece);
-                            sending.queued -= CHUNK;
                         if left == 0 {
                             break;
                         }
