@@ -9,6 +9,7 @@ use std::{
 };
 
 use hbi::{HostingEnv, Kind, env::Bounds};
+use hbi_tests::pair::Transport;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
@@ -1006,6 +1007,60 @@ async fn a_file_that_is_no_socket_stays() {
     assert!(served.unwrap_err().to_string().contains("no socket"));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
     std::fs::remove_file(&path).unwrap();
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_socket_is_removed_by_its_own_server_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, beside) = (folder.path().join("socket"), folder.path().join("next"));
+    let address = |path: &std::path::Path| format!("unix://{}", path.display());
+    let serve = async |path| {
+        let served = hbi::serve(address(path), |_| async { Ok(HostingEnv::new()) }).await;
+        served.expect("nobody serves it")
+    };
+    // one that is left of a server that was killed is nobody's
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let old = serve(&path).await;
+    // a server takes over from another without a gap
+    let next = serve(&beside).await;
+    std::fs::rename(&beside, &path).unwrap();
+    old.shutdown(Duration::from_secs(5)).await;
+    let peer = hbi::connect(address(&path), HostingEnv::new()).await;
+    peer.expect("the next is reached there")
+        .close(Duration::from_secs(5))
+        .await
+        .unwrap();
+    std::fs::rename(&path, &beside).unwrap();
+    next.shutdown(Duration::from_secs(5)).await;
+    assert!(!beside.exists(), "it is gone with its server");
+}
+
+#[tokio::test]
+async fn hooks_of_a_client_that_is_refused_do_not_run() {
+    for over in [
+        Transport::Mem,
+        Transport::Tcp,
+        Transport::Tls,
+        Transport::Quic,
+    ] {
+        let options = over.serving(hbi::Options::new());
+        let options = options.authenticate(|_| async { Err::<(), _>(hbi::Error::refusal("no")) });
+        let served = options.serve(over.address(), |_| async { Ok(HostingEnv::new()) });
+        let server = served.await.unwrap();
+        let ran = Arc::new(Mutex::new(Vec::new()));
+        let (connects, disconnects) = (Arc::clone(&ran), Arc::clone(&ran));
+        let env = HostingEnv::new()
+            .on_connect(|_| async move { connects.lock().unwrap().push("on_connect") })
+            .on_disconnect(move |_| disconnects.lock().unwrap().push("on_disconnect"));
+        let connected = hbi::connect(server.address().to_string(), env).await;
+        assert!(connected.unwrap_err().is_refused(), "{over:?}");
+        // the hooks are gone with the connection
+        while Arc::strong_count(&ran) > 1 {
+            tokio::task::yield_now().await;
+        }
+        assert!(ran.lock().unwrap().is_empty(), "{over:?}: {ran:?}");
+    }
 }
 
 #[tokio::test]

@@ -434,6 +434,6 @@ pub trait Landing: Send {
     /// The connection is up: whatever is to happen before anything lands.
     fn connected(&mut self) -> Option<BoxFuture<()>>;
 
-    /// The connection is gone, and why.
+    /// The connection is gone, and why. It may never have been up.
     fn disconnected(&mut self, reason: &Error);
 }

@@ -154,8 +154,8 @@ impl HostingEnv {
         self
     }
 
-    /// Runs once the connection is up. It starts before anything of the peer lands; once it waits,
-    /// that may begin.
+    /// Runs once the connection is up: not where the peer refuses this side. It starts before anything
+    /// of the peer lands; once it waits, that may begin.
     pub fn on_connect<F>(mut self, hook: impl FnOnce(PostingEnd) -> F + Send + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
@@ -164,7 +164,7 @@ impl HostingEnv {
         self
     }
 
-    /// Runs once the connection is gone, with why.
+    /// Runs once the connection is gone that was up, with why.
     pub fn on_disconnect(mut self, hook: impl FnOnce(&Error) + Send + 'static) -> Self {
         self.hooks.disconnect = Some(Box::new(hook));
         self

@@ -40,6 +40,8 @@ pub(crate) struct EnvLanding {
     /// Bytes of their sources, with those of texts before them that still wait to land.
     kept: Arc<AtomicUsize>,
     hooks: Hooks,
+    /// The connection is up, or was.
+    up: bool,
     po: PostingEnd,
     trace: bool,
 }
@@ -86,6 +88,7 @@ impl EnvLanding {
             scripts: Vec::new(),
             kept: Arc::default(),
             hooks,
+            up: false,
             po,
             trace,
         }
@@ -394,6 +397,7 @@ impl Landing for EnvLanding {
     }
 
     fn connected(&mut self) -> Option<BoxFuture<()>> {
+        self.up = true;
         let hook = self.hooks.connect.take()?;
         // it may go on when the connection is gone, and keeps nothing of the environment alive
         let (po, error) = (self.po.clone(), self.env.error.clone());
@@ -407,6 +411,7 @@ impl Landing for EnvLanding {
 
     fn disconnected(&mut self, reason: &Error) {
         if let Some(hook) = self.hooks.disconnect.take()
+            && self.up
             && let Err(panic) = catch_unwind(AssertUnwindSafe(|| hook(reason)))
         {
             self.env.unheard(panicked(&*panic).at("on_disconnect"));

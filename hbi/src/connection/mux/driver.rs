@@ -151,18 +151,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let _ = tokio::time::timeout(LINGER, told).await;
     }
 
-    /// Runs the application's hook, once both sides know each other: it starts before anything
-    /// lands; once it waits the rest may start.
-    pub(super) fn connected(&mut self) {
-        if let Some(mut hook) = self.landing.connected() {
-            let mut cx = Context::from_waker(Waker::noop());
-            if hook.as_mut().poll(&mut cx).is_pending() {
-                // its task polls it again, with a waker
-                tokio::spawn(hook);
-            }
-        }
-    }
-
     fn finish(&mut self, reason: Failure) {
         self.link.close(reason.clone());
         self.waiting.clear();

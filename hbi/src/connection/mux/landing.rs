@@ -19,6 +19,7 @@ use super::{
 use crate::{
     Failure, Kind,
     connection::{
+        connected,
         handles::{self, Outgoing},
         refused,
         running::Running,
@@ -95,6 +96,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let mut state = link.lock();
         // who is not let in is told so together with the preface
         let up = state.mux.peer_settings().is_some();
+        let mut ready = false;
         let end = loop {
             let work = &mut self.scratch.work;
             let calls = state.mux.take_calls(input, at, |call| {
@@ -119,18 +121,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                         // what came before means the old text
                         state.mux.take_wakers(&mut self.scratch.wakers);
                         drop(state);
+                        if std::mem::take(&mut ready) {
+                            connected(&mut *self.landing);
+                        }
                         self.land_before(number, input.bytes());
                         state = link.lock();
                     }
                     self.landing.define(number, &parameters, source);
                 }
-                Ok(Some(Event::Ready)) => {
-                    drop(state);
-                    self.connected();
-                    state = link.lock();
-                }
+                Ok(Some(Event::Ready)) => ready = true,
                 Ok(Some(Event::Close { kind, reason })) => {
-                    self.peer_ends = Some(refused::told(kind, reason, up));
+                    let reason = refused::told(kind, reason, up);
+                    if !up {
+                        // it never was: nobody is to find that it is
+                        state.mux.close(reason.clone());
+                    }
+                    self.peer_ends = Some(reason);
                 }
                 Ok(Some(event)) => match self.work(&mut state, event, input.bytes()) {
                     Ok(Some(other)) => self.scratch.work.push(other),
@@ -147,9 +153,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             true => end,
             false => end.and_then(|()| state.mux.check_unwritten()),
         };
-        let held_back = !may_land || !self.waiting.is_empty();
+        // nothing lands of a peer that turns this side away
+        let refused = ready && self.peer_ends.is_some();
+        let held_back = !may_land || !self.waiting.is_empty() || refused;
         drop(state);
         drop(lost);
+        if ready && !refused {
+            connected(&mut *self.landing);
+        }
         if !self.scratch.work.is_empty() {
             if !held_back {
                 unbudgeted(|| self.perform(input.bytes()));

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     Error, Failure, Kind,
-    connection::{now, pace::Pace, refused},
+    connection::{connected, now, pace::Pace, refused},
     endpoint::{Landing, Link},
     transport::{Quic, Remembered, explained, is_handshake, known},
     wire::{
@@ -72,6 +72,8 @@ pub(crate) struct QuicDriver {
     room: Arc<Semaphore>,
     control_out: ControlOut,
     control_in: Option<(RecvStream, ControlReader)>,
+    /// The peer has introduced itself. Nothing lands before.
+    up: bool,
     closed: Pin<Box<dyn Future<Output = ConnectionError> + Send>>,
     timer: Pin<Box<Sleep>>,
     /// Openings whose turn has not come, by their place in the order of landings.
@@ -169,6 +171,7 @@ impl QuicDriver {
             room: arriving::room(&settings),
             control_in: control.map(|stream| (stream, ControlReader::new(&settings))),
             settings,
+            up: false,
             closed: Box::pin(async move { conn.closed().await }),
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             held: BTreeMap::new(),
@@ -204,13 +207,6 @@ impl QuicDriver {
             state.started = true;
             state.line.ask_all(&mut state.wakers);
         });
-        if let Some(mut hook) = self.landing.connected() {
-            // it starts before anything lands; once it waits the rest may start
-            let waits = poll_fn(|cx| Poll::Ready(hook.as_mut().poll(cx).is_pending())).await;
-            if waits {
-                tokio::spawn(hook);
-            }
-        }
         let end = poll_fn(|cx| self.poll(cx)).await;
         let farewell = std::mem::take(&mut self.link.lock().control);
         let reason = match end {
@@ -425,9 +421,10 @@ impl QuicDriver {
             if room == 0 {
                 room = self.room_to_host();
             }
-            // nor are conversations while some wait to land, which may run out of time there, or while
-            // as many are open as may be: one may go on when its stream has ended
-            let conversation = if self.waiting.is_empty() && room > 0 {
+            // nor are conversations before the peer has introduced itself, while some wait to land, which
+            // may run out of time there, or while as many are open as may be: one may go on when its
+            // stream has ended
+            let conversation = if self.up && self.waiting.is_empty() && room > 0 {
                 self.conversations.as_mut().poll_next(cx)
             } else {
                 Poll::Pending
@@ -571,6 +568,7 @@ impl QuicDriver {
         {
             self.given_up(Key::hosted(number));
         }
+        let introduced = matches!(message, Control::Preface { .. });
         self.link.with(|state| {
             match message {
                 Control::Preface { settings, .. } => {
@@ -606,7 +604,12 @@ impl QuicDriver {
                 Control::Close { .. } => {}
             }
             Ok(())
-        })
+        })?;
+        if introduced {
+            self.up = true;
+            connected(&mut *self.landing);
+        }
+        Ok(())
     }
 
     /// Writes on the control stream what came together.

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     Error, Failure, Kind,
-    connection::{now, running::Running},
+    connection::{connected, now, running::Running},
     endpoint::{
         BoxFuture, CoNumber, Current, Holds, Hosted, Landing, Link, Origin, Prepared, Received,
         caught, run_conversation, unbudgeted,
@@ -149,13 +149,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TextDriver<S> {
         // whatever becomes of this task, a hook that panics included
         let closing = Closing(Arc::clone(&self.link));
         self.link.started();
-        if let Some(mut hook) = self.reader.landing.connected() {
-            // it starts before anything lands; once it waits the rest may start
-            let waits = std::future::poll_fn(|cx| Poll::Ready(hook.as_mut().poll(cx).is_pending()));
-            if waits.await {
-                tokio::spawn(hook);
-            }
-        }
+        connected(&mut *self.reader.landing);
         let end = tokio::select! {
             biased;
             end = self.reader.read() => end,
