@@ -187,16 +187,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TextDriver<S> {
         if let End::Gone(_) = end {
             return reason;
         }
+        let (link, writer) = (&self.link, &mut self.writer);
         let written = async {
             // the end of a packet comes before anything else
-            self.writer.write_rest().await?;
-            self.writer.rest = last.into();
-            self.writer.write_rest().await
+            writer.write_rest().await?;
+            writer.rest = last.into();
+            writer.write_rest().await
         };
         let written = match end {
             // a failure is told if that does not take long
             End::Failed(_) => matches!(tokio::time::timeout(LINGER, written).await, Ok(Ok(()))),
-            _ => written.await.is_ok(),
+            // a peer that takes a little at a time is waited for as long as this side stays
+            _ => tokio::select! {
+                written = written => written.is_ok(),
+                () = time_to_leave(link) => false,
+            },
         };
         if written {
             let told = async {
@@ -323,6 +328,20 @@ async fn watch_time(link: &TextLink) -> End {
                 link.done(state);
                 link.reading.notify_one();
             }
+        }
+    }
+}
+
+/// Ready once the deadline of this side's goodbye has passed.
+async fn time_to_leave(link: &TextLink) {
+    loop {
+        let leave_by = link.lock().leave_by;
+        match leave_by {
+            None => link.timing.notified().await,
+            Some(at) => tokio::select! {
+                () = link.timing.notified() => {}
+                () = tokio::time::sleep_until(at.into()) => return,
+            },
         }
     }
 }

@@ -209,6 +209,27 @@ async fn answers_are_written_to_their_end_where_the_peer_sends_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_goodbye_does_not_wait_for_one_that_takes_a_little_at_a_time() {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let (env, _) = much();
+    let env = env.on_disconnect(|_| tell.send(()).expect("the test waits"));
+    let (peer, mut raw) = raw(1024, env).await;
+    raw.send("[3#co_begin]101[6#]much()[3#co_end]101").await;
+    raw.0.shutdown().await.expect("shuts down");
+    let _taking = tokio::spawn(async move {
+        while raw.0.read(&mut [0; 512]).await.is_ok() {
+            sleep(Duration::from_secs(40)).await;
+        }
+    });
+    // until it is known that it sends no more
+    sleep(Duration::from_secs(10)).await;
+    // goodbye, for 5 s
+    drop(peer);
+    let ended = timeout(Duration::from_secs(6), told).await;
+    ended.expect("an end").expect("it is told");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failure_is_told_behind_what_is_being_written() {
     let (env, answer) = much();
     let (peer, mut raw) = raw(1024, env).await;
