@@ -1,8 +1,10 @@
 //! Listening for connections.
 
+#[cfg(unix)]
+use std::path::{Path, PathBuf};
 #[cfg(feature = "quic")]
 use std::sync::Arc;
-use std::{io, net::IpAddr, path::PathBuf};
+use std::{io, net::IpAddr};
 
 use tokio::net::{TcpListener, TcpStream};
 
@@ -19,19 +21,43 @@ pub(crate) enum Listener {
     Quic(super::quic::Accepting),
     #[cfg(unix)]
     Unix {
-        listener: tokio::net::UnixListener,
+        /// Removed before nobody listens there: who then finds it would take it for a stale one, and put
+        /// its own in its place.
         _file: SocketFile,
+        listener: tokio::net::UnixListener,
     },
     Mem(MemListener),
 }
 
-/// The file of a Unix socket, removed when its listener is gone.
-pub(crate) struct SocketFile(PathBuf);
+/// The file of a Unix socket, removed when it is dropped, unless another was put in its place.
+#[cfg(unix)]
+pub(crate) struct SocketFile {
+    path: PathBuf,
+    id: (u64, u64),
+}
 
+#[cfg(unix)]
+impl SocketFile {
+    fn at(path: PathBuf) -> io::Result<Self> {
+        let id = Self::id(&path)?;
+        Ok(Self { path, id })
+    }
+
+    /// What tells files apart, wherever they are: a device, and a number there.
+    fn id(path: &Path) -> io::Result<(u64, u64)> {
+        use std::os::unix::fs::MetadataExt;
+        let metadata = std::fs::symlink_metadata(path)?;
+        Ok((metadata.dev(), metadata.ino()))
+    }
+}
+
+#[cfg(unix)]
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // gone already is as good
-        let _ = std::fs::remove_file(&self.0);
+        if Self::id(&self.path).is_ok_and(|id| id == self.id) {
+            // gone already is as good
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -97,8 +123,8 @@ impl Listener {
             #[cfg(unix)]
             Scheme::Unix(path) => {
                 let listener = bind_unix(path).await.map_err(failed)?;
-                let _file = SocketFile(path.clone());
-                Ok((Listener::Unix { listener, _file }, address.clone()))
+                let _file = SocketFile::at(path.clone()).map_err(failed)?;
+                Ok((Listener::Unix { _file, listener }, address.clone()))
             }
             #[cfg(not(unix))]
             Scheme::Unix(_) => Err(failed(io::ErrorKind::Unsupported.into())),
@@ -194,7 +220,7 @@ impl Arrived {
 
 /// Binds a Unix socket; the file of a server that is gone does not stand in the way.
 #[cfg(unix)]
-async fn bind_unix(path: &std::path::Path) -> io::Result<tokio::net::UnixListener> {
+async fn bind_unix(path: &Path) -> io::Result<tokio::net::UnixListener> {
     match tokio::net::UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             use std::os::unix::fs::FileTypeExt;
