@@ -2,10 +2,11 @@
 
 use std::{
     fmt, io,
-    sync::{Arc, Mutex, Weak},
+    sync::{Arc, Weak},
     time::Duration,
 };
 
+use slab::Slab;
 use tokio::{
     sync::{Semaphore, watch},
     task::{JoinHandle, JoinSet},
@@ -14,13 +15,11 @@ use tokio::{
 use super::{
     Options, Peer,
     admission::{Admitted, admit, not_let_in, turn_away},
+    connection::GOODBYE,
     defences::Door,
     wire::{Introduction, Started, Wire, start},
 };
 use crate::{Address, HostingEnv, Kind, Result, endpoint::Link, transport::Listener};
-
-/// How long a dropped server's connections may take to finish what is under way.
-const GOODBYE: Duration = Duration::from_secs(5);
 
 /// How long accepting rests after a failure that is not a single connection's.
 const REST: Duration = Duration::from_millis(50);
@@ -37,8 +36,8 @@ pub struct Server {
 }
 
 struct Shared {
-    links: Mutex<Vec<Weak<dyn Link>>>,
-    connections: watch::Sender<usize>,
+    /// Of the peers that are connected.
+    links: watch::Sender<Slab<Weak<dyn Link>>>,
     /// Peers that are not let in yet are not let in any more.
     closing: watch::Sender<bool>,
 }
@@ -61,11 +60,10 @@ impl Server {
         R: Future<Output = Result<HostingEnv>> + Send + 'static,
     {
         let shared = Arc::new(Shared {
-            links: Mutex::default(),
-            connections: watch::Sender::new(0),
+            links: watch::Sender::new(Slab::new()),
             closing: watch::Sender::new(false),
         });
-        let (listener, text) = (listener, address.is_text());
+        let text = address.is_text();
         let accepting = accept(options, (listener, text), factory, Arc::clone(&shared));
         let accepting = tokio::spawn(accepting);
         Self {
@@ -82,25 +80,31 @@ impl Server {
 
     /// How many peers are connected.
     pub fn connections(&self) -> usize {
-        *self.shared.connections.borrow()
+        self.shared.links.borrow().len()
     }
 
     /// Stops accepting, says goodbye to all peers, and waits until what is under way has come to its
-    /// end, at most this long. The address is free then, but for QUIC, which keeps it until its connections
-    /// have heard of their end.
+    /// end, at most this long, and up to 3 s more to tell those that have not come to it by then. The
+    /// address is free then, but for QUIC, which keeps it until its connections have heard of their end.
     pub async fn shutdown(mut self, within: Duration) {
         self.goodbye(within);
         // the listener is gone with the task
         let _ = (&mut self.accepting).await;
-        let mut connections = self.shared.connections.subscribe();
+        let mut links = self.shared.links.subscribe();
         // the sender lives as long as `self`
-        let _ = connections.wait_for(|count| *count == 0).await;
+        let _ = links.wait_for(Slab::is_empty).await;
     }
 
     fn goodbye(&self, within: Duration) {
         self.accepting.abort();
         self.shared.closing.send_replace(true);
-        for link in self.shared.links().iter().filter_map(Weak::upgrade) {
+        let links = self.shared.links.borrow();
+        let there: Vec<_> = links
+            .iter()
+            .filter_map(|(_, link)| link.upgrade())
+            .collect();
+        drop(links);
+        for link in there {
             link.goodbye(within);
         }
     }
@@ -112,29 +116,28 @@ impl Drop for Server {
     }
 }
 
-impl Shared {
-    fn links(&self) -> std::sync::MutexGuard<'_, Vec<Weak<dyn Link>>> {
-        self.links.lock().unwrap_or_else(|e| e.into_inner())
-    }
+/// One connected peer, known as long as this lives.
+struct Known {
+    shared: Arc<Shared>,
+    key: usize,
 }
 
-/// One connected peer, counted as long as this lives.
-struct Counted(Arc<Shared>);
-
-impl Counted {
+impl Known {
     fn new(shared: &Arc<Shared>, wire: &Wire) -> Self {
-        let mut links = shared.links();
-        links.retain(|link| link.strong_count() > 0);
-        links.push(Arc::downgrade(&wire.link()));
-        drop(links);
-        shared.connections.send_modify(|count| *count += 1);
-        Self(Arc::clone(shared))
+        let (link, mut key) = (Arc::downgrade(&wire.link()), 0);
+        shared.links.send_modify(|links| key = links.insert(link));
+        Self {
+            shared: Arc::clone(shared),
+            key,
+        }
     }
 }
 
-impl Drop for Counted {
+impl Drop for Known {
     fn drop(&mut self) {
-        self.0.connections.send_modify(|count| *count -= 1);
+        self.shared.links.send_modify(|links| {
+            links.remove(self.key);
+        });
     }
 }
 
@@ -162,6 +165,11 @@ async fn accept<F, R>(
         };
         let arrived = match listener.accept().await {
             Ok(arrived) => arrived,
+            // for good, as where the socket of QUIC failed
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => {
+                tracing::error!(target: "hbi", %error, "no more connections can be accepted");
+                return;
+            }
             Err(error) => {
                 tracing::warn!(target: "hbi", %error, "accepting a connection failed");
                 if !is_connections_own(&error) {
@@ -231,7 +239,7 @@ async fn host<F, R, K>(
         input: admitted.input,
     };
     let Started { wire, mut driver } = start(options, admitted.stream, text, introduction);
-    let counted = Counted::new(shared, &wire);
+    let known = Known::new(shared, &wire);
     let peer = Peer::new(wire.link());
     // in a task of its own, so that a panic in it is told to the peer, too
     let mut making = JoinSet::new();
@@ -255,7 +263,7 @@ async fn host<F, R, K>(
     match made {
         Ok((env, hooks)) => {
             let driver = driver.paced(options.defences.openings_per_second);
-            driver.spawn(env, hooks, (counted, kept));
+            driver.spawn(env, hooks, (known, kept));
         }
         Err((kind, reason)) => {
             tracing::info!(target: "hbi", %reason, "a peer was refused");
