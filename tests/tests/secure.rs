@@ -244,6 +244,17 @@ async fn clients_show_certificates_where_they_are_asked_for() {
 }
 
 #[tokio::test]
+async fn a_client_knows_the_certificate_of_its_server() {
+    for scheme in SECURED {
+        let authority = Authority::new();
+        let server = serve_secured(scheme, authority.server("localhost")).await;
+        let peer = connect(authority.trusted(), &named(&server)).await.unwrap();
+        let shown: &Certificate = peer.identity().expect("it has shown it");
+        assert_eq!(shown.dns_names(), ["localhost"]);
+    }
+}
+
+#[tokio::test]
 async fn a_client_certificate_that_is_not_taken_is_a_failed_attempt() {
     for scheme in SECURED {
         let authority = Authority::named("same");

@@ -37,9 +37,10 @@ impl Peer {
         &self.po.info().peer_address
     }
 
-    /// Who the peer is, as [`Options::authenticate`](crate::Options::authenticate) found; without such a check it is the
-    /// certificate (`hbi::tls::Certificate`) that the peer has shown. `None` where nothing is known,
-    /// and where it is of another type.
+    /// Who the peer is, as [`Options::authenticate`](crate::Options::authenticate) found; without such a
+    /// check, and at a client, it is the certificate (`hbi::tls::Certificate`) that the peer has shown.
+    /// `None` where nothing is known, as where the server was not waited for (`Options::zero_rtt`), and
+    /// where it is of another type.
     pub fn identity<I: 'static>(&self) -> Option<&I> {
         self.po.info().identity()
     }

@@ -4,6 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
+#[cfg(feature = "tls")]
+use super::identity::Identity;
 use super::{
     Backoff, Connection, Credentials, Defences, Peer, Reconnect, Server,
     identity::{Authenticate, Token},
@@ -370,6 +372,10 @@ impl Options {
         let introduction = Introduction {
             token,
             ..Introduction::default()
+            #[cfg(feature = "tls")]
+            identity: stream
+                .certificate()
+                .map(|shown| Arc::new(shown) as Identity),
         };
         let Started { wire, driver } = start(self, stream, text, introduction);
         driver.spawn(env, hooks, ());
