@@ -212,6 +212,31 @@ async fn a_connection_that_is_gone_is_let_go_of() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_says_goodbye_gets_no_calls_and_answers_those_it_has() {
+    let (zero, member_zero) = join(0).await;
+    let (one, member_one) = join(1).await;
+    let work = Balanced::<WorkStub>::over([member_zero, member_one]);
+    // of two calls each has one
+    let mut calls = tokio::task::JoinSet::new();
+    for n in 1..=2 {
+        let work = work.clone();
+        calls.spawn(async move { work.call(|work| work.slow()).await });
+        until(|| zero.worker.begun() + one.worker.begun() == n).await;
+    }
+    let leaving = tokio::spawn(zero._server.close(Duration::from_secs(60)));
+    // it is on its way, and comes before a ping would tell
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(shares(&work, 20).await, [0, 20]);
+    zero.worker.may.add_permits(1);
+    one.worker.may.add_permits(1);
+    let answers = calls.join_all().await;
+    let mut answers: Vec<_> = answers.into_iter().map(Result::unwrap).collect();
+    answers.sort_unstable();
+    assert_eq!(answers, [0, 1]);
+    leaving.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn why_no_peer_is_left_is_told() {
     let options = Options::new().authenticate(|_shown| async {
         Err::<(), _>(hbi::Error::refusal("this token is nobody's: ask for one"))

@@ -292,6 +292,11 @@ pub trait Link: Send + Sync + fmt::Debug {
     /// Begins to close: goodbye to the peer, at most until the deadline.
     fn goodbye(&self, deadline: Duration);
 
+    /// Whether the peer said goodbye, after which nothing lands there. On the text wire there is none.
+    fn is_peer_leaving(&self) -> bool {
+        false
+    }
+
     /// Why the connection is gone, once it is.
     fn closed(&self) -> Option<Error>;
 

@@ -110,6 +110,12 @@ impl PostingEnd {
         self.link.info()
     }
 
+    /// Whether the peer said goodbye: nothing lands there any more.
+    #[cfg(feature = "balance")]
+    pub(crate) fn is_peer_leaving(&self) -> bool {
+        self.link.is_peer_leaving()
+    }
+
     /// Why the connection is gone, once it is.
     pub fn closed(&self) -> Option<Error> {
         self.link.closed()

@@ -408,7 +408,7 @@ impl Service<Pick> for Balancing {
                 member.waiting = None;
             }
             match &*member.health.borrow_and_update() {
-                Health::Well(peer) if peer.closed().is_none() => {
+                Health::Well(peer) if peer.closed().is_none() && !peer.is_peer_leaving() => {
                     member.well = Some(peer.clone());
                     return Poll::Ready(Ok(()));
                 }

@@ -649,6 +649,10 @@ impl Link for MuxLink {
         Self::unlock(state, driver);
     }
 
+    fn is_peer_leaving(&self) -> bool {
+        self.lock().mux.goodbyes().1
+    }
+
     fn closed(&self) -> Option<Error> {
         self.lock()
             .mux

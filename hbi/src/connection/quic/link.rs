@@ -521,6 +521,10 @@ impl Link for QuicLink {
         });
     }
 
+    fn is_peer_leaving(&self) -> bool {
+        self.lock().peer_leaving.is_some()
+    }
+
     fn closed(&self) -> Option<Error> {
         let state = self.lock();
         state.closed.as_deref().map(|reason| reason.clone().into())
