@@ -50,12 +50,13 @@ pub(crate) async fn dial(
             Stream::tcp(stream).map_err(unreachable)
         }
         Scheme::Tls(secured) => {
-            let config = tls.connecting(address, secured)?;
+            let config = tls.connecting(address, secured).await?;
             let stream = tcp(&secured.host).await.map_err(unreachable)?;
             Stream::tls(stream, secured, config).await.map_err(insecure)
         }
         #[cfg(feature = "quic")]
         Scheme::Quic(secured) => {
+            tls.client.load(secured.pin).await;
             let remembered = tls.remembered(address, secured)?;
             let (config, noting) = match &remembered {
                 Some(server) => (Arc::clone(&server.config), Arc::clone(&server.noting)),

@@ -67,7 +67,7 @@ mod without {
     }
 
     impl TlsOptions {
-        pub(crate) fn connecting(
+        pub(crate) async fn connecting(
             &self,
             address: &Address,
             _secured: &Secured,
@@ -116,11 +116,12 @@ mod with {
     const HANDSHAKE: u8 = 0x16;
 
     impl TlsOptions {
-        pub(crate) fn connecting(
+        pub(crate) async fn connecting(
             &self,
             _address: &Address,
             secured: &Secured,
         ) -> Result<ClientConfig, Error> {
+            self.client.load(secured.pin).await;
             self.client.for_pin(secured.pin).config(&[tls::ALPN])
         }
 

@@ -4,7 +4,10 @@
 //! fingerprint it knows; there is no way to trust just anybody. A server shows a certificate of files,
 //! or one that it signed itself when it was first started.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
 
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
@@ -103,8 +106,11 @@ fn authorities(file: PathBuf) -> Result<Arc<RootCertStore>, Error> {
     Ok(Arc::new(roots))
 }
 
-/// The authorities that this system trusts.
-fn system() -> Result<Arc<RootCertStore>, Error> {
+/// The authorities that this system trusts, read once: they are many files.
+fn system(known: &OnceLock<Arc<RootCertStore>>) -> Result<Arc<RootCertStore>, Error> {
+    if let Some(roots) = known.get() {
+        return Ok(Arc::clone(roots));
+    }
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     // those that rustls cannot use stand beside many that it can
@@ -123,20 +129,26 @@ fn system() -> Result<Arc<RootCertStore>, Error> {
             ),
         ));
     }
-    Ok(Arc::new(roots))
+    Ok(Arc::clone(known.get_or_init(|| Arc::new(roots))))
 }
 
 /// Whom a client trusts.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 enum Trust {
-    #[default]
-    System,
+    /// Whom the system trusts, once that was read.
+    System(Arc<OnceLock<Arc<RootCertStore>>>),
     Authorities(Arc<RootCertStore>),
     Pin(Fingerprint),
 }
 
-/// TLS of a client: by default it trusts the authorities that the system trusts, and shows no
-/// certificate. See [`Options::client_tls`](crate::Options::client_tls).
+impl Default for Trust {
+    fn default() -> Self {
+        Trust::System(Arc::default())
+    }
+}
+
+/// TLS of a client: by default it trusts the authorities that the system trusts, as they are when it and
+/// its clones are used first, and shows no certificate. See [`Options::client_tls`](crate::Options::client_tls).
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct ClientTls {
@@ -179,6 +191,18 @@ impl ClientTls {
         Ok(self)
     }
 
+    /// Reads whom the system trusts, where that is asked for and was not read yet, beside the runtime.
+    pub(crate) async fn load(&self, pin: Option<Fingerprint>) {
+        let Trust::System(known) = &self.trust else {
+            return;
+        };
+        if pin.is_none() && known.get().is_none() {
+            let known = Arc::clone(known);
+            // that it failed shows where it is made use of
+            let _ = tokio::task::spawn_blocking(move || system(&known).is_ok()).await;
+        }
+    }
+
     #[cfg(feature = "quic")]
     pub(crate) fn shows_certificate(&self) -> bool {
         self.shown.is_some()
@@ -207,7 +231,7 @@ impl ClientTls {
         let provider = provider();
         Ok(match &self.trust {
             Trust::Pin(pin) => Arc::new(Pinned::new(*pin, &provider)),
-            Trust::System => verifier(system()?, &provider)?,
+            Trust::System(known) => verifier(system(known)?, &provider)?,
             Trust::Authorities(roots) => verifier(Arc::clone(roots), &provider)?,
         })
     }
