@@ -47,6 +47,9 @@ const UNDER_WAY: usize = 1 << 20;
 /// Bytes that pass a slow wire in one go.
 const PIECE: usize = 1 << 10;
 
+/// What takes longer does not come: some 30 years.
+const NEVER: Duration = Duration::from_secs(1 << 30);
+
 /// Two peers in one process, and the wire between them. Dropping it says goodbye.
 #[derive(Debug)]
 pub struct Pair {
@@ -184,7 +187,7 @@ async fn carry(
                 }
                 let pace = *paced.borrow();
                 entered = entered.max(Instant::now()) + pace.takes(piece.len());
-                leaves = leaves.max(entered + pace.delay);
+                leaves = leaves.max(entered + pace.delay.min(NEVER));
                 bytes += piece.len();
                 under_way.push_back((leaves, piece.to_vec()));
             }
@@ -236,6 +239,16 @@ mod tests {
         let began = Instant::now();
         assert_eq!(size(&pair, 10).await.unwrap(), 10);
         assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_delay_without_end_is_no_cut() {
+        let pair = pair(echo(), echo()).await.unwrap();
+        pair.wire.delay(Duration::MAX);
+        let call = pair.client.script::<usize>("size([1, 2])");
+        let error = call.within(Duration::from_secs(1)).await.unwrap_err();
+        assert!(error.is_timeout(), "{error}");
+        assert!(pair.client.closed().is_none());
     }
 
     #[tokio::test(start_paused = true)]
