@@ -543,11 +543,11 @@ impl QuicLink {
             Some(Text::Stub(text)) => text.source().split('(').next(),
             _ => None,
         };
-        // made without the lock: a subscriber may do anything
-        let span = posted.span(&self.info.peer_address, call);
+        // made and dropped without the lock: a subscriber may do anything
+        let mut span = Some(posted.span(&self.info.peer_address, call));
         self.with(|state| {
             if let Some(co) = state.conversations.get_mut(&co.into()) {
-                co.span = Some(span);
+                co.span = span.take();
             }
         });
     }
