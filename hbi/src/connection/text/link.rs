@@ -242,7 +242,7 @@ impl TextLink {
         }
         if state.leave_by.is_some() {
             let text = "this side said goodbye";
-            return Poll::Ready(Err(Error::new(Kind::NotLanded, text)));
+            return Poll::Ready(Err(Error::new(Kind::Disconnected, text)));
         }
         let full = state.outbox.len() > BACKLOG;
         if full || state.posted >= state.limit {
