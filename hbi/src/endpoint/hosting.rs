@@ -318,7 +318,7 @@ impl HoCo<Receiving> {
     /// Ends the receiving stage: from here on the answer is sent.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// None: that the connection is gone is told where something is sent.
     pub async fn start_send(self) -> Result<HoCo<Sending>> {
         Ok(self.into_stage())
     }
@@ -328,7 +328,7 @@ impl HoCo<Working> {
     /// Ends the work: from here on the answer is sent.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// None: that the connection is gone is told where something is sent.
     pub async fn start_send(self) -> Result<HoCo<Sending>> {
         Ok(self.into_stage())
     }

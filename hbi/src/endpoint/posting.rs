@@ -360,7 +360,8 @@ impl PoCo<Sending> {
     /// Ends the sending stage: from here on the peer's answer is received.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// When nothing was sent in it and it cannot be opened. That the connection is gone is told where
+    /// something is received.
     pub async fn start_recv(mut self) -> Result<PoCo<Receiving>> {
         let main = self.main().await?;
         main.link.end(main.co, 0);

@@ -221,7 +221,8 @@ impl Options {
     /// [`Reconnect`] uses it, too. What `connect` would fail with, where the server is gone or refuses,
     /// the calls fail with instead. It cannot be had together with certificates of clients:
     /// connecting with one, or serving with
-    /// [`ServerTls::ask_clients`](crate::tls::ServerTls::ask_clients), fails then.
+    /// [`ServerTls::ask_clients`](crate::tls::ServerTls::ask_clients) or
+    /// [`require_clients`](crate::tls::ServerTls::require_clients), fails then.
     /// [`guide::quic`](crate::guide::quic) tells what can be sent again, and when.
     ///
     /// ```
@@ -371,11 +372,11 @@ impl Options {
         let (env, hooks) = env.build()?;
         let introduction = Introduction {
             token,
-            ..Introduction::default()
             #[cfg(feature = "tls")]
             identity: stream
                 .certificate()
                 .map(|shown| Arc::new(shown) as Identity),
+            ..Introduction::default()
         };
         let Started { wire, driver } = start(self, stream, text, introduction);
         driver.spawn(env, hooks, ());

@@ -83,7 +83,8 @@ pub enum ReconnectState {
 /// - The application is told by a state to be watched ([`Self::state`]).
 /// - A call that was pending when the connection ended fails, and
 ///   [`Error::was_sent`] says whether the peer may have acted on it. Nothing is sent again, with one
-///   exception: a call made by [`Self::call`] of methods that are all marked `#[hbi(idempotent)]`.
+///   exception: a call made by [`Self::call`] of methods that are all marked `#[hbi(idempotent)]`. (Such
+///   calls can go again on one connection, too: see `Options::zero_rtt`.)
 /// - A server that cannot be reached, says goodbye, is full, or fails while it looks at the peer, may be
 ///   well later: it tries on, ever more seldom. A refusal, a wrong certificate or another protocol would
 ///   be met again: it ends, and says why ([`ReconnectState::Closed`]).
