@@ -140,11 +140,6 @@ impl Inlet {
         self.link
             .poll_receive(&self.link, self.co, self.channel, cx)
     }
-
-    /// What comes next; `None` at the stream's end in good order.
-    pub async fn next(&mut self) -> Result<Option<Received>> {
-        poll_fn(|cx| self.poll_next(cx)).await
-    }
 }
 
 impl Drop for Inlet {
