@@ -25,7 +25,8 @@ use syn::{Attribute, Data, DeriveInput, Fields, Ident, Meta, Path, Type, parse_q
 
 use crate::{
     errors::Errors,
-    serde_attrs::{FieldNames, metas},
+    options::{self, metas},
+    serde_attrs::FieldNames,
     words,
 };
 
@@ -55,10 +56,9 @@ fn root(input: &DeriveInput, errors: &mut Errors) -> Path {
     let mut root = parse_quote!(::hbi);
     for meta in metas(&input.attrs, "hbi", errors) {
         match &meta {
-            Meta::NameValue(pair) if pair.path.is_ident("crate") => match &pair.value {
-                syn::Expr::Path(path) => root = path.path.clone(),
-                other => errors.on(other, "expected a path"),
-            },
+            Meta::NameValue(pair) if pair.path.is_ident("crate") => {
+                root = options::path(&pair.value, errors).unwrap_or(root);
+            }
             // of `#[derive(hbi::Value)]`
             Meta::NameValue(pair) if pair.path.is_ident("name") => {}
             _ => errors.on(&meta, "expected `crate = path`"),
@@ -90,9 +90,9 @@ fn parse(input: &DeriveInput, errors: &mut Errors) -> Vec<Pending> {
     let names = FieldNames::new(&input.attrs, errors);
     let mut pending = Vec::new();
     for field in fields {
-        let options = metas(&field.attrs, "serde", errors);
+        let serde = metas(&field.attrs, "serde", errors);
         let hidden = ["flatten", "skip", "skip_serializing"];
-        if options
+        if serde
             .iter()
             .any(|meta| hidden.iter().any(|name| meta.path().is_ident(name)))
         {

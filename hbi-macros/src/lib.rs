@@ -11,6 +11,7 @@
 
 mod errors;
 mod fields;
+mod options;
 mod script;
 mod serde_attrs;
 mod service;

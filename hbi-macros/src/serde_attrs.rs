@@ -5,19 +5,7 @@ use syn::{
     Attribute, Expr, ExprLit, Field, Lit, Meta, Token, parse::Parser, punctuated::Punctuated,
 };
 
-use crate::{errors::Errors, words};
-
-/// What stands in the attributes of a name: `a` and `b = "c"` of `#[serde(a, b = "c")]`.
-pub(crate) fn metas(attrs: &[Attribute], name: &str, errors: &mut Errors) -> Vec<Meta> {
-    let mut metas = Vec::new();
-    for attr in attrs.iter().filter(|attr| attr.path().is_ident(name)) {
-        match attr.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated) {
-            Ok(list) => metas.extend(list),
-            Err(error) => errors.add(error),
-        }
-    }
-    metas
-}
+use crate::{errors::Errors, options::metas, words};
 
 /// How fields are named on the wire.
 #[derive(Default)]

@@ -25,7 +25,7 @@
 //! ```
 
 use proc_macro2::TokenStream;
-use quote::{ToTokens, format_ident, quote, quote_spanned};
+use quote::{format_ident, quote, quote_spanned};
 use syn::{
     Attribute, Data, DeriveInput, Field, Fields, Ident, LitStr, Member, Path, parse_quote,
     punctuated::Punctuated, spanned::Spanned,
@@ -33,7 +33,8 @@ use syn::{
 
 use crate::{
     errors::Errors,
-    serde_attrs::{FieldNames, metas},
+    options::{self, metas},
+    serde_attrs::FieldNames,
     words,
 };
 
@@ -92,12 +93,11 @@ impl Value {
                 &meta,
                 meta.path().get_ident().map(Ident::to_string).as_deref(),
             ) {
-                (syn::Meta::NameValue(pair), Some("name")) => named = string(&pair.value, errors),
+                (syn::Meta::NameValue(pair), Some("name")) => {
+                    named = options::string(&pair.value, errors);
+                }
                 (syn::Meta::NameValue(pair), Some("crate")) => {
-                    match syn::parse2(pair.value.to_token_stream()) {
-                        Ok(root) => value.root = root,
-                        Err(error) => errors.add(error),
-                    }
+                    value.root = options::path(&pair.value, errors).unwrap_or(value.root);
                 }
                 _ => errors.on(&meta, "expected `name = \"...\"` or `crate = path`"),
             }
@@ -148,16 +148,6 @@ impl Value {
             self.names
                 .push(names.of(field).unwrap_or_else(|| at.to_string()));
             field.attrs.retain(|attr| attr.path().is_ident("serde"));
-        }
-    }
-}
-
-fn string(value: &syn::Expr, errors: &mut Errors) -> Option<LitStr> {
-    match syn::parse2::<LitStr>(value.to_token_stream()) {
-        Ok(text) => Some(text),
-        Err(error) => {
-            errors.add(error);
-            None
         }
     }
 }

@@ -3,13 +3,13 @@
 
 use proc_macro2::TokenStream;
 use syn::{
-    Attribute, Expr, ExprLit, FnArg, Ident, ItemTrait, Lit, LitStr, Meta, MetaNameValue, Pat, Path,
-    ReturnType, Token, TraitItem, TraitItemFn, Type, parse::Parser, parse_quote,
-    punctuated::Punctuated,
+    Attribute, FnArg, Ident, ItemTrait, LitStr, Meta, Pat, Path, ReturnType, Token, TraitItem,
+    TraitItemFn, Type, parse::Parser, parse_quote, punctuated::Punctuated,
 };
 
 use crate::{
     errors::Errors,
+    options,
     types::{is_named, is_unit, mentions, type_arguments},
     words,
 };
@@ -119,14 +119,12 @@ impl Service {
                 self.flat = path.get_ident().cloned();
             }
             Meta::NameValue(pair) if pair.path.is_ident("name") => {
-                self.name = string(pair, errors);
+                self.name = options::string(&pair.value, errors);
             }
-            Meta::NameValue(MetaNameValue {
-                path,
-                value: Expr::Path(root),
-                ..
-            }) if path.is_ident("crate") => {
-                self.root = root.path.clone();
+            Meta::NameValue(pair) if pair.path.is_ident("crate") => {
+                if let Some(root) = options::path(&pair.value, errors) {
+                    self.root = root;
+                }
             }
             _ => errors.on(
                 &option,
@@ -218,7 +216,7 @@ impl Options {
         let flag = match option {
             Meta::Path(path) => path.get_ident(),
             Meta::NameValue(pair) if pair.path.is_ident("rename") => {
-                self.rename = string(pair, errors);
+                self.rename = options::string(&pair.value, errors);
                 return;
             }
             _ => None,
@@ -311,18 +309,4 @@ fn is_hbi_error(ty: &Type) -> bool {
         let segments = &path.path.segments;
         segments.len() == 2 && segments[0].ident == "hbi" && segments[1].ident == "Error"
     })
-}
-
-/// The string of `name = "..."`.
-fn string(pair: &MetaNameValue, errors: &mut Errors) -> Option<LitStr> {
-    match &pair.value {
-        Expr::Lit(ExprLit {
-            lit: Lit::Str(text),
-            ..
-        }) => Some(text.clone()),
-        other => {
-            errors.on(other, "expected a string: `\"...\"`");
-            None
-        }
-    }
 }
