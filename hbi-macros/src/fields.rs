@@ -14,7 +14,7 @@
 //!         /// What was said.
 //!         fn text(&self) -> Call<String>;
 //!     }
-//!     impl<E, B> MsgFields for Call<Msg, E, B> {
+//!     impl<__HbiE, __HbiB> MsgFields for Call<Msg, __HbiE, __HbiB> {
 //!         fn text(&self) -> Call<String> { self.field::<String>("text") }
 //!     }
 //! ```
@@ -136,11 +136,9 @@ fn expand(root: &Path, input: &DeriveInput, fields: &[Pending]) -> TokenStream {
     let doc =
         format!("The fields of a [`{ident}`] that a call will answer, in the same round trip.");
     let (impl_generics, generics, wheres) = input.generics.split_for_impl();
-    let error = format_ident!("E{}", if has(&input.generics, "E") { "_" } else { "" });
     let mut with_error = input.generics.clone();
-    let of = format_ident!("B{}", if has(&input.generics, "B") { "_" } else { "" });
-    with_error.params.push(parse_quote!(#error));
-    with_error.params.push(parse_quote!(#of));
+    with_error.params.push(parse_quote!(__HbiE));
+    with_error.params.push(parse_quote!(__HbiB));
     let (impl_with_error, ..) = with_error.split_for_impl();
     let declared = fields.iter().map(
         |Pending {
@@ -174,13 +172,9 @@ fn expand(root: &Path, input: &DeriveInput, fields: &[Pending]) -> TokenStream {
 
         #[automatically_derived]
         impl #impl_with_error #name #generics
-            for #root::service::Call<#ident #generics, #error, #of> #wheres
+            for #root::service::Call<#ident #generics, __HbiE, __HbiB> #wheres
         {
             #(#implemented)*
         }
     }
-}
-
-fn has(generics: &syn::Generics, name: &str) -> bool {
-    generics.type_params().any(|param| param.ident == name)
 }

@@ -167,6 +167,49 @@ pub struct Page<E> {
     _hidden: (),
 }
 
+/// Names that an expansion might have for its own.
+mod odd {
+    use hbi::Call;
+    use serde::{Deserialize, Serialize};
+
+    #[derive(Debug, Serialize, Deserialize)]
+    pub(crate) struct B(u8);
+
+    #[derive(Debug, Serialize, Deserialize, hbi::Fields)]
+    pub(crate) struct E {
+        pub(crate) b: B,
+    }
+
+    #[derive(Debug, Serialize, Deserialize, hbi::Fields)]
+    pub(crate) struct Two<E, E_> {
+        pub(crate) one: E,
+        pub(crate) other: E_,
+    }
+
+    pub(crate) fn b_of(call: &Call<Two<E, u8>>) -> (Call<B>, Call<u8>) {
+        (call.one().b(), call.other())
+    }
+
+    pub(crate) mod consts {
+        use serde::{Deserialize, Serialize};
+
+        #[derive(Debug, Serialize, Deserialize, hbi::Fields)]
+        pub(crate) struct Sheet<const B: usize> {
+            pub(crate) lines: u64,
+        }
+
+        pub(crate) fn lines<const N: usize>(call: &hbi::Call<Sheet<N>>) -> hbi::Call<u64> {
+            call.lines()
+        }
+    }
+}
+
+#[test]
+fn fields_of_odd_names_are_calls_of_their_types() {
+    // that they compile is the test
+    let _ = (odd::b_of, odd::consts::lines::<1>);
+}
+
 #[derive(Debug)]
 struct It;
 
