@@ -111,25 +111,29 @@ pub(crate) fn snake_case(name: &str) -> String {
     snake
 }
 
-/// The name that serde gives a field under `#[serde(rename_all = "...")]`.
+/// The name that serde gives a field under `#[serde(rename_all = "...")]`: only ASCII letters change.
 pub(crate) fn rename_all(rule: &str, field: &str) -> Option<String> {
     let pascal = || -> String {
-        let words = field.split('_').filter(|word| !word.is_empty());
-        words
-            .map(|word| word[..1].to_uppercase() + &word[1..])
-            .collect()
+        let words = field.split('_').flat_map(|word| {
+            let mut chars = word.chars();
+            let first = chars.next().map(|c| c.to_ascii_uppercase());
+            first.into_iter().chain(chars)
+        });
+        words.collect()
     };
     Some(match rule {
         "lowercase" | "snake_case" => field.to_owned(),
-        "UPPERCASE" | "SCREAMING_SNAKE_CASE" => field.to_uppercase(),
+        "UPPERCASE" | "SCREAMING_SNAKE_CASE" => field.to_ascii_uppercase(),
         "PascalCase" => pascal(),
         "camelCase" => {
-            let pascal = pascal();
-            let first = pascal.chars().next()?.len_utf8();
-            pascal[..first].to_lowercase() + &pascal[first..]
+            let mut name = pascal();
+            if let Some(first) = name.get_mut(..1) {
+                first.make_ascii_lowercase();
+            }
+            name
         }
         "kebab-case" => field.replace('_', "-"),
-        "SCREAMING-KEBAB-CASE" => field.to_uppercase().replace('_', "-"),
+        "SCREAMING-KEBAB-CASE" => field.to_ascii_uppercase().replace('_', "-"),
         _ => return None,
     })
 }
@@ -198,6 +202,11 @@ mod tests {
         ] {
             assert_eq!(rename_all(rule, "first_name").as_deref(), Some(name));
         }
+        assert_eq!(
+            rename_all("PascalCase", "_über_x").as_deref(),
+            Some("überX")
+        );
+        assert_eq!(rename_all("camelCase", "_x").as_deref(), Some("x"));
         assert_eq!(rename_all("Title Case", "a"), None);
     }
 }
