@@ -4,7 +4,10 @@
 use std::collections::HashSet;
 
 use quote::ToTokens;
-use syn::{FnArg, GenericParam, Ident, LitStr, Pat, ReturnType, TraitItem, Type};
+use syn::{
+    FnArg, GenericParam, Generics, Ident, LitStr, Pat, Path, ReturnType, TraitItem, Type,
+    WherePredicate, visit::Visit,
+};
 
 use super::{
     parse::{Method, Role, Service},
@@ -14,6 +17,7 @@ use crate::{errors::Errors, types::is_unit, words};
 
 pub(super) fn check(service: &mut Service, errors: &mut Errors) {
     check_trait(service, errors);
+    check_wheres(&service.item.ident, &mut service.item.generics, errors);
     let mut names = HashSet::new();
     let stub = format!("{}Stub", words::plain(&service.item.ident));
     for method in &mut service.methods {
@@ -92,6 +96,39 @@ fn check_trait(service: &Service, errors: &mut Errors) {
             other => errors.on(other, "a service has methods only"),
         }
     }
+}
+
+/// Takes conditions on `Self` off a trait: host and stub have its conditions, too, and are another `Self`.
+fn check_wheres(name: &Ident, generics: &mut Generics, errors: &mut Errors) {
+    let Some(clause) = &mut generics.where_clause else {
+        return;
+    };
+    let (refused, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut clause.predicates)
+        .into_iter()
+        .partition(mentions_self);
+    clause.predicates.extend(kept);
+    for predicate in &refused {
+        errors.on(
+            predicate,
+            format!(
+                "a condition of a service is on its parameters: write one on `Self` as a \
+                 supertrait (`trait {name}: Display`)"
+            ),
+        );
+    }
+}
+
+fn mentions_self(predicate: &WherePredicate) -> bool {
+    struct MentionsSelf(bool);
+    impl<'ast> Visit<'ast> for MentionsSelf {
+        fn visit_path(&mut self, path: &'ast Path) {
+            self.0 |= path.segments.iter().any(|segment| segment.ident == "Self");
+            syn::visit::visit_path(self, path);
+        }
+    }
+    let mut mentions = MentionsSelf(false);
+    mentions.visit_where_predicate(predicate);
+    mentions.0
 }
 
 /// The check of one method.
