@@ -367,3 +367,25 @@ mod deprecated {
         async fn one(&self) -> u8;
     }
 }
+
+/// What is allowed in a trait is in what is made of it; the stub of each method has the method's name.
+#[deny(warnings)]
+mod allowed {
+    #[deprecated]
+    #[derive(serde::Serialize, serde::Deserialize)]
+    pub(crate) struct Old;
+
+    #[allow(non_snake_case)]
+    #[hbi::service(flat)]
+    pub(crate) trait Loud {
+        async fn SetNick(&self, Nick: String) -> String;
+    }
+
+    #[expect(deprecated)]
+    #[hbi::service]
+    pub(crate) trait Takes {
+        async fn take(&self, old: Old);
+        #[expect(non_snake_case)]
+        async fn Give(&self) -> Old;
+    }
+}

@@ -50,7 +50,7 @@
 //!     /// Calls a peer's [`Calc`] ...
 //!     pub struct CalcStub { target: Target }
 //!     impl CalcStub {
-//!         pub fn new(peer: impl AsRef<PostingEnd>) -> Self { .. }
+//!         pub fn new(peer: &impl AsRef<PostingEnd>) -> Self { .. }
 //!         /// Adds two numbers.
 //!         pub fn add(&self, a: impl IntoArg<i64>, b: impl IntoArg<i64>) -> Call<i64> {
 //!             static METHOD: StubMethod =
@@ -101,6 +101,8 @@ pub(super) struct Emitted<'a> {
     pub(super) generics: &'a Generics,
     /// The same after that of the service's type.
     pub(super) host_generics: Generics,
+    /// Lints that are turned off for the trait.
+    pub(super) allowed: Vec<Attribute>,
 }
 
 impl<'a> Emitted<'a> {
@@ -125,6 +127,7 @@ impl<'a> Emitted<'a> {
             it,
             generics,
             host_generics,
+            allowed: allowed(&service.item.attrs).collect(),
         }
     }
 
@@ -140,6 +143,18 @@ impl<'a> Emitted<'a> {
             (ty, quote!(of: ::core::marker::PhantomData))
         })
     }
+}
+
+/// Attributes by which the user turns lints off, for what is made of an item with them, too. What one
+/// expects in the item need not be met in that.
+pub(super) fn allowed(attrs: &[Attribute]) -> impl Iterator<Item = Attribute> {
+    attrs.iter().filter_map(|attr| match &attr.meta {
+        Meta::List(list) if list.path.is_ident("allow") || list.path.is_ident("expect") => {
+            let lints = &list.tokens;
+            Some(parse_quote!(#[allow(#lints)]))
+        }
+        _ => None,
+    })
 }
 
 /// A name that stands nowhere in the trait: the shortest of `name`, `name_`, ...
@@ -234,6 +249,7 @@ fn shared(of: &Emitted<'_>) -> TokenStream {
             quote!(where #(#predicates,)* ::std::sync::Arc<#it>: #supertraits)
         }
     };
+    let allowed = &of.allowed;
     let methods = of.methods.iter().map(|method| {
         let (sig, cfgs) = (&method.item.sig, method.attrs("cfg"));
         let (name, params) = (&sig.ident, &method.params);
@@ -254,6 +270,7 @@ fn shared(of: &Emitted<'_>) -> TokenStream {
     quote! {
         #[automatically_derived]
         #[allow(deprecated, clippy::all)]
+        #(#allowed)*
         impl #impl_generics #ident #trait_generics for ::std::sync::Arc<#it> #wheres {
             #(#methods)*
         }

@@ -11,7 +11,7 @@ use super::{
 use crate::{types::text, words};
 
 pub(super) fn host(of: &Emitted<'_>) -> TokenStream {
-    let (root, it) = (&of.service.root, &of.it);
+    let (root, it, allowed) = (&of.service.root, &of.it, &of.allowed);
     let ItemTrait { ident, vis, .. } = &of.service.item;
     let host = beside(of.service, "Host");
     let text = host.to_string();
@@ -37,12 +37,14 @@ pub(super) fn host(of: &Emitted<'_>) -> TokenStream {
     quote! {
         #[doc = #doc]
         #[allow(dead_code)]
+        #(#allowed)*
         #vis struct #host<#it, #(#params),*> #struct_wheres {
             it: ::std::sync::Arc<#it>,
             #marker_field
         }
 
         #[allow(dead_code, deprecated, unreachable_pub, clippy::all)]
+        #(#allowed)*
         impl #impl_generics #host #host_generics #wheres {
             /// Hosts `it`; an `Arc` of a service is one, too.
             #vis fn new(it: #it) -> Self {

@@ -5,12 +5,12 @@ use quote::{quote, quote_spanned};
 use syn::{Attribute, ItemTrait, spanned::Spanned};
 
 use super::{
-    expand::{Emitted, beside},
+    expand::{Emitted, allowed, beside},
     parse::Method,
 };
 
 pub(super) fn stub(of: &Emitted<'_>) -> TokenStream {
-    let root = &of.service.root;
+    let (root, allowed) = (&of.service.root, &of.allowed);
     let ItemTrait { ident, vis, .. } = &of.service.item;
     let stub = beside(of.service, "Stub");
     let text = stub.to_string();
@@ -26,12 +26,14 @@ pub(super) fn stub(of: &Emitted<'_>) -> TokenStream {
     quote! {
         #[doc = #doc]
         #[allow(dead_code)]
+        #(#allowed)*
         #vis struct #stub<#(#params),*> #struct_wheres {
             target: #root::service::Target,
             #marker_field
         }
 
         #[allow(dead_code, unreachable_pub, clippy::all)]
+        #(#allowed)*
         impl #impl_generics #stub #stub_generics #wheres {
             /// A stub of the service that a peer hosts.
             #vis fn new(peer: &impl ::core::convert::AsRef<#root::PostingEnd>) -> Self {
@@ -72,6 +74,7 @@ fn stub_method(of: &Emitted<'_>, method: &Method) -> TokenStream {
     let root = &of.service.root;
     let (vis, name) = (&of.service.item.vis, &method.item.sig.ident);
     let attrs = method.item.attrs.iter().filter(|attr| is_carried(attr));
+    let allowed = allowed(&method.item.attrs);
     let (idents, types): (Vec<_>, Vec<_>) = method
         .arguments()
         .filter_map(|param| Some((param.ident()?, &param.ty)))
@@ -96,6 +99,7 @@ fn stub_method(of: &Emitted<'_>, method: &Method) -> TokenStream {
     };
     quote! {
         #(#attrs)*
+        #(#allowed)*
         #vis fn #name(&self, #(#params),*) -> #output {
             static __METHOD: #root::service::StubMethod =
                 #root::service::StubMethod::new(#path, #script, #object_script, #count) #(#idempotent)*;
@@ -106,7 +110,7 @@ fn stub_method(of: &Emitted<'_>, method: &Method) -> TokenStream {
 
 /// The attributes of a trait's method that its stub has, too.
 fn is_carried(attr: &Attribute) -> bool {
-    ["doc", "cfg", "deprecated", "allow"]
+    ["doc", "cfg", "deprecated"]
         .iter()
         .any(|name| attr.path().is_ident(name))
 }
