@@ -7,7 +7,8 @@
 //! | [`Fields`] | of a struct: its fields, of a call that has not been answered yet |
 //! | [`script!`] | of Rust source: a peer-script with its variables bound |
 //!
-//! Each goes `parse` -> `check` -> `expand`. Generated code names `::hbi` only.
+//! Each goes `parse` -> `check` -> `expand`. Generated code names `::hbi` only, or what `crate = path` says,
+//! and `::core` and `::std`.
 
 mod errors;
 mod fields;
@@ -79,7 +80,8 @@ use proc_macro::TokenStream;
 ///   into a reactor.
 /// - `CalcStub`, the posting side: it has the trait's methods, with pending calls where values are.
 ///
-/// Documentation and `#[cfg]` of trait and methods hold for all of them.
+/// `#[cfg]` holds for all of them, as do the lints that `#[allow]` and `#[expect]` turn off;
+/// documentation of a method stands on the stub's, too.
 ///
 /// # Methods
 ///
@@ -116,11 +118,12 @@ use proc_macro::TokenStream;
 ///
 /// - `name = "..."`: the namespace in scripts; by default the trait's name in `snake_case`.
 /// - `flat`: no namespace, the methods stand by their own names.
-/// - `crate = path`: where `hbi` is, for a crate that re-exports it.
+/// - `crate = path`: where `hbi` is, for a crate that re-exports it. Methods that fail with its error are
+///   written `-> path::Result<T>` there: `path::Error` is not known as hbi's.
 ///
 /// # Generic services
 ///
-/// The trait may have type and const parameters, the methods may not:
+/// The trait may have type and const parameters, and conditions on them; the methods may not:
 ///
 /// ```
 /// # use serde::{Serialize, de::DeserializeOwned};
@@ -238,7 +241,8 @@ pub fn fields(input: TokenStream) -> TokenStream {
 ///
 /// `$n` is the variable `n` of Rust: its value is moved into the script, beside the text, never
 /// within it; used twice it is bound once. Lines and columns are those of the source, less the
-/// indentation, so that errors at run time can be found.
+/// indentation, so that errors at run time can be found. The script is made by `::hbi`, which has to be
+/// a dependency by this name.
 ///
 /// What Rust's tokens cannot carry, as strings in backticks, is written as text, with what is bound
 /// behind it:

@@ -9,28 +9,18 @@ mod travel;
 
 use proc_macro2::TokenStream;
 use quote::quote;
-use syn::{Attribute, Error, Item, ItemTrait};
+use syn::{Error, Item, ItemTrait};
 
 use self::parse::Service;
 use crate::errors::Errors;
 
 pub(crate) fn service(options: TokenStream, input: TokenStream) -> TokenStream {
-    let mut item = match syn::parse2::<ItemTrait>(input.clone()) {
+    let item = match syn::parse2::<ItemTrait>(input.clone()) {
         Ok(item) => item,
         Err(error) => return not_a_trait(input, error),
     };
-    let (cfgs, others) = item
-        .attrs
-        .drain(..)
-        .partition::<Vec<Attribute>, _>(|a| a.path().is_ident("cfg"));
-    item.attrs = others;
     let mut errors = Errors::default();
-    let mut service = Service::parse(options.clone(), item, &mut errors);
-    if !cfgs.is_empty() {
-        // what the trait becomes exists under its conditions only: they go first, this goes again
-        let (root, item) = (&service.root, &service.item);
-        return quote!(#(#cfgs)* #[#root::service(#options)] #item);
-    }
+    let mut service = Service::parse(options, item, &mut errors);
     check::check(&mut service, &mut errors);
     // With errors, what can be expanded still is: one mistake is not followed by "cannot find".
     let expanded = expand::expand(&service, errors.is_empty());
