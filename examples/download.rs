@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use clap::Parser;
 use hbi::prelude::*;
 use hbi_examples::{Checked, bar};
-use indicatif::ProgressBar;
 use tokio::fs::File;
 
 /// Serves a folder to itself, and downloads a file of it.
@@ -63,7 +62,7 @@ impl Rooms for Served {
         });
         let message = format!("last modified {modified} s after 1970");
         co.send_obj(&(metadata.len() as i64, message)).await?;
-        let file = Checked::new(file, ProgressBar::hidden());
+        let file = Checked::new(file);
         let sum = file.sum();
         co.send_data(hbi::Data::reader(file)).await?;
         co.send_obj(&sum.crc()).await?;
@@ -94,14 +93,11 @@ async fn main() -> anyhow::Result<()> {
     println!("{}: {size} bytes, {message}", options.name);
     let temporary = tempfile::NamedTempFile::new()?;
     let target = options.to.unwrap_or_else(|| temporary.path().to_owned());
-    let mut file = Checked::new(File::create(&target).await?, bar("download", size));
-    co.recv_data(&mut file).await?;
+    let mut file = Checked::new(File::create(&target).await?).with_bar(bar("download", size));
+    // no more than was announced, whatever comes
+    co.recv_data_exact(&mut file, size).await?;
     let theirs: u32 = co.recv_obj().await?;
-    let sum = file.sum();
-    anyhow::ensure!(
-        sum.len() == size && sum.crc() == theirs,
-        "the checksum does not match"
-    );
+    anyhow::ensure!(file.sum().crc() == theirs, "the checksum does not match");
     println!("all {size} bytes are here, CRC-32 {theirs:08x}");
     Ok(())
 }

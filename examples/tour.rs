@@ -17,7 +17,6 @@ use clap::Parser;
 use futures_util::{TryStreamExt, stream::try_unfold};
 use hbi::prelude::*;
 use hbi_examples::{Checked, bar};
-use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 use tokio::{fs::File, io::AsyncWriteExt};
 
@@ -127,7 +126,7 @@ impl Files for Host {
     async fn upload(&self, mut co: HoCo, name: String) -> hbi::Result<()> {
         let path = self.path(&name)?;
         let file = File::create(path).await.map_err(failed)?;
-        let mut file = Checked::new(file, ProgressBar::hidden());
+        let mut file = Checked::new(file);
         let sum = file.sum();
         let mut pieces = co.recv_stream()?;
         let mut told = 0;
@@ -148,7 +147,7 @@ impl Files for Host {
         let file = File::open(path).await.map_err(failed)?;
         let len = file.metadata().await.map_err(failed)?.len();
         co.send_obj(&len).await?;
-        let file = Checked::new(file, ProgressBar::hidden());
+        let file = Checked::new(file);
         let sum = file.sum();
         let pieces = hbi::Data::reader(file);
         let (host, passing) = (Host::clone(self), Arc::clone(&sum));
@@ -297,7 +296,7 @@ async fn transfers(peer: &Peer, watching: &Watching, path: &Path) -> anyhow::Res
     let len = source.metadata().await?.len();
 
     let mut co = files.upload("tour.bin").open().await?;
-    let source = Checked::new(source, bar("upload", len));
+    let source = Checked::new(source).with_bar(bar("upload", len));
     let sum = source.sum();
     let began = Instant::now();
     co.send_data(hbi::Data::reader(source)).await?;
@@ -319,7 +318,7 @@ async fn transfers(peer: &Peer, watching: &Watching, path: &Path) -> anyhow::Res
     let size: u64 = co.recv_obj().await?;
     ensure!(size == len, "{size} bytes announced, {len} sent up");
     let target = tempfile::NamedTempFile::new()?;
-    let mut target = Checked::new(File::create(target.path()).await?, bar("download", len));
+    let mut target = Checked::new(File::create(target.path()).await?).with_bar(bar("download", len));
     let down = target.sum();
     let began = Instant::now();
     co.recv_data(&mut target).await?;

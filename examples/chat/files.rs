@@ -14,7 +14,6 @@ use std::{
 
 use hbi::Data;
 use hbi_examples::Checked;
-use indicatif::ProgressBar;
 use tokio::{
     fs::{self, File},
     io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt},
@@ -195,7 +194,7 @@ impl Files {
         let room = self.room(&file.room)?;
         let (target, crc) = open_at(&claim.path, from).await?;
         self.space.give(&room, begun - from);
-        let mut target = Checked::rest(target, ProgressBar::hidden(), crc, from);
+        let mut target = Checked::rest(target, crc, from);
         let sum = target.sum();
         let taken = self.take(&room, data, &mut target, file.size - from).await;
         target.flush().await.map_err(failed)?;
@@ -226,7 +225,7 @@ impl Files {
         let path = self.partials(room)?.join(format!("{RECEIVED}{number}"));
         let claim = self.claim(path)?;
         let (target, _) = open_at(&claim.path, 0).await?;
-        let mut target = Checked::new(target, ProgressBar::hidden());
+        let mut target = Checked::new(target);
         let sum = target.sum();
         let taken = self.take(&space, data, &mut target, FILE).await;
         target.flush().await.map_err(failed)?;
@@ -371,7 +370,7 @@ async fn open_at(path: &Path, from: u64) -> Result<(File, u32), Refused> {
 
 /// The CRC-32 of a file's first bytes; leaves the file behind them.
 async fn checksum(file: &mut File, len: u64) -> Result<u32, Refused> {
-    let mut checked = Checked::new(file.take(len), ProgressBar::hidden());
+    let mut checked = Checked::new(file.take(len));
     let sum = checked.sum();
     let copied = tokio::io::copy(&mut checked, &mut tokio::io::sink()).await;
     copied.map_err(failed)?;

@@ -1,4 +1,4 @@
-//! A reader or writer that reckons the CRC-32 of what passes, and moves a progress bar.
+//! The CRC-32 of a file, and of what passes a reader or writer, which may move a progress bar.
 
 use std::{
     io,
@@ -12,7 +12,10 @@ use std::{
 
 use crc32fast::Hasher;
 use indicatif::{ProgressBar, ProgressStyle};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    fs::File,
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
+};
 
 /// A reader or writer that reckons the CRC-32 of what passes.
 #[derive(Debug)]
@@ -48,30 +51,31 @@ impl Sum {
 }
 
 impl<T> Checked<T> {
-    /// Checks what passes `inner`, and shows it in `bar`.
-    pub fn new(inner: T, bar: ProgressBar) -> Self {
-        Self {
-            inner,
-            hasher: Hasher::new(),
-            bar,
-            sum: Arc::default(),
-        }
+    /// Checks what passes `inner`.
+    pub fn new(inner: T) -> Self {
+        Self::rest(inner, 0, 0)
     }
 
     /// Checks what passes `inner` as the rest of something of which a part, with this CRC-32 and so
     /// many bytes, passed before.
-    pub fn rest(inner: T, bar: ProgressBar, crc: u32, len: u64) -> Self {
+    pub fn rest(inner: T, crc: u32, len: u64) -> Self {
         let sum = Sum {
             crc: AtomicU32::new(crc),
             len: AtomicU64::new(len),
         };
-        bar.set_position(len);
         Self {
             inner,
             hasher: Hasher::new_with_initial_len(crc, len),
-            bar,
+            bar: ProgressBar::hidden(),
             sum: Arc::new(sum),
         }
+    }
+
+    /// Shows in a bar what passes.
+    pub fn with_bar(mut self, bar: ProgressBar) -> Self {
+        bar.set_position(self.sum.len());
+        self.bar = bar;
+        self
     }
 
     /// What passed so far, to be looked at when this is gone.
@@ -97,8 +101,7 @@ impl<R: AsyncRead + Unpin> AsyncRead for Checked<R> {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
-        let read = buf.filled()[before..].to_vec();
-        self.count(&read);
+        self.count(&buf.filled()[before..]);
         Poll::Ready(Ok(()))
     }
 }
@@ -121,6 +124,16 @@ impl<W: AsyncWrite + Unpin> AsyncWrite for Checked<W> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_shutdown(cx)
     }
+}
+
+/// The CRC-32 of a file's next bytes, so many at most; leaves the file behind them.
+///
+/// # Errors
+/// When the file cannot be read.
+pub async fn checksum(file: &mut File, len: u64) -> io::Result<u32> {
+    let mut checked = Checked::new(file.take(len));
+    tokio::io::copy(&mut checked, &mut tokio::io::sink()).await?;
+    Ok(checked.sum.crc())
 }
 
 /// A bar for so many bytes. It shows where there is a terminal.

@@ -5,4 +5,4 @@ mod certificate;
 mod checked;
 
 pub use certificate::options;
-pub use checked::{Checked, Sum, bar};
+pub use checked::{Checked, Sum, bar, checksum};

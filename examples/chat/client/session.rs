@@ -13,7 +13,6 @@ use std::{
 use anyhow::{Context, ensure};
 use hbi::{Connection, prelude::*};
 use hbi_examples::{Checked, Sum};
-use indicatif::ProgressBar;
 use tokio::{
     fs::{self, File},
     io::{AsyncSeekExt, AsyncWriteExt, SeekFrom},
@@ -239,7 +238,7 @@ impl Session {
         let crc = checksum(&mut file).await?;
         if self.flat {
             file.rewind().await?;
-            let file = Checked::new(file, ProgressBar::hidden());
+            let file = Checked::new(file);
             let id = self.started(&plain, true, size, file.sum()).await;
             let data = hbi::Data::reader(file).with_len(size);
             let sent = flat::send(&self.chat, &self.room(), &plain, (size, crc), data).await;
@@ -255,7 +254,7 @@ impl Session {
         };
         let from = self.transfers.begin(&upload).await.map_err(readable)?;
         file.seek(SeekFrom::Start(from)).await?;
-        let file = Checked::rest(file, ProgressBar::hidden(), 0, from);
+        let file = Checked::rest(file, 0, from);
         let id = self.started(&plain, true, size, file.sum()).await;
         let data = hbi::Data::reader(file).with_len(size - from);
         let outcome = match self.transfers.upload(upload, from, data).await {
@@ -294,7 +293,7 @@ impl Session {
                 .1;
         }
         let crc = checksum(&mut file).await?;
-        let mut file = Checked::rest(file, ProgressBar::hidden(), crc, from);
+        let mut file = Checked::rest(file, crc, from);
         let sum = file.sum();
         let id = self.started(name, false, info.size, file.sum()).await;
         let written = data.write_to(&mut file).await;
@@ -323,7 +322,7 @@ impl Session {
         let mut sum = None;
         let got = flat::get(&self.chat, room, name, async |size| {
             let file = File::create(&partial).await?;
-            let file = Checked::new(file, ProgressBar::hidden());
+            let file = Checked::new(file);
             sum = Some((
                 self.started(name, false, size, file.sum()).await,
                 file.sum(),
@@ -423,7 +422,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 async fn checksum(file: &mut File) -> anyhow::Result<u32> {
-    let mut checked = Checked::new(file, ProgressBar::hidden());
+    let mut checked = Checked::new(file);
     let sum = checked.sum();
     tokio::io::copy(&mut checked, &mut tokio::io::sink()).await?;
     Ok(sum.crc())
