@@ -25,11 +25,11 @@ impl Host {
         Self { hub, id }
     }
 
-    /// Tells the room of a file that came.
-    async fn announce(&self, name: &str, crc: u32, size: u64) {
+    /// Tells a room of a file that came there.
+    async fn announce(&self, room: &str, name: &str, crc: u32, size: u64) {
         let (name, kib) = (names::shown_line(name), size.div_ceil(1024));
         let text = format!("\n @*@ I just uploaded a file {crc:08x} {kib} KB [{name}]\n");
-        if let Err(error) = self.hub.say(self.id, None, text).await {
+        if let Err(error) = self.hub.say(self.id, Some(room), None, text).await {
             self.hub.notice(self.id, format!("\n@@ {error}\n"));
         }
     }
@@ -50,7 +50,7 @@ impl Chat for Host {
             .map_err(|_| hbi::Error::refusal("what is said must be UTF-8"))?
             // which the text wire cannot carry
             .replace('\0', "\u{fffd}");
-        let said = self.hub.say(self.id, Some(id), text).await;
+        let said = self.hub.say(self.id, None, Some(id), text).await;
         said.map_err(hbi::Error::refusal)
     }
 
@@ -63,13 +63,10 @@ impl Chat for Host {
     }
 
     async fn recv_file(&self, room: String, name: String, data: Data) -> hbi::Result<u32> {
-        let received = self
-            .hub
-            .files
-            .receive(&names::room(&room), &name, data)
-            .await;
+        let room = names::room(&room);
+        let received = self.hub.files.receive(&room, &name, data).await;
         let (crc, size) = received.map_err(|refused| hbi::Error::refusal(refused.to_string()))?;
-        self.announce(&name, crc, size).await;
+        self.announce(&room, &name, crc, size).await;
         Ok(crc)
     }
 
@@ -117,7 +114,13 @@ impl Transfers for Host {
     async fn upload(&self, file: Upload, from: u64, data: Data) -> Result<(), Refusal> {
         let file = accepted(file);
         self.hub.files.upload(&file, from, data).await?;
-        self.announce(&file.name, file.crc, file.size).await;
+        let Upload {
+            room,
+            name,
+            size,
+            crc,
+        } = &file;
+        self.announce(room, name, *crc, *size).await;
         Ok(())
     }
 

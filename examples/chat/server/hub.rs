@@ -138,10 +138,8 @@ impl Hub {
     pub(super) fn goto(&self, id: u64, wanted: &str) {
         let room = names::room(wanted);
         let mut state = self.lock();
-        let known = state.kept.contains(&room) || state.rooms.contains_key(&room);
-        if !known && state.count_rooms() >= ROOMS {
-            let full = format!("\n@@ There are {ROOMS} rooms already, pick one of them.\n");
-            state.notice(id, full);
+        if let Err(full) = state.check_room(&room) {
+            state.notice(id, format!("\n@@ {full}\n"));
             if let Some(member) = state.members.get_mut(&id) {
                 let room = member.room.clone();
                 member.push(|chatter| chatter.in_room(room));
@@ -188,10 +186,12 @@ impl Hub {
         nick
     }
 
-    /// Somebody says something. It is kept on disk when this returns.
+    /// Somebody says something in a room, the own one where none is named. It is kept on disk when
+    /// this returns.
     pub(super) async fn say(
         &self,
         id: u64,
+        room: Option<&str>,
         number: Option<i64>,
         text: String,
     ) -> Result<(), String> {
@@ -199,7 +199,9 @@ impl Hub {
         let (room, from) = {
             let state = self.lock();
             let member = state.members.get(&id).ok_or("you are not here any more")?;
-            (member.room.clone(), member.nick.clone())
+            let room = room.unwrap_or(&member.room);
+            state.check_room(room)?;
+            (room.to_owned(), member.nick.clone())
         };
         let time = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -307,11 +309,15 @@ impl State {
         (&mut self.members, self.rooms.get_mut(name))
     }
 
-    /// How many rooms are open or keep something.
-    fn count_rooms(&self) -> usize {
+    /// Whether there may be such a room: there is, or few enough others are open or keep something.
+    fn check_room(&self, room: &str) -> Result<(), String> {
+        let known = self.kept.contains(room) || self.rooms.contains_key(room);
         let open = self.rooms.keys();
         let fresh = open.filter(|room| !self.kept.contains(*room)).count();
-        self.kept.len() + fresh
+        match known || self.kept.len() + fresh < ROOMS {
+            true => Ok(()),
+            false => Err(format!("There are {ROOMS} rooms, pick one of them.")),
+        }
     }
 
     /// Takes a nick that nobody else has.

@@ -377,6 +377,27 @@ async fn bots_say_and_send_and_every_checksum_is_verified() {
     }
 }
 
+#[tokio::test]
+async fn a_file_is_announced_in_its_own_room() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (_serving, address) = serve(dir.path()).await;
+    let ann = Member::join(&address, "Ann", "Tea").await;
+    let mut tea = Member::join(&address, "Bob", "Tea").await;
+    let mut coffee = Member::join(&address, "Cid", "Coffee").await;
+    let transfers = TransfersStub::new(&ann.connection);
+    let file = upload("Coffee", "f.bin", b"abc");
+    let sent = transfers.upload(&file, 0, b"abc".to_vec()).await;
+    sent.expect("is taken");
+    let sent = ann.chat.recv_file("Coffee", "g.bin", b"abc".to_vec()).await;
+    sent.expect("is taken");
+    ann.say(1, "here").await.expect("is said");
+    for name in ["[f.bin]", "[g.bin]"] {
+        let announced = coffee.line().await;
+        assert!(announced.text.contains(name), "{announced:?}");
+    }
+    assert_eq!(tea.line().await.text, "here");
+}
+
 /// Makes a file of a size that takes no space, changed long ago or now.
 fn make(path: &Path, size: u64, is_old: bool) {
     std::fs::create_dir_all(path.parent().expect("lies somewhere")).expect("a directory");
