@@ -2,27 +2,30 @@
 //! complete, `partial/ROOM/NAME.SIZE.CRC` those that are on their way.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
+    fs::Metadata,
     io,
     path::{Path, PathBuf},
     sync::{
-        Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
 
+use futures_util::StreamExt;
 use hbi::Data;
-use hbi_examples::Checked;
+use hbi_examples::{Checked, checksum};
 use tokio::{
     fs::{self, File},
     io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt},
+    sync::{OwnedSemaphorePermit, Semaphore},
 };
 
 use crate::{
     names,
+    partial::{Partial, Partials},
     protocol::{FILE, FileInfo, Refused, Upload},
-    space::Space,
 };
 
 /// How long an upload that broke off may wait to go on.
@@ -40,39 +43,32 @@ const RECEIVED: &str = ".received.";
 /// Of how many files the checksums are remembered.
 const SUMS: usize = 10_000;
 
+/// How many files may be on their way at once, up and down: each keeps one open.
+const TRANSFERS: usize = 256;
+
 /// The files of all rooms.
 #[derive(Debug)]
 pub(crate) struct Files {
     dir: PathBuf,
-    space: Space,
-    /// What is being written.
-    busy: Mutex<HashSet<PathBuf>>,
+    partials: Partials,
     /// Checksums, with the size and time of the files that they were reckoned of.
     sums: Mutex<HashMap<PathBuf, (u64, SystemTime, u32)>>,
     received: AtomicU64,
+    turns: Arc<Semaphore>,
 }
 
-/// A file that is written by nobody else, until this is dropped.
-struct Claim<'a> {
-    files: &'a Files,
-    path: PathBuf,
-}
-
-impl Drop for Claim<'_> {
-    fn drop(&mut self) {
-        lock(&self.files.busy).remove(&self.path);
-    }
-}
+/// A place among the transfers of a member, and one among those of all.
+pub(crate) type Turn = [OwnedSemaphorePermit; 2];
 
 impl Files {
     /// The files in a directory.
     pub(crate) fn new(dir: &Path) -> Self {
         Self {
             dir: dir.to_owned(),
-            space: Space::default(),
-            busy: Mutex::default(),
+            partials: Partials::default(),
             sums: Mutex::default(),
             received: AtomicU64::new(0),
+            turns: Arc::new(Semaphore::new(TRANSFERS)),
         }
     }
 
@@ -81,15 +77,17 @@ impl Files {
     pub(crate) async fn count(&self) -> Result<(), Refused> {
         for path in self.all_partials().await? {
             let name = path.file_name().unwrap_or_default();
-            if name.to_string_lossy().starts_with(RECEIVED) {
-                fs::remove_file(path).await.map_err(failed)?;
-            }
+            let goes_on = !name.to_string_lossy().starts_with(RECEIVED);
+            // dropped at once, which removes what is of no use
+            self.claim(path, goes_on)?;
         }
         for below in ["rooms", "partial"] {
-            for (_, room) in listed(&self.dir.join(below)).await? {
-                let of_room = self.dir.join(below).join(names::kept(&room)?);
+            for of_room in directories(&self.dir.join(below)).await? {
+                // it stays where something is in it
+                let _ = fs::remove_dir(&of_room).await;
+                let room = self.complete_beside(&of_room);
                 for (size, _) in listed(&of_room).await? {
-                    self.space.take(&self.room(&room)?, size);
+                    self.partials.space.take(&room, size);
                 }
             }
         }
@@ -100,25 +98,19 @@ impl Files {
     pub(crate) async fn sweep(&self) -> Result<(), Refused> {
         for path in self.all_partials().await? {
             // one that goes on right now is not old
-            let Ok(claim) = self.claim(path) else {
+            let Ok(mut partial) = self.claim(path, true) else {
                 continue;
             };
-            let metadata = match fs::metadata(&claim.path).await {
+            let metadata = match fs::metadata(partial.path()).await {
                 Ok(metadata) => metadata,
                 // it was completed meanwhile
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(failed(error)),
             };
             let changed = metadata.modified().map_err(failed)?;
-            let (Some(room), true) = (
-                claim.path.parent().and_then(Path::file_name),
-                changed.elapsed().unwrap_or_default() > WAITS,
-            ) else {
-                continue;
-            };
-            fs::remove_file(&claim.path).await.map_err(failed)?;
-            self.space
-                .give(&self.dir.join("rooms").join(room), metadata.len());
+            if changed.elapsed().unwrap_or_default() > WAITS {
+                partial.discard();
+            }
         }
         Ok(())
     }
@@ -126,15 +118,22 @@ impl Files {
     /// All that is on its way.
     async fn all_partials(&self) -> Result<Vec<PathBuf>, Refused> {
         let mut all = Vec::new();
-        let partial = self.dir.join("partial");
-        for (_, room) in listed(&partial).await? {
-            let of_room = partial.join(names::kept(&room)?);
-            let mut entries = fs::read_dir(of_room).await.map_err(failed)?;
-            while let Some(entry) = entries.next_entry().await.map_err(failed)? {
-                all.push(entry.path());
+        for of_room in directories(&self.dir.join("partial")).await? {
+            for (path, there) in entries(&of_room).await? {
+                if there.is_file() {
+                    all.push(path);
+                }
             }
         }
         Ok(all)
+    }
+
+    /// A place among all transfers, for one that has its place among those of its member.
+    pub(crate) fn turn(&self, of_member: OwnedSemaphorePermit) -> Result<Turn, Refused> {
+        match Arc::clone(&self.turns).try_acquire_owned() {
+            Ok(of_all) => Ok([of_member, of_all]),
+            Err(_) => Err(Refused::Crowded(TRANSFERS)),
+        }
     }
 
     /// Sizes and names of a room's files, by name.
@@ -144,19 +143,29 @@ impl Files {
         Ok(files)
     }
 
-    /// Whether a file would be taken.
-    pub(crate) async fn check(&self, room: &str, name: &str, size: u64) -> Result<(), Refused> {
+    /// Whether a file would be taken, of which so many bytes are on the disk already.
+    pub(crate) async fn check(
+        &self,
+        room: &str,
+        name: &str,
+        size: u64,
+        begun: u64,
+    ) -> Result<(), Refused> {
         names::kept(name)?;
         if size > FILE {
             return Err(Refused::TooLarge(FILE));
         }
         self.check_room(room).await?;
         let complete = listed(&self.room(room)?).await?;
+        // one of its name makes room for it
+        let complete = complete.iter().filter(|(_, other)| other != name).count();
         let partial = listed(&self.partials(room)?).await?;
-        if complete.len() + partial.len() >= FILES {
+        let partial = partial.len().saturating_sub(usize::from(begun > 0));
+        if complete + partial >= FILES {
             return Err(Refused::Full);
         }
-        self.space.check(&self.room(room)?, size)
+        let to_come = size.saturating_sub(begun);
+        self.partials.space.check(&self.room(room)?, to_come)
     }
 
     /// Whether a room may have files: it has some, or few enough others have.
@@ -166,7 +175,7 @@ impl Files {
             ("partial", self.partials(room)?),
         ] {
             let is_new = !fs::try_exists(of_room).await.map_err(failed)?;
-            if is_new && listed(&self.dir.join(below)).await?.len() >= ROOMS {
+            if is_new && directories(&self.dir.join(below)).await?.len() >= ROOMS {
                 return Err(Refused::Full);
             }
         }
@@ -175,37 +184,40 @@ impl Files {
 
     /// Whether a file is taken, and how much of it is there already.
     pub(crate) async fn begin(&self, file: &Upload) -> Result<u64, Refused> {
-        self.check(&file.room, &file.name, file.size).await?;
-        match fs::metadata(self.partial(file)?).await {
-            Ok(metadata) => Ok(metadata.len().min(file.size)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-            Err(error) => Err(failed(error)),
-        }
+        let begun = match fs::metadata(self.partial(file)?).await {
+            // of one that is too long nothing is of use
+            Ok(there) if there.len() > file.size => 0,
+            Ok(there) => there.len(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(failed(error)),
+        };
+        self.check(&file.room, &file.name, file.size, begun).await?;
+        Ok(begun)
     }
 
     /// Takes a file from a byte on. What has arrived stays when the transfer breaks off, so that it
     /// can go on there.
     pub(crate) async fn upload(&self, file: &Upload, from: u64, data: Data) -> Result<(), Refused> {
-        let claim = self.claim(self.partial(file)?)?;
+        let mut partial = self.claim(self.partial(file)?, true)?;
         let begun = self.begin(file).await?;
-        if from != 0 && from != begun {
-            return Err(Refused::Position(begun));
+        match from {
+            0 => partial.discard(),
+            from if from == begun => {}
+            _ => return Err(Refused::Position(begun)),
         }
-        let room = self.room(&file.room)?;
-        let (target, crc) = open_at(&claim.path, from).await?;
-        self.space.give(&room, begun - from);
+        let mut target = partial.open().map_err(failed)?;
+        let crc = checksum(&mut target, from).await.map_err(failed)?;
         let mut target = Checked::rest(target, crc, from);
         let sum = target.sum();
-        let taken = self.take(&room, data, &mut target, file.size - from).await;
+        let taken = take(&mut partial, data, &mut target, file.size - from).await;
         target.flush().await.map_err(failed)?;
         match taken {
             Ok(()) if sum.len() == file.size && sum.crc() == file.crc => {
-                self.complete(&claim.path, &file.room, &file.name, sum.crc())
-                    .await
+                let Upload { room, name, .. } = file;
+                self.complete(partial, room, name, sum.crc()).await
             }
             Ok(()) | Err(Refused::TooLarge(_)) => {
-                fs::remove_file(&claim.path).await.map_err(failed)?;
-                self.space.give(&room, sum.len());
+                partial.discard();
                 Err(Refused::Checksum)
             }
             Err(broken) => Err(broken),
@@ -219,26 +231,16 @@ impl Files {
         name: &str,
         data: Data,
     ) -> Result<(u32, u64), Refused> {
-        self.check(room, name, 0).await?;
-        let space = self.room(room)?;
+        self.check(room, name, 0, 0).await?;
         let number = self.received.fetch_add(1, Ordering::Relaxed);
         let path = self.partials(room)?.join(format!("{RECEIVED}{number}"));
-        let claim = self.claim(path)?;
-        let (target, _) = open_at(&claim.path, 0).await?;
-        let mut target = Checked::new(target);
+        let mut partial = self.claim(path, false)?;
+        let mut target = Checked::new(partial.open().map_err(failed)?);
         let sum = target.sum();
-        let taken = self.take(&space, data, &mut target, FILE).await;
+        take(&mut partial, data, &mut target, FILE).await?;
         target.flush().await.map_err(failed)?;
-        let kept = match taken {
-            Ok(()) => self.complete(&claim.path, room, name, sum.crc()).await,
-            Err(broken) => Err(broken),
-        };
-        if kept.is_err() {
-            // the reason is told already
-            let _ = fs::remove_file(&claim.path).await;
-            self.space.give(&space, sum.len());
-        }
-        kept.map(|()| (sum.crc(), sum.len()))
+        self.complete(partial, room, name, sum.crc()).await?;
+        Ok((sum.crc(), sum.len()))
     }
 
     /// A file from a byte on, and what it is as a whole.
@@ -247,6 +249,7 @@ impl Files {
         room: &str,
         name: &str,
         from: u64,
+        turn: Turn,
     ) -> Result<(FileInfo, Data), Refused> {
         let path = self.room(room)?.join(names::kept(name)?);
         let missing = |error: io::Error| match error.kind() {
@@ -264,14 +267,18 @@ impl Files {
         let crc = match known {
             Some((len, time, crc)) if (len, time) == (size, changed) => crc,
             _ => {
-                let crc = checksum(&mut file, size).await?;
+                let crc = checksum(&mut file, size).await.map_err(failed)?;
                 self.remember(path, (size, changed, crc));
                 crc
             }
         };
         file.seek(io::SeekFrom::Start(from)).await.map_err(failed)?;
         let rest = size - from;
-        let data = Data::reader(file.take(rest)).with_len(rest);
+        let data = Data::reader(file.take(rest)).inspect(move |_| {
+            // until all is sent, or nobody wants it any more
+            let _held = &turn;
+        });
+        let data = Data::stream(data).with_len(rest);
         let since = changed.duration_since(SystemTime::UNIX_EPOCH);
         let info = FileInfo {
             size,
@@ -282,44 +289,23 @@ impl Files {
     }
 
     /// Makes a file that is on its way a complete one. It is on disk when this returns.
-    async fn complete(&self, from: &Path, room: &str, name: &str, crc: u32) -> Result<(), Refused> {
+    async fn complete(
+        &self,
+        partial: Partial<'_>,
+        room: &str,
+        name: &str,
+        crc: u32,
+    ) -> Result<(), Refused> {
         let room = self.room(room)?;
-        fs::create_dir_all(&room).await.map_err(failed)?;
         let to = room.join(names::kept(name)?);
-        let file = File::open(from).await.map_err(failed)?;
+        let file = File::open(partial.path()).await.map_err(failed)?;
         file.sync_all().await.map_err(failed)?;
         let metadata = file.metadata().await.map_err(failed)?;
-        let before = fs::metadata(&to).await.map_or(0, |old| old.len());
-        fs::rename(from, &to).await.map_err(failed)?;
-        self.space.give(&room, before);
+        partial.complete(&to).map_err(failed)?;
         let dir = File::open(&room).await.map_err(failed)?;
         dir.sync_all().await.map_err(failed)?;
         let changed = metadata.modified().map_err(failed)?;
         self.remember(to, (metadata.len(), changed, crc));
-        Ok(())
-    }
-
-    /// Writes data to its end, but no more than so many bytes, and no more than there is space for.
-    async fn take(
-        &self,
-        room: &Path,
-        mut data: Data,
-        target: &mut Checked<File>,
-        most: u64,
-    ) -> Result<(), Refused> {
-        let broken =
-            |error: hbi::Error| Refused::Failed(format!("the transfer broke off: {error}"));
-        let mut came = 0;
-        while let Some(piece) = data.try_next().await.map_err(broken)? {
-            let length = piece.len() as u64;
-            came += length;
-            if came > most {
-                return Err(Refused::TooLarge(most));
-            }
-            self.space.check(room, length)?;
-            target.write_all(&piece).await.map_err(failed)?;
-            self.space.take(room, length);
-        }
         Ok(())
     }
 
@@ -331,11 +317,16 @@ impl Files {
         sums.insert(path, sum);
     }
 
-    fn claim(&self, path: PathBuf) -> Result<Claim<'_>, Refused> {
-        if !lock(&self.busy).insert(path.clone()) {
-            return Err(Refused::Busy);
-        }
-        Ok(Claim { files: self, path })
+    fn claim(&self, path: PathBuf, goes_on: bool) -> Result<Partial<'_>, Refused> {
+        let of_room = path.parent().unwrap_or(&self.dir);
+        let room = self.complete_beside(of_room);
+        self.partials.claim(path, room, goes_on)
+    }
+
+    /// Where the complete files of a room lie, by the directory of either kind.
+    fn complete_beside(&self, of_room: &Path) -> PathBuf {
+        let room = of_room.file_name().unwrap_or_default();
+        self.dir.join("rooms").join(room)
     }
 
     fn room(&self, room: &str) -> Result<PathBuf, Refused> {
@@ -355,47 +346,59 @@ impl Files {
     }
 }
 
-/// Opens a file to write from a byte on, and reckons what is before.
-async fn open_at(path: &Path, from: u64) -> Result<(File, u32), Refused> {
-    if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir).await.map_err(failed)?;
+/// Writes data to its end, but no more than so many bytes, and no more than there is space for.
+async fn take(
+    partial: &mut Partial<'_>,
+    mut data: Data,
+    target: &mut Checked<File>,
+    most: u64,
+) -> Result<(), Refused> {
+    let broken = |error: hbi::Error| Refused::Failed(format!("the transfer broke off: {error}"));
+    let mut came = 0;
+    while let Some(piece) = data.try_next().await.map_err(broken)? {
+        let length = piece.len() as u64;
+        came += length;
+        if came > most {
+            return Err(Refused::TooLarge(most));
+        }
+        partial.check(length)?;
+        target.write_all(&piece).await.map_err(failed)?;
+        partial.grow(length);
     }
-    let mut options = File::options();
-    let options = options.read(true).write(true).create(true);
-    let mut file = options.open(path).await.map_err(failed)?;
-    file.set_len(from).await.map_err(failed)?;
-    let crc = checksum(&mut file, from).await?;
-    Ok((file, crc))
+    Ok(())
 }
 
-/// The CRC-32 of a file's first bytes; leaves the file behind them.
-async fn checksum(file: &mut File, len: u64) -> Result<u32, Refused> {
-    let mut checked = Checked::new(file.take(len));
-    let sum = checked.sum();
-    let copied = tokio::io::copy(&mut checked, &mut tokio::io::sink()).await;
-    copied.map_err(failed)?;
-    Ok(sum.crc())
-}
-
-/// Sizes and names of what lies in a directory, which need not exist.
+/// Sizes and names of the files in a directory, which need not exist.
 async fn listed(dir: &Path) -> Result<Vec<(u64, String)>, Refused> {
+    let files = entries(dir).await?.into_iter().filter_map(|(path, there)| {
+        let name = names::original(path.file_name()?.to_str()?)?;
+        there.is_file().then_some((there.len(), name))
+    });
+    Ok(files.collect())
+}
+
+/// The directories in a directory, which need not exist.
+async fn directories(dir: &Path) -> Result<Vec<PathBuf>, Refused> {
+    let entries = entries(dir).await?.into_iter();
+    let directories = entries.filter(|(_, there)| there.is_dir());
+    Ok(directories.map(|(path, _)| path).collect())
+}
+
+/// What lies in a directory, which need not exist.
+async fn entries(dir: &Path) -> Result<Vec<(PathBuf, Metadata)>, Refused> {
     let mut entries = match fs::read_dir(dir).await {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(failed(error)),
     };
-    let mut files = Vec::new();
+    let mut all = Vec::new();
     while let Some(entry) = entries.next_entry().await.map_err(failed)? {
-        let name = entry.file_name().into_string().ok();
         // what was renamed meanwhile is no more
-        let (Some(name), Ok(metadata)) = (name, entry.metadata().await) else {
-            continue;
-        };
-        if let Some(name) = names::original(&name) {
-            files.push((metadata.len(), name));
+        if let Ok(metadata) = entry.metadata().await {
+            all.push((entry.path(), metadata));
         }
     }
-    Ok(files)
+    Ok(all)
 }
 
 fn failed(error: io::Error) -> Refused {

@@ -1,11 +1,13 @@
 //! A chat: rooms, nicks, history, files, and bots that put it under load. All that its peers say to
 //! each other is in `protocol.rs`.
 
+mod claims;
 mod cli;
 mod client;
 mod files;
 mod flat;
 mod names;
+mod partial;
 mod protocol;
 mod server;
 mod space;

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use anyhow::Context;
 use hbi::{Data, Options, Settings, prelude::*};
 use serde::{Deserialize, Serialize};
 
@@ -112,6 +113,15 @@ pub(crate) struct Upload {
     pub(crate) crc: u32,
 }
 
+impl Upload {
+    /// How many bytes follow the one that the server wants it to go on at.
+    pub(crate) fn rest(&self, from: u64) -> anyhow::Result<u64> {
+        let size = self.size;
+        let rest = size.checked_sub(from);
+        rest.with_context(|| format!("the server wants byte {from} of a file of {size} bytes"))
+    }
+}
+
 /// A file that is sent down.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct FileInfo {
@@ -139,8 +149,8 @@ pub(crate) trait Transfers {
     ) -> Result<(FileInfo, Data), Refusal>;
 }
 
-/// How a chatter connects: it lets the server push only so much at once, so that the server holds
-/// little for a chatter that does not keep up, and tells it what it missed.
+/// How a chatter connects: it lets the server push only so much at once, so that the server holds no
+/// more than a few megabytes for a chatter that does not keep up, and tells it what it missed.
 pub(crate) fn chatter_options() -> Options {
     let mut settings = Settings::default();
     settings.conversations = 256;
@@ -160,6 +170,8 @@ pub(crate) enum Refused {
     Full,
     /// Somebody sends this very file already.
     Busy,
+    /// So many files are on their way already.
+    Crowded(usize),
     /// The transfer starts where it cannot go on; it should start at this byte.
     Position(u64),
     /// What arrived is not what was announced.
@@ -176,6 +188,9 @@ impl fmt::Display for Refused {
             Self::TooLarge(limit) => write!(f, "file too large: at most {limit} bytes"),
             Self::Full => f.write_str("there is no space for it in the room, or on the server"),
             Self::Busy => f.write_str("the same file is being sent already"),
+            Self::Crowded(many) => {
+                write!(f, "{many} files are on their way already, try again later")
+            }
             Self::Position(at) => write!(f, "it goes on at byte {at}"),
             Self::Checksum => f.write_str("the checksum does not match, send it again"),
             Self::Failed(why) => f.write_str(why),

@@ -4,6 +4,8 @@
 // the programs of the example, of which no test uses everything
 #![allow(dead_code)]
 
+#[path = "../chat/claims.rs"]
+mod claims;
 #[path = "../chat/cli.rs"]
 mod cli;
 #[path = "../chat/client/mod.rs"]
@@ -14,6 +16,8 @@ mod files;
 mod flat;
 #[path = "../chat/names.rs"]
 mod names;
+#[path = "../chat/partial.rs"]
+mod partial;
 #[path = "../chat/protocol.rs"]
 mod protocol;
 #[path = "../chat/server/mod.rs"]

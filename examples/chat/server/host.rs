@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use hbi::{Data, prelude::*};
+use tokio::sync::Semaphore;
 
 use super::hub::Hub;
 use crate::{
+    files::Turn,
     names,
     protocol::{Chat, FileInfo, LINE, Refusal, Refused, Rooms, Transfers, Upload},
 };
@@ -13,16 +15,34 @@ use crate::{
 /// The smallest file that the existing clients may send: what is smaller they show as refused.
 const SMALLEST: u64 = 1024;
 
+/// How many files of one member may be on their way at once; others wait for their turn.
+const TRANSFERS: usize = 8;
+
 /// The server's side of one connection.
 #[derive(Debug)]
 pub(super) struct Host {
     hub: Arc<Hub>,
     id: u64,
+    turns: Arc<Semaphore>,
 }
 
 impl Host {
     pub(super) fn new(hub: Arc<Hub>, id: u64) -> Self {
-        Self { hub, id }
+        let turns = Arc::new(Semaphore::new(TRANSFERS));
+        Self { hub, id, turns }
+    }
+
+    /// Waits until the member may send or get one more file.
+    async fn turn(&self) -> Result<Turn, Refused> {
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        self.hub.files.turn(turn.expect("it is never closed"))
+    }
+
+    /// A file of a room from a byte on, once it is its turn.
+    async fn open(&self, room: &str, name: &str, from: u64) -> Result<(FileInfo, Data), Refused> {
+        let turn = self.turn().await?;
+        let room = names::room(room);
+        self.hub.files.open(&room, name, from, turn).await
     }
 
     /// Tells a room of a file that came there.
@@ -58,14 +78,19 @@ impl Chat for Host {
         if size < SMALLEST {
             return Some("file too small!".to_owned());
         }
-        let checked = self.hub.files.check(&names::room(&room), &name, size).await;
+        let room = names::room(&room);
+        let checked = self.hub.files.check(&room, &name, size, 0).await;
         checked.err().map(|refused| refused.to_string())
     }
 
     async fn recv_file(&self, room: String, name: String, data: Data) -> hbi::Result<u32> {
         let room = names::room(&room);
-        let received = self.hub.files.receive(&room, &name, data).await;
-        let (crc, size) = received.map_err(|refused| hbi::Error::refusal(refused.to_string()))?;
+        let received = async {
+            let _turn = self.turn().await?;
+            self.hub.files.receive(&room, &name, data).await
+        };
+        let refuse = |refused: Refused| hbi::Error::refusal(refused.to_string());
+        let (crc, size) = received.await.map_err(refuse)?;
         self.announce(&room, &name, crc, size).await;
         Ok(crc)
     }
@@ -82,7 +107,7 @@ impl Chat for Host {
 
     async fn send_file(&self, co: HoCo, room: String, name: String) -> hbi::Result<()> {
         let mut co = co.start_send().await?;
-        match self.hub.files.open(&names::room(&room), &name, 0).await {
+        match self.open(&room, &name, 0).await {
             Ok((info, data)) => {
                 let message = format!("last modified: {}", date(info.changed));
                 co.send_obj(&(info.size, message)).await?;
@@ -113,7 +138,9 @@ impl Transfers for Host {
 
     async fn upload(&self, file: Upload, from: u64, data: Data) -> Result<(), Refusal> {
         let file = accepted(file);
+        let turn = self.turn().await?;
         self.hub.files.upload(&file, from, data).await?;
+        drop(turn);
         let Upload {
             room,
             name,
@@ -130,8 +157,7 @@ impl Transfers for Host {
         name: String,
         from: u64,
     ) -> Result<(FileInfo, Data), Refusal> {
-        let room = names::room(&room);
-        Ok(self.hub.files.open(&room, &name, from).await?)
+        Ok(self.open(&room, &name, from).await?)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The tests of the chat, and what they share.
 
+mod files;
 mod flat;
 mod hostile;
 mod killed;

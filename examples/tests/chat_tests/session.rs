@@ -1,13 +1,10 @@
 //! What people see: a session over each transport, nicks, leaving, transfers that go on.
 
-use std::{path::Path, time::SystemTime};
-
 use futures_util::{StreamExt, stream};
 use hbi::CallError;
 
 use super::{Heard, Member, content, process::Program, serve, upload};
 use crate::{
-    files::Files,
     protocol::{Refusal, Refused, RoomsStub, TransfersStub},
     server,
 };
@@ -396,62 +393,4 @@ async fn a_file_is_announced_in_its_own_room() {
         assert!(announced.text.contains(name), "{announced:?}");
     }
     assert_eq!(tea.line().await.text, "here");
-}
-
-/// Makes a file of a size that takes no space, changed long ago or now.
-fn make(path: &Path, size: u64, is_old: bool) {
-    std::fs::create_dir_all(path.parent().expect("lies somewhere")).expect("a directory");
-    let file = std::fs::File::create(path).expect("a file");
-    file.set_len(size).expect("is set");
-    if is_old {
-        file.set_modified(SystemTime::UNIX_EPOCH).expect("is set");
-    }
-}
-
-#[tokio::test]
-async fn uploads_that_broke_off_wait_a_day_to_go_on() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let partial = dir.path().join("partial/Tea");
-    let file = upload("Tea", "f.bin", &content(1000, 1));
-    let fresh = partial.join(format!("f.bin.1000.{:08x}", file.crc));
-    let old = partial.join("old.bin.1000.00000000");
-    let received = partial.join(".received.3");
-    make(&fresh, 10, false);
-    make(&old, 1 << 30, true);
-    make(&received, 10, false);
-    let files = Files::new(dir.path());
-    files.count().await.expect("is counted");
-    assert!(fresh.exists() && old.exists() && !received.exists());
-    assert_eq!(files.begin(&file).await, Err(Refused::Full));
-    files.sweep().await.expect("is swept");
-    assert!(fresh.exists() && !old.exists());
-    assert_eq!(files.begin(&file).await, Ok(10));
-}
-
-#[tokio::test]
-async fn a_full_room_takes_no_more_after_a_restart_and_another_does() {
-    let dir = tempfile::tempdir().expect("a directory");
-    make(&dir.path().join("rooms/Tea/large.bin"), 1 << 30, false);
-    let (_serving, address) = serve(dir.path()).await;
-    let member = Member::join(&address, "Ann", "Tea").await;
-    let transfers = TransfersStub::new(&member.connection);
-    let whole = content(2000, 1);
-    let file = upload("Tea", "f.bin", &whole);
-    let full = |outcome: &Result<(), CallError<Refusal>>| {
-        matches!(outcome, Err(CallError::App(Refusal { why: Refused::Full })))
-    };
-    let outcome = transfers.begin(&file).await.map(drop);
-    assert!(full(&outcome), "{outcome:?}");
-    let outcome = transfers.upload(&file, 0, whole.clone()).await;
-    assert!(full(&outcome), "{outcome:?}");
-    let refused = member.chat.upload_req("Tea", "f.bin", 2000).await;
-    let refused = refused.expect("an answer").expect("is refused");
-    assert!(refused.contains("space"), "{refused}");
-    let refused = member.chat.recv_file("Tea", "f.bin", whole.clone()).await;
-    let refused = refused.expect_err("is refused").to_string();
-    assert!(refused.contains("space"), "{refused}");
-    let listed = member.chat.list_files("Tea").await.expect("an answer");
-    assert_eq!(listed, [(1 << 30, "large.bin".to_owned())]);
-    let file = upload("Coffee", "f.bin", &whole);
-    transfers.upload(&file, 0, whole).await.expect("is taken");
 }
