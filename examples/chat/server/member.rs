@@ -4,11 +4,12 @@ use hbi::{Notify, Outbox, Policy, prelude::*};
 
 use crate::protocol::{ChatterStub, Msg, MsgsInRoom};
 
-/// How many pushes wait for a member that does not keep up, before the oldest are dropped.
+/// How many pushes wait for a member that does not keep up, before the oldest are dropped. As what was
+/// said goes in pieces of [`AT_ONCE`] and one line more at most, this is about 2.5 MB.
 const WAITING: usize = 200;
 
 /// About how many bytes of lines are pushed at once: what fits one frame is never overtaken.
-const AT_ONCE: usize = 32 << 10;
+const AT_ONCE: usize = 8 << 10;
 
 /// A chatter.
 #[derive(Debug)]
@@ -50,7 +51,7 @@ impl Member {
         self.told += missed;
         let room = &self.room;
         let notice = format!(
-            "\n@@ You were too slow: {missed} lines or notices before this one did not reach you. Enter #{room} again to \
+            "\n@@ You were too slow: {missed} messages before this one did not reach you. Enter #{room} again to \
              read what was said.\n"
         );
         self.outbox.push(self.chatter.show_notice(notice));

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::Context;
-use hbi::{Options, Server, Settings, prelude::*};
+use hbi::{Address, Defences, Options, Scheme, Server, Settings, prelude::*};
 
 use self::{host::Host, hub::Hub};
 use crate::{
@@ -72,17 +72,21 @@ async fn sweep(hub: Weak<Hub>) {
     }
 }
 
-/// How an address is served. A member whose process is killed is gone at once over TCP and Unix
+/// How an address is served. A call may read a room's history or open a file, so that a stranger makes
+/// fewer than hbi would let it. A member whose process is killed is gone at once over TCP and Unix
 /// sockets, since its system closes them; over QUIC nothing does, so there silence tells.
 fn options(address: &str, dir: &Path) -> hbi::Result<Options> {
-    let options = hbi_examples::options(address, dir)?;
-    if !address.starts_with("quic:") {
-        return Ok(options);
-    }
+    let mut defences = Defences::default();
+    defences.connections_per_address = 256;
+    defences.openings_per_second = 1_000;
     let mut settings = Settings::default();
-    settings.keep_alive = ASKS;
-    settings.idle_timeout = SILENT;
-    Ok(options.settings(settings))
+    settings.conversations = 64;
+    if let Scheme::Quic(_) = address.parse::<Address>()?.scheme() {
+        settings.keep_alive = ASKS;
+        settings.idle_timeout = SILENT;
+    }
+    let options = hbi_examples::options(address, dir)?;
+    Ok(options.defences(defences).settings(settings))
 }
 
 impl Serving {
