@@ -40,18 +40,27 @@ fn presentable(name: &str, most: usize) -> String {
     let visible: String = name
         .chars()
         .take(most * 4)
-        .filter(|c| c.is_whitespace() || !is_harmful(*c))
+        .filter(|c| c.is_whitespace() || !(is_harmful(*c) || is_unseen(*c)))
         .collect();
     let words: Vec<_> = visible.split_whitespace().collect();
     let short: String = words.join(" ").chars().take(most).collect();
     short.trim_end().to_owned()
 }
 
-/// Whether a character could command a terminal, or change how others are read.
+/// Whether a character could command a terminal, or change in which order others are read.
 fn is_harmful(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
-        || matches!(c, '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
+        || matches!(c, '\u{e0000}'..='\u{e007f}')
+}
+
+/// Whether a character does no harm in a line, but makes two names look alike, or one like none: soft
+/// hyphen, joiners, blank letters, variants.
+fn is_unseen(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{34f}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}')
+        || matches!(c, '\u{180b}'..='\u{180f}' | '\u{2800}' | '\u{3164}')
+        || matches!(c, '\u{fe00}'..='\u{fe0f}' | '\u{ffa0}' | '\u{e0100}'..='\u{e01ef}')
 }
 
 /// A text that can be shown: harmful characters are spelled out, but for ends of lines.
@@ -76,8 +85,9 @@ pub(crate) fn shown_line(text: &str) -> String {
     shown(text).replace('\n', "\\n")
 }
 
-/// The name under which a file or room is kept. Each name has one of its own, none leaves its
-/// directory, and [`original`] gives it back.
+/// The name under which a file or room is kept. Each name has one of its own (but where the file system
+/// takes small and large letters for the same), none leaves its directory, and [`original`] gives it
+/// back.
 ///
 /// # Errors
 /// When the name is empty, too long, or contains NUL.

@@ -7,7 +7,7 @@ use hbi::CallError;
 use super::{Member, content, process::Program, serve, upload};
 use crate::{
     names,
-    protocol::{LINE, Refusal, Refused, RoomsStub, TransfersStub},
+    protocol::{LINE, LOBBY, Refusal, Refused, RoomsStub, TransfersStub},
 };
 
 const NAMES: [&str; 13] = [
@@ -59,6 +59,25 @@ fn each_name_is_kept_under_one_of_its_own_and_comes_back() {
     assert!(names::kept("").is_err());
     assert!(names::kept("a\0b").is_err());
     assert!(names::original("%").is_none() && names::original("%+1").is_none());
+}
+
+#[test]
+fn names_that_would_look_like_others_become_those() {
+    for (wanted, nick) in [
+        ("server\u{ad}", "not the server"),
+        ("ad\u{34f}min", "not the admin"),
+        ("Ann\u{34f}", "Ann"),
+        ("Ann\u{fe0f}", "Ann"),
+        ("A\u{61c}nn", "Ann"),
+        ("\u{3164}", ""),
+        ("\u{2800} \u{115f}", ""),
+    ] {
+        assert_eq!(names::nick(wanted), nick, "{wanted:?}");
+    }
+    assert_eq!(names::room("#\u{ffa0}"), LOBBY);
+    assert_eq!(names::shown("a\u{61c}b"), r"a\u{61c}b");
+    // an emoji in a line stays one
+    assert_eq!(names::shown("❤\u{fe0f}"), "❤\u{fe0f}");
 }
 
 #[tokio::test]
