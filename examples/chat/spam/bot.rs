@@ -83,7 +83,8 @@ impl Bot {
             self.figures.timed(self.chat.goto_room(room)).await?;
         }
         let text = format!("bot {} says line {line}", self.number);
-        let said = self.chat.say(line as i64, text.into_bytes());
+        // below the numbers of what a person says over the same connection
+        let said = self.chat.say(-(line as i64), text.into_bytes());
         self.figures.timed(said).await?;
         self.figures.said();
         Ok(())
@@ -120,12 +121,12 @@ impl Bot {
             .timed(self.transfers.begin(&upload))
             .await
             .map_err(readable)?;
-        let rest = content.slice(from as usize..);
+        let rest = upload.rest(from)?;
         self.transfers
-            .upload(upload, from, rest)
+            .upload(upload, from, content.slice(from as usize..))
             .await
             .map_err(readable)?;
-        self.figures.sent(size - from);
+        self.figures.sent(rest);
 
         let (info, data) = self
             .transfers

@@ -3,7 +3,7 @@
 mod bot;
 mod figures;
 
-use std::{str::FromStr, sync::Arc, time::Duration};
+use std::{ops::RangeInclusive, str::FromStr, sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
 use clap::Args;
@@ -15,11 +15,14 @@ pub(crate) use self::figures::Figures;
 use self::{bot::Bot, bot::Ear};
 use crate::{
     flat,
-    protocol::{self, ChatterHost, Msg, MsgsInRoom},
+    protocol::{self, ChatterHost, FILE, Msg, MsgsInRoom},
 };
 
 /// Between two looks at the figures.
 pub(crate) const LOOK: Duration = Duration::from_secs(1);
+
+/// How many bots there may be.
+const BOTS: RangeInclusive<u64> = 1..=10_000;
 
 /// How to spam.
 #[derive(Debug, Args)]
@@ -36,8 +39,9 @@ pub(crate) struct Spam {
 /// What the bots do.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct Plan {
-    /// How many bots.
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    /// How many bots. A server takes so many connections of one address only (256, where it is one of
+    /// this chat): with more bots, --share.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(BOTS))]
     pub(crate) bots: u64,
     /// In how many rooms.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=1_000))]
@@ -58,18 +62,26 @@ impl FromStr for Plan {
 
     /// `BOTS MSGS FILES`, each of which may be left out from the end.
     fn from_str(text: &str) -> Result<Self, String> {
-        let mut plan = Self {
-            bots: 4,
-            rooms: 4,
-            msgs: 50,
-            files: 5,
-            file_kb: (24, 2048),
-        };
-        let fields = [&mut plan.bots, &mut plan.msgs, &mut plan.files];
-        for (field, word) in fields.into_iter().zip(text.split_whitespace()) {
+        let mut fields = [4, 50, 5];
+        let words: Vec<_> = text.split_whitespace().collect();
+        if let Some(word) = words.get(fields.len()) {
+            return Err(format!("`{word}` is one too many: `* bots msgs files`"));
+        }
+        for (field, word) in fields.iter_mut().zip(words) {
             *field = word.parse().map_err(|error| format!("`{word}`: {error}"))?;
         }
-        Ok(plan)
+        let [bots, msgs, files] = fields;
+        if !BOTS.contains(&bots) {
+            let (least, most) = (BOTS.start(), BOTS.end());
+            return Err(format!("{bots} bots: expected {least} to {most}"));
+        }
+        Ok(Self {
+            bots,
+            rooms: 4,
+            msgs,
+            files,
+            file_kb: (24, 2048),
+        })
     }
 }
 
@@ -82,6 +94,12 @@ fn sizes(text: &str) -> Result<(u64, u64), String> {
     let (from, to) = (number(from)?, number(to)?);
     if from > to {
         return Err(format!("{from} is more than {to}"));
+    }
+    if to > FILE >> 10 {
+        return Err(format!(
+            "{to} is more than {}, of which the largest file is",
+            FILE >> 10
+        ));
     }
     Ok((from, to))
 }
@@ -141,4 +159,23 @@ async fn connect(address: &str, figures: &Arc<Figures>) -> hbi::Result<Connectio
         .constructor::<Msg>()
         .constructor::<MsgsInRoom>();
     protocol::chatter_options().connect(address, env).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_within_bounds_is_taken_and_no_other() {
+        let plan: Plan = "2 3".parse().expect("a plan");
+        assert_eq!((plan.bots, plan.msgs, plan.files), (2, 3, 5));
+        for text in ["0", "100000000", "1 2 3 4", "two"] {
+            assert!(text.parse::<Plan>().is_err(), "{text}");
+        }
+        assert_eq!(sizes("24..2048"), Ok((24, 2048)));
+        assert_eq!(sizes("7"), Ok((7, 7)));
+        for text in ["3..2", "0..18446744073709551615", "300000000", "1.."] {
+            assert!(sizes(text).is_err(), "{text}");
+        }
+    }
 }
