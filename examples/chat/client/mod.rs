@@ -7,6 +7,8 @@ mod model;
 mod plain;
 mod screen;
 mod session;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::{io::IsTerminal, path::PathBuf, sync::Arc};

@@ -2,7 +2,8 @@
 
 use std::{
     collections::HashMap,
-    path::PathBuf,
+    io::ErrorKind,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicI64, AtomicU64, Ordering},
@@ -10,12 +11,13 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, ensure};
-use hbi::{Connection, prelude::*};
-use hbi_examples::{Checked, Sum};
+use anyhow::{Context, bail, ensure};
+use hbi::{Connection, Data, prelude::*};
+use hbi_examples::{Checked, Sum, checksum};
+use tempfile::TempPath;
 use tokio::{
     fs::{self, File},
-    io::{AsyncSeekExt, AsyncWriteExt, SeekFrom},
+    io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt, SeekFrom},
     sync::{mpsc, watch},
     time::timeout,
 };
@@ -25,9 +27,10 @@ use super::{
     event::{Event, Pushed, Transfer},
 };
 use crate::{
+    claims::Claims,
     flat, names,
     protocol::{
-        self, ChatStub, ChatterHost, LINE, LOBBY, Msg, MsgsInRoom, RoomsStub, TransfersStub,
+        self, ChatStub, ChatterHost, FILE, LINE, LOBBY, Msg, MsgsInRoom, RoomsStub, TransfersStub,
         Upload, readable,
     },
     spam::{Figures, LOOK, Plan, swarm},
@@ -59,6 +62,8 @@ pub(super) struct Session {
     saying: Mutex<HashMap<i64, String>>,
     sayings: AtomicI64,
     ids: AtomicU64,
+    /// The files that are on their way here.
+    getting: Claims,
 }
 
 impl Session {
@@ -91,6 +96,7 @@ impl Session {
             saying: Mutex::default(),
             sayings: AtomicI64::new(1),
             ids: AtomicU64::new(1),
+            getting: Claims::default(),
         })
     }
 
@@ -191,7 +197,7 @@ impl Session {
         Ok(self.rooms.open().await?)
     }
 
-    /// Names of the files here.
+    /// Sizes and names of the files here, without hidden ones, which may be on their way.
     pub(super) async fn local(&self) -> anyhow::Result<Vec<(u64, String)>> {
         let mut files = Vec::new();
         let Ok(mut entries) = fs::read_dir(&self.files).await else {
@@ -199,8 +205,8 @@ impl Session {
         };
         while let Some(entry) = entries.next_entry().await? {
             let metadata = entry.metadata().await?;
-            if metadata.is_file() {
-                let name = entry.file_name().to_string_lossy().into_owned();
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if metadata.is_file() && !name.starts_with('.') {
                 files.push((metadata.len(), name));
             }
         }
@@ -229,34 +235,37 @@ impl Session {
 
     /// Sends a file up, or the rest of it.
     async fn upload(&self, name: &str) -> anyhow::Result<()> {
+        ensure!(!name.is_empty(), "`> file` takes a file's name");
         let path = self.files.join(name);
         let plain = path.file_name().context("`> file` takes a file's name")?;
         let plain = plain.to_string_lossy().into_owned();
         let opened = File::open(&path).await;
         let mut file = opened.with_context(|| format!("cannot send {}", path.display()))?;
         let size = file.metadata().await?.len();
-        let crc = checksum(&mut file).await?;
+        let crc = checksum(&mut file, size).await?;
+        let room = self.room();
         if self.flat {
             file.rewind().await?;
-            let file = Checked::new(file);
+            let file = Checked::new(file.take(size));
             let id = self.started(&plain, true, size, file.sum()).await;
-            let data = hbi::Data::reader(file).with_len(size);
-            let sent = flat::send(&self.chat, &self.room(), &plain, (size, crc), data).await;
+            let data = Data::reader(file).with_len(size);
+            let sent = flat::send(&self.chat, &room, &plain, (size, crc), data).await;
             let outcome = sent.map(|()| done(&plain, "sent", size, 0, crc));
             self.ended(id, outcome).await;
             return Ok(());
         }
         let upload = Upload {
-            room: self.room(),
+            room,
             name: plain.clone(),
             size,
             crc,
         };
         let from = self.transfers.begin(&upload).await.map_err(readable)?;
+        let rest = upload.rest(from)?;
         file.seek(SeekFrom::Start(from)).await?;
-        let file = Checked::rest(file, 0, from);
+        let file = Checked::rest(file.take(rest), 0, from);
         let id = self.started(&plain, true, size, file.sum()).await;
-        let data = hbi::Data::reader(file).with_len(size - from);
+        let data = Data::reader(file).with_len(rest);
         let outcome = match self.transfers.upload(upload, from, data).await {
             Ok(()) => Ok(done(&plain, "sent", size, from, crc)),
             Err(error) => Err(readable(error)),
@@ -273,44 +282,55 @@ impl Session {
         if self.flat {
             return self.download_whole(&room, name, &kept).await;
         }
-        let (info, mut data) = self
-            .transfers
-            .download(&room, name, 0)
-            .await
-            .map_err(readable)?;
-        let partial = self.files.join(format!("{kept}.{:08x}.part", info.crc));
+        let download = async |from| {
+            let answer = self.transfers.download(&room, name, from).await;
+            answer.map_err(readable)
+        };
+        let (info, data) = download(0).await?;
+        let size = info.size;
+        ensure!(
+            size <= FILE,
+            "{size} bytes are too many: {FILE} at most are taken"
+        );
+        let partial = self.files.join(format!(".{kept}.{:08x}.part", info.crc));
+        let claim = self.getting.claim(partial);
+        let claim = claim.with_context(|| format!("{name} is on its way already"))?;
         let mut options = File::options();
         let options = options.read(true).write(true).create(true);
-        let mut file = options.open(&partial).await?;
-        let from = file.metadata().await?.len().min(info.size);
-        if from > 0 {
-            // only the rest of it
-            data = self
-                .transfers
-                .download(&room, name, from)
-                .await
-                .map_err(readable)?
-                .1;
+        let mut file = options.open(claim.path()).await?;
+        let mut from = file.metadata().await?.len();
+        if from > size {
+            // nothing that came like this
+            file.set_len(0).await?;
+            from = 0;
         }
-        let crc = checksum(&mut file).await?;
-        let mut file = Checked::rest(file, crc, from);
-        let sum = file.sum();
-        let id = self.started(name, false, info.size, file.sum()).await;
-        let written = data.write_to(&mut file).await;
-        file.flush().await?;
-        let outcome = match written {
-            Err(broken) => Err(broken.into()),
-            Ok(_) if (sum.len(), sum.crc()) == (info.size, info.crc) => {
-                let target = self.free_name(&kept, info.crc).await?;
-                fs::rename(&partial, &target).await?;
-                let name = target.file_name().unwrap_or_default().to_string_lossy();
-                Ok(done(&name, "here", info.size, from, info.crc))
-            }
-            Ok(_) => {
-                fs::remove_file(&partial).await?;
-                Err(anyhow::anyhow!("{MISMATCH}"))
+        let data = match from {
+            0 => data,
+            from => {
+                // only the rest of it; the server need not have both on their way
+                drop(data);
+                download(from).await?.1
             }
         };
+        let crc = checksum(&mut file, from).await?;
+        let mut file = Checked::rest(file, crc, from);
+        let sum = file.sum();
+        let id = self.started(name, false, size, file.sum()).await;
+        let outcome = async {
+            // one byte too many is enough to know
+            let data = Data::reader(data.take(size - from + 1));
+            let written = data.write_to(&mut file).await;
+            file.flush().await?;
+            written?;
+            if (sum.len(), sum.crc()) != (size, info.crc) {
+                fs::remove_file(claim.path()).await?;
+                bail!("{MISMATCH}");
+            }
+            let target = self.free_name(&kept, size, info.crc).await?;
+            fs::rename(claim.path(), &target).await?;
+            Ok(done(&shown(&target), "here", size, from, info.crc))
+        };
+        let outcome = outcome.await;
         self.ended(id, outcome).await;
         Ok(())
     }
@@ -318,51 +338,50 @@ impl Session {
     /// Gets a file by the flat calls: all of it, as what came before cannot be told to them.
     async fn download_whole(&self, room: &str, name: &str, kept: &str) -> anyhow::Result<()> {
         let id = self.ids.fetch_add(1, Ordering::Relaxed);
-        let partial = self.files.join(format!("{kept}.{id}.part"));
-        let mut sum = None;
+        let partial = format!(".{kept}.{}.{id}.part", std::process::id());
+        // what came of it is of no use to another download, and removed with this one
+        let partial = TempPath::try_from_path(self.files.join(partial))?;
+        let mut started = None;
         let got = flat::get(&self.chat, room, name, async |size| {
-            let file = File::create(&partial).await?;
-            let file = Checked::new(file);
-            sum = Some((
-                self.started(name, false, size, file.sum()).await,
-                file.sum(),
-            ));
+            let file = Checked::new(File::create(&partial).await?);
+            let id = self.started(name, false, size, file.sum()).await;
+            started = Some((id, file.sum()));
             Ok(file)
         })
         .await;
-        let Some((id, sum)) = sum else {
+        let Some((id, sum)) = started else {
             return got.map(drop);
         };
-        let outcome = match got {
-            Ok((size, crc, _)) if crc == sum.crc() => {
-                let target = self.free_name(kept, crc).await?;
-                fs::rename(&partial, &target).await?;
-                let name = target.file_name().unwrap_or_default().to_string_lossy();
-                Ok(done(&name, "here", size, 0, crc))
-            }
-            other => {
-                fs::remove_file(&partial).await?;
-                let error = other.err();
-                Err(error.unwrap_or_else(|| anyhow::anyhow!("{MISMATCH}")))
-            }
+        let outcome = async {
+            let (size, crc, _) = got?;
+            ensure!(crc == sum.crc(), MISMATCH);
+            let target = self.free_name(kept, size, crc).await?;
+            partial.persist(&target)?;
+            Ok(done(&shown(&target), "here", size, 0, crc))
         };
+        let outcome = outcome.await;
         self.ended(id, outcome).await;
         Ok(())
     }
 
-    /// A path for a file that came, so that no other one is lost.
-    async fn free_name(&self, kept: &str, crc: u32) -> anyhow::Result<PathBuf> {
+    /// A path for a file that came, where nothing is, or the same file.
+    async fn free_name(&self, kept: &str, size: u64, crc: u32) -> anyhow::Result<PathBuf> {
         let mut path = self.files.join(kept);
-        for number in 2.. {
-            let Ok(mut file) = File::open(&path).await else {
-                break;
-            };
-            if checksum(&mut file).await? == crc {
-                break;
+        let mut number = 1;
+        loop {
+            match fs::symlink_metadata(&path).await {
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(path),
+                Err(error) => return Err(error.into()),
+                Ok(there) if there.is_file() && there.len() == size => {
+                    if crc_of(&path, size).await.is_ok_and(|other| other == crc) {
+                        return Ok(path);
+                    }
+                }
+                Ok(_) => {}
             }
+            number += 1;
             path = self.files.join(format!("{kept}~{number}"));
         }
-        Ok(path)
     }
 
     /// Lets bots loose over this connection, whose nick and room are theirs until they are done.
@@ -421,11 +440,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|error| error.into_inner())
 }
 
-async fn checksum(file: &mut File) -> anyhow::Result<u32> {
-    let mut checked = Checked::new(file);
-    let sum = checked.sum();
-    tokio::io::copy(&mut checked, &mut tokio::io::sink()).await?;
-    Ok(sum.crc())
+async fn crc_of(path: &Path, size: u64) -> std::io::Result<u32> {
+    checksum(&mut File::open(path).await?, size).await
+}
+
+fn shown(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
 }
 
 fn done(name: &str, how: &str, size: u64, from: u64, crc: u32) -> String {

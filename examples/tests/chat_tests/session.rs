@@ -337,7 +337,7 @@ async fn a_download_that_broke_off_goes_on_where_it_was() {
     let crc = crc.expect("is taken");
     let files = dir.path().join("files");
     std::fs::create_dir(&files).expect("a directory");
-    let partial = files.join(format!("f.bin.{crc:08x}.part"));
+    let partial = files.join(format!(".f.bin.{crc:08x}.part"));
     std::fs::write(&partial, &whole[..600_000]).expect("a file");
     std::fs::write(files.join("f.bin"), "another one, which stays").expect("a file");
 
