@@ -1,5 +1,7 @@
 //! The line that one types: a cursor, what was typed before, completion.
 
+use crate::protocol::LINE;
+
 /// How many lines are remembered.
 const REMEMBERED: usize = 200;
 
@@ -58,11 +60,20 @@ impl Input {
         &self.text[..self.cursor]
     }
 
-    /// Types something.
+    /// What stands behind it.
+    pub(super) fn behind(&self) -> &str {
+        &self.text[self.cursor..]
+    }
+
+    /// Types something, as much of it as a line may have.
     pub(super) fn insert(&mut self, text: &str) {
         self.edited();
-        self.text.insert_str(self.cursor, text);
-        self.cursor += text.len();
+        let mut fits = text.len().min(LINE.saturating_sub(self.text.len()));
+        while !text.is_char_boundary(fits) {
+            fits -= 1;
+        }
+        self.text.insert_str(self.cursor, &text[..fits]);
+        self.cursor += fits;
     }
 
     pub(super) fn backspace(&mut self) {
@@ -252,6 +263,17 @@ mod tests {
         assert_eq!(input.text(), "two words ");
         input.delete_word();
         assert_eq!(input.text(), "two ");
+    }
+
+    #[test]
+    fn what_is_pasted_is_cut_where_a_line_ends() {
+        let mut input = typed("x");
+        input.home();
+        input.insert(&"é".repeat(100_000));
+        assert_eq!(input.before().len(), LINE - 2);
+        input.insert("yz");
+        assert_eq!(input.text().len(), LINE);
+        assert!(input.text().ends_with("éyx"));
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &mut Model) {
     let transfers = model.transfers.len().min(TRANSFERS).min(spare);
     let [head, body, bars, status, input] = Layout::vertical([
         Constraint::Length(u16::from(area.height > 3)),
-        Constraint::Min(1),
+        Constraint::Min(u16::from(area.height > 1)),
         Constraint::Length(transfers as u16),
         Constraint::Length(u16::from(area.height > 2)),
         Constraint::Length(1),
@@ -211,24 +211,30 @@ fn draw_status(frame: &mut Frame<'_>, area: Rect, model: &Model) {
 fn draw_input(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     const PROMPT: &str = "> ";
     let room = usize::from(area.width).saturating_sub(PROMPT.len() + 1);
-    let before = model.input.before();
+    let before = names::shown_line(model.input.before());
     // what is left of the pane is cut off, so that the cursor stays in it
-    let mut from = 0;
-    for c in before.chars() {
-        if before[from..].width() <= room {
-            break;
-        }
-        from += c.len_utf8();
-    }
-    let text = names::shown_line(&model.input.text()[from..]);
-    let line = Line::from(vec![Span::from(PROMPT).bold(), Span::from(text)]);
+    let mut width = 0;
+    let fits = before.char_indices().rev().take_while(|(_, c)| {
+        width += c.width().unwrap_or(0);
+        width <= room
+    });
+    let from = fits.last().map_or(before.len(), |(at, _)| at);
+    let behind = names::shown_line(model.input.behind());
+    let line = Line::from(vec![
+        Span::from(PROMPT).bold(),
+        Span::from(&before[from..]),
+        Span::from(behind),
+    ]);
     frame.render_widget(Paragraph::new(line), area);
-    let column = PROMPT.len() + before[from..].width();
-    frame.set_cursor_position((area.x + column as u16, area.y));
+    let column = PROMPT.len() + before[from..].width().min(room);
+    let column = area.width.saturating_sub(1).min(column as u16);
+    frame.set_cursor_position((area.x + column, area.y));
 }
 
 #[cfg(test)]
 mod tests {
+    use ratatui::{Terminal, backend::TestBackend};
+
     use super::*;
 
     /// How much lighter one is than the other, of two shades of light between 0 and 1.
@@ -253,6 +259,44 @@ mod tests {
                 on_black > 3.5 && on_white > 3.5,
                 "{colour}: {on_black}, {on_white}"
             );
+        }
+    }
+
+    /// Where the cursor is once all is drawn, in a terminal of this size.
+    fn cursor(model: &mut Model, width: u16, height: u16) -> (u16, u16) {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a terminal");
+        let drawn = terminal.draw(|frame| draw(frame, model));
+        drawn.expect("is drawn");
+        let at = terminal.get_cursor_position().expect("is somewhere");
+        (at.x, at.y)
+    }
+
+    #[test]
+    fn the_cursor_stands_behind_what_is_shown_before_it() {
+        let mut model = Model::default();
+        model.input.insert("a\u{200d}你");
+        // the joiner is spelled out
+        let shown = r"> a\u{200d}你".width();
+        assert_eq!(cursor(&mut model, 80, 10), (shown as u16, 9));
+        model.input.insert(&"好".repeat(500));
+        // a wide character leaves a column
+        assert_eq!(cursor(&mut model, 80, 10), (78, 9));
+        model.input.home();
+        assert_eq!(cursor(&mut model, 80, 10), (2, 9));
+    }
+
+    #[test]
+    fn all_is_drawn_in_a_terminal_of_any_size() {
+        let mut model = Model::default();
+        let words = "wide 你好 e\u{301} ❤\u{fe0f} ".repeat(30);
+        model.input.insert(&words);
+        let (nick, text) = ("你好".repeat(16), words.clone());
+        model.entries.push_back(Entry::Said { nick, text });
+        model.entries.push_back(Entry::Told(words.clone()));
+        model.members = vec![words; 30];
+        for (width, height) in [(1, 1), (3, 2), (3, 3), (59, 6), (60, 7), (200, 50)] {
+            let (x, y) = cursor(&mut model, width, height);
+            assert!(x < width && y < height, "{x}, {y} of {width}, {height}");
         }
     }
 
