@@ -11,7 +11,11 @@ mod session;
 mod tests;
 mod view;
 
-use std::{io::IsTerminal, path::PathBuf, sync::Arc};
+use std::{
+    io::{IsTerminal, stdin, stdout},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use clap::Args;
 use tokio::sync::mpsc;
@@ -48,7 +52,8 @@ pub(crate) async fn join(join: Join) -> anyhow::Result<()> {
     let mut first = vec![Command::Arrive];
     first.extend(join.nick.map(Command::Nick));
     first.extend(join.room.map(Command::Room));
-    let done = if join.plain || !std::io::stdout().is_terminal() {
+    let plain = join.plain || !stdin().is_terminal() || !stdout().is_terminal();
+    let done = if plain {
         plain::run(&session, first, events).await
     } else {
         screen::run(&session, join.address, first, events).await

@@ -26,21 +26,20 @@ pub(super) async fn run(
         }
     };
     tokio::pin!(doing);
-    loop {
-        let event = tokio::select! {
-            Some(event) = events.recv() => event,
-            () = &mut doing => break,
-            why = session.gone() => Event::Gone(why.to_string()),
-        };
-        let gone = matches!(event, Event::Gone(_));
-        show(session, event, &mut nick)?;
-        if gone {
-            bail!("the connection is gone");
+    let gone = loop {
+        tokio::select! {
+            Some(event) = events.recv() => show(session, event, &mut nick)?,
+            () = &mut doing => break None,
+            why = session.gone() => break Some(why),
         }
-    }
-    // what the last command brought
+    };
+    // what the last command brought, or the server said before it was gone
     while let Ok(event) = events.try_recv() {
         show(session, event, &mut nick)?;
+    }
+    if let Some(why) = gone {
+        show(session, Event::Gone(why.to_string()), &mut nick)?;
+        bail!("the connection is gone");
     }
     Ok(())
 }
@@ -49,8 +48,10 @@ pub(super) async fn run(
 fn typed() -> mpsc::Receiver<String> {
     let (send, lines) = mpsc::channel(1);
     std::thread::spawn(move || {
-        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
-            if send.blocking_send(line).is_err() {
+        let lines = std::io::stdin().lock().split(b'\n');
+        for line in lines.map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line);
+            if send.blocking_send(line.trim_end().to_owned()).is_err() {
                 return;
             }
         }

@@ -5,6 +5,7 @@ mod flat;
 mod hostile;
 mod killed;
 mod leaving;
+mod plain;
 mod process;
 mod recorded;
 mod session;

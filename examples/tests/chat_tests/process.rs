@@ -22,8 +22,8 @@ const END: &str = "test process: ended";
 /// What the test runner prints before the first line.
 const RUNNER: &str = "becomes_a_program_where_told_so ... ";
 
-/// No test: what [`Program::start`] starts.
-#[tokio::test]
+/// No test: what [`Program::start`] starts, on several threads as the program itself.
+#[tokio::test(flavor = "multi_thread")]
 async fn becomes_a_program_where_told_so() {
     let Ok(arguments) = env::var(ARGUMENTS) else {
         return;
@@ -63,10 +63,10 @@ impl Program {
     }
 
     /// Types a line.
-    pub(super) async fn send(&mut self, line: &str) {
+    pub(super) async fn send(&mut self, line: impl AsRef<[u8]>) {
         let input = self.input.as_mut().expect("has not ended");
-        let line = format!("{line}\n");
-        input.write_all(line.as_bytes()).await.expect("is read");
+        let line = [line.as_ref(), b"\n"].concat();
+        input.write_all(&line).await.expect("is read");
     }
 
     /// Waits for a line that begins so; all of it.
@@ -91,10 +91,11 @@ impl Program {
         }
     }
 
-    /// Ends its input, and waits for its end.
+    /// Ends its input, and waits for its end, in good order.
     pub(super) async fn end(mut self) -> Vec<String> {
         self.input = None;
-        self.expect(END).await;
+        let end = self.expect(END).await;
+        assert_eq!(end, format!("{END} Ok(())"), "{:#?}", self.printed);
         self.printed.pop();
         let status = timeout(SOON, self.child.wait()).await;
         assert!(status.expect("ends").expect("ends").success());
