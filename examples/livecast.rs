@@ -7,7 +7,7 @@ use std::{
     process::ExitCode,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -28,6 +28,9 @@ const WAITING: usize = 2;
 
 /// How long a subscriber may think about whether it is ready, and see what is left at the end.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The most characters of a subscriber's name.
+const NAME: usize = 64;
 
 /// Casts live to watchers, of which one is slow and one is not ready.
 ///
@@ -52,13 +55,13 @@ struct Options {
     #[arg(long, default_value_t = 200)]
     frames: u32,
     /// How many frames are cast in a second.
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     fps: u32,
 }
 
 /// A picture of a cast.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Frame {
+pub(crate) struct Frame {
     number: u32,
     picture: Bytes,
 }
@@ -75,12 +78,12 @@ pub(crate) struct Watched {
 
 /// What the studio hosts.
 #[hbi::service]
-trait Studio {
-    /// Wants to be asked when there is a cast.
-    async fn subscribe(&self, cx: &Caller, name: String);
+pub(crate) trait Studio {
+    /// Wants to be asked when there is a cast; once.
+    async fn subscribe(&self, cx: &Caller, name: String) -> hbi::Result<()>;
     /// Asks the subscribers who is ready, tells the caster how many are; answers who.
     async fn invite(&self, cx: &Caller, title: String) -> Vec<u64>;
-    /// Relays a cast to watchers; answers how they fared.
+    /// Relays a cast to watchers that are ready for this caster; answers how they fared.
     async fn relay(&self, watchers: Vec<u64>, frames: Items<Frame>) -> hbi::Result<Vec<Watched>>;
 }
 
@@ -103,8 +106,8 @@ trait Caster {
 
 /// The studio's subscribers.
 #[derive(Default)]
-struct MyStudio {
-    subscribers: Mutex<Vec<Subscription>>,
+struct Subscribers {
+    all: Mutex<Vec<Subscription>>,
     numbers: AtomicU64,
 }
 
@@ -116,35 +119,61 @@ struct Subscription {
     po: PostingEnd,
 }
 
-impl MyStudio {
+impl Subscribers {
     /// Those that are still there.
-    fn subscribers(&self) -> MutexGuard<'_, Vec<Subscription>> {
-        let mut all = self.subscribers.lock().unwrap_or_else(|e| e.into_inner());
+    fn all(&self) -> MutexGuard<'_, Vec<Subscription>> {
+        let mut all = self.all.lock().unwrap_or_else(|e| e.into_inner());
         all.retain(|one| one.po.closed().is_none());
         all
     }
 }
 
+/// The studio's side of one connection.
+#[derive(Default)]
+struct MyStudio {
+    subscribers: Arc<Subscribers>,
+    subscribed: AtomicBool,
+    /// Who said to be ready for casts of this peer.
+    ready: Mutex<Vec<u64>>,
+}
+
+impl MyStudio {
+    fn ready(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.ready.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
 impl Studio for MyStudio {
-    async fn subscribe(&self, cx: &Caller, name: String) {
+    async fn subscribe(&self, cx: &Caller, name: String) -> hbi::Result<()> {
+        let length = name.chars().count();
+        if length > NAME {
+            let why = format!("a name of {length} characters: expected {NAME} at most");
+            return Err(hbi::Error::refusal(why));
+        }
+        if self.subscribed.swap(true, Ordering::Relaxed) {
+            let why = "subscribed already: connect once more for another";
+            return Err(hbi::Error::refusal(why));
+        }
         let po = cx.po();
         let subscription = Subscription {
-            number: self.numbers.fetch_add(1, Ordering::Relaxed),
+            number: self.subscribers.numbers.fetch_add(1, Ordering::Relaxed),
             name,
             subscriber: SubscriberStub::new(&po),
             po,
         };
-        self.subscribers().push(subscription);
+        self.subscribers.all().push(subscription);
+        Ok(())
     }
 
     async fn invite(&self, cx: &Caller, title: String) -> Vec<u64> {
-        let all = self.subscribers().clone();
+        let all = self.subscribers.all().clone();
         let answers = all.iter().map(|one| async {
             let ready = one.subscriber.ready(&title).within(PATIENCE).await;
             // who is gone, or does not answer, is not ready
             ready.unwrap_or(false).then_some(one.number)
         });
         let ready: Vec<_> = join_all(answers).await.into_iter().flatten().collect();
+        *self.ready() = ready.clone();
         // a caster that is gone need not know
         let _ = CasterStub::new(&cx.po()).watchers(ready.len() as u64).await;
         ready
@@ -155,8 +184,10 @@ impl Studio for MyStudio {
         watchers: Vec<u64>,
         mut frames: Items<Frame>,
     ) -> hbi::Result<Vec<Watched>> {
-        let all = self.subscribers().clone();
-        let chosen = all.into_iter().filter(|one| watchers.contains(&one.number));
+        let mut ready = std::mem::take(&mut *self.ready());
+        ready.retain(|number| watchers.contains(number));
+        let all = self.subscribers.all().clone();
+        let chosen = all.into_iter().filter(|one| ready.contains(&one.number));
         let mut relays: Vec<_> = chosen.map(Relay::new).collect();
         while let Some(frame) = frames.try_next().await? {
             relays.iter_mut().for_each(|relay| relay.pass(&frame));
@@ -212,11 +243,11 @@ impl Relay {
 }
 
 /// Somebody who watches.
-struct Me {
-    name: String,
-    ready: bool,
+pub(crate) struct Me {
+    pub(crate) name: String,
+    pub(crate) ready: bool,
     /// How long it takes to look at a frame.
-    looks: Duration,
+    pub(crate) looks: Duration,
 }
 
 impl Subscriber for Me {
@@ -250,17 +281,20 @@ impl Caster for OnAir {
 }
 
 /// Serves; `folder` is for a certificate, where the address needs one.
-async fn studio(address: &str, folder: &Path) -> hbi::Result<Server> {
-    let studio = Arc::new(MyStudio::default());
+pub(crate) async fn studio(address: &str, folder: &Path) -> hbi::Result<Server> {
+    let subscribers = Arc::new(Subscribers::default());
     let factory = move |_peer| {
-        let studio = Arc::clone(&studio);
+        let studio = MyStudio {
+            subscribers: Arc::clone(&subscribers),
+            ..MyStudio::default()
+        };
         async move { Ok(HostingEnv::new().service(StudioHost::new(studio))) }
     };
     let options = hbi_examples::options(address, folder)?;
     options.serve(address, factory).await
 }
 
-async fn watch(address: &str, me: Me) -> hbi::Result<Connection> {
+pub(crate) async fn watch(address: &str, me: Me) -> hbi::Result<Connection> {
     let name = me.name.clone();
     let env = HostingEnv::new().service(SubscriberHost::new(me));
     let connection = hbi::connect(address, env).await?;
@@ -274,8 +308,8 @@ async fn cast(address: &str, frames: u32, fps: u32) -> hbi::Result<Vec<Watched>>
     let studio = StudioStub::new(&connection);
 
     let (camera, live) = Items::channel(WAITING);
-    let filming = tokio::spawn(async move {
-        let mut tick = tokio::time::interval(Duration::from_secs(1) / fps.max(1));
+    let filming = async {
+        let mut tick = tokio::time::interval(Duration::from_secs(1) / fps);
         for number in 0..frames {
             tick.tick().await;
             let picture = Bytes::from(vec![number as u8; FRAME]);
@@ -283,12 +317,12 @@ async fn cast(address: &str, frames: u32, fps: u32) -> hbi::Result<Vec<Watched>>
         }
         camera.finish().await;
         Ok::<_, hbi::Error>(())
-    });
+    };
     // whoever is ready is asked, told, and gets the cast: one round trip
-    let watched = studio.relay(studio.invite("the sea"), live).await?;
-    if let Ok(filmed) = filming.await {
-        filmed?;
-    }
+    let relaying = async { studio.relay(studio.invite("the sea"), live).await };
+    let (watched, filmed) = tokio::join!(relaying, filming);
+    let watched = watched?;
+    filmed?;
     connection.close(PATIENCE).await?;
     Ok(watched)
 }
@@ -348,7 +382,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
         left_out,
     } in watched
     {
-        println!("caster: {name} saw {seen} frames, {left_out} were left out");
+        println!("caster: {name:?} saw {seen} frames, {left_out} were left out");
     }
     Ok(())
 }
