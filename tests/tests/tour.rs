@@ -80,7 +80,12 @@ fn each_half_runs_on_its_own_over_any_address() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = file(folder.path());
     let unix = format!("unix://{}", folder.path().join("tour").display());
-    for address in ["tcp://127.0.0.1:0", "tls://127.0.0.1:0", &unix] {
+    for address in [
+        "tcp://127.0.0.1:0",
+        "tls://127.0.0.1:0",
+        "quic://127.0.0.1:0",
+        &unix,
+    ] {
         let (_server, address) = serve(address);
         let visit = tour()
             .args(["--connect", &address])
@@ -88,5 +93,22 @@ fn each_half_runs_on_its_own_over_any_address() {
             .arg(&file)
             .output();
         finishes(&visit.expect("runs"));
+    }
+}
+
+#[test]
+fn visitors_of_one_server_do_not_meet() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = file(folder.path());
+    let (_server, address) = serve("tcp://127.0.0.1:0");
+    let visit = |_| {
+        let mut visit = tour();
+        let visit = visit.args(["--connect", &address]).arg("--file").arg(&file);
+        let visit = visit.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        visit.expect("starts")
+    };
+    let visits: Vec<Child> = (0..6).map(visit).collect();
+    for visit in visits {
+        finishes(&visit.wait_with_output().expect("runs"));
     }
 }
