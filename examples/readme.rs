@@ -6,7 +6,7 @@ use hbi::prelude::*;
 trait Calc {
     /// Adds two numbers.
     async fn add(&self, a: i64, b: i64) -> i64;
-    /// Keeps a line, and tells the caller's own service of it.
+    /// Takes a line, and tells the caller's own service of it.
     #[hbi(notify)]
     async fn log(&self, line: String);
     /// Counts up to a number.
