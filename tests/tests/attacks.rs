@@ -11,6 +11,10 @@ use std::{
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use hbi::{Error, HostingEnv, env::Bounds, testing};
 use serde::de::IgnoredAny;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 /// Set for the process that is attacked.
 const ATTACKED: &str = "HBI_ATTACKED";
@@ -583,6 +587,53 @@ fn lists_in_lists_over_the_text_wire() {
                 let error = error.expect_err("it is too much").to_string();
                 assert!(error.contains("`memory`"), "{error}");
             }
+            let most = memory("VmHWM:") - before;
+            println!("{most} KiB at most");
+            assert!(most < MOST, "{most} KiB at most");
+        });
+    });
+}
+
+/// Values over the text wire, of which more stand in one text than may: what is read takes many times the
+/// memory of its text, and a value may be as long as a message.
+macro_rules! long_values {
+    ($($name:ident: $front:literal $part:literal $behind:literal;)*) => {$(
+        #[test]
+        fn $name() {
+            let part = $part;
+            let source = format!("{}{}{}", $front, many(part, 2_000_000 / part.len()), $behind);
+            long_value(stringify!($name), &source);
+        }
+    )*};
+}
+
+long_values! {
+    a_string_of_many_values: "f'" "{}" "'";
+    a_string_of_many_texts: "f'" "{1}a" "'";
+    many_statements: "" "return;" "";
+    many_fields: "[" "a.b.b.b.b.b.b.b," "]";
+    many_signs: "[" "-------1," "]";
+}
+
+fn long_value(name: &str, source: &str) {
+    in_process_of_its_own(name, || {
+        runtime().block_on(async {
+            let server = hbi::serve("text+tcp://127.0.0.1:0", |_: hbi::Peer| async {
+                Ok(exposed(Bounds::default()))
+            });
+            let server = server.await.expect("serves");
+            let hbi::Scheme::Tcp(address) = server.address().scheme() else {
+                panic!("a TCP server");
+            };
+            let before = memory("VmRSS:");
+            let mut stream = TcpStream::connect(address).await.expect("connects");
+            let head = format!("[3#co_begin]101[{}#co_send]", source.len());
+            for bytes in [&head, source] {
+                stream.write_all(bytes.as_bytes()).await.expect("it reads");
+            }
+            let mut came = String::new();
+            stream.read_to_string(&mut came).await.expect("it writes");
+            assert!(came.contains("`values`"), "{came}");
             let most = memory("VmHWM:") - before;
             println!("{most} KiB at most");
             assert!(most < MOST, "{most} KiB at most");

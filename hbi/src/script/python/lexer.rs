@@ -41,6 +41,10 @@ const SYMBOLS: [&str; 41] = [
     "/", "%", "<", ">", "!", "&", "|", "@",
 ];
 
+/// Values that stand in one script or object, at most, with the statements and operators around them:
+/// what is read takes many times the memory of its text.
+pub(super) const VALUES_MOST: usize = 1 << 18;
+
 /// Reads tokens off a part of a script.
 #[derive(Debug)]
 pub(super) struct Lexer<'a> {
@@ -208,6 +212,9 @@ impl<'a> Lexer<'a> {
                     let Some(len) = self.rest()[1..].find(['}', '\n']) else {
                         return Err(self.fail(self.at, "`{` without its `}`".into()));
                     };
+                    if parts.len() == VALUES_MOST {
+                        return Err(too_many_values(place(self.source, self.at)));
+                    }
                     let text = std::mem::take(&mut out).finish(self, start)?;
                     parts.push((text, Some((from, from + len))));
                     self.at = from + len + 1;
@@ -399,6 +406,12 @@ pub(super) fn fail(source: &str, at: usize, message: String) -> Failure {
         false => format!("{message}, in `{shown}`"),
     };
     Failure::new(Kind::Script, message).in_script(place)
+}
+
+/// More stands in a text than [`VALUES_MOST`].
+pub(super) fn too_many_values(place: Place) -> Failure {
+    let hint = "send data as raw data, or in several values";
+    Failure::limit("values", VALUES_MOST, hint).in_script(place)
 }
 
 /// The line and column of a place.

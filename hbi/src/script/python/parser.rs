@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::{
-    lexer::{Lexer, Places, Token, fail},
+    lexer::{Lexer, Places, Token, VALUES_MOST, fail, too_many_values},
     syntax::{Expression, Kind, Operator, Part, Program, Statement, Target},
 };
 use crate::{Failure, Place};
@@ -28,10 +28,6 @@ const WORDS: [&str; 12] = [
     "and", "or", "not", "in", "if", "else", "elif", "for", "return", "pass", "break", "continue",
 ];
 
-/// Values that stand in one script or object, at most: what is read takes many times the memory of its
-/// text.
-const ATOMS_MOST: usize = 1 << 18;
-
 pub(super) fn parse(source: &str, depth: usize) -> Result<Program, Refused> {
     let places = Rc::new(Places::of(source));
     let mut parser = Parser::new(source, places, 0, source.len(), depth.min(DEPTH_MOST))?;
@@ -53,8 +49,8 @@ struct Parser<'a> {
     /// A `{` here begins a block, not a map.
     no_map: bool,
     loops: usize,
-    /// Values that stand in it, so far.
-    atoms: usize,
+    /// Values that stand in it, so far, and what is around them.
+    values: usize,
 }
 
 impl<'a> Parser<'a> {
@@ -76,7 +72,7 @@ impl<'a> Parser<'a> {
             most: depth,
             no_map: false,
             loops: 0,
-            atoms: 0,
+            values: 0,
         };
         parser.advance()?;
         Ok(parser)
@@ -176,6 +172,8 @@ impl<'a> Parser<'a> {
             if self.token == *end {
                 return Ok(statements);
             }
+            // it takes the memory of two
+            self.count(2)?;
             let block = self.statement(&mut statements)?;
             let over = self.token == Token::Line || self.token == *end || block;
             if over {
@@ -583,9 +581,27 @@ impl<'a> Parser<'a> {
         self.node(kind, place)
     }
 
+    /// Counts what takes memory of its own.
+    fn count(&mut self, values: usize) -> Result<(), Refused> {
+        self.values += values;
+        match self.values > VALUES_MOST {
+            true => Err(Box::new(too_many_values(self.place()))),
+            false => Ok(()),
+        }
+    }
+
     /// A part of the tree, which must not be higher than the limit either: what lies behind an
     /// operand raises the tree without nesting in the text.
-    fn node(&self, kind: Kind, place: Place) -> Result<Expression, Refused> {
+    fn node(&mut self, kind: Kind, place: Place) -> Result<Expression, Refused> {
+        // a number counts with its sign, a call with its name
+        let counted = match &kind {
+            Kind::Minus(of) => matches!(of.kind, Kind::Int(_) | Kind::Float(_)),
+            Kind::Call { .. } => true,
+            _ => false,
+        };
+        if !counted {
+            self.count(1)?;
+        }
         let height = 1 + kind.height();
         if height > self.most {
             return Err(self.too_deep());
@@ -696,13 +712,6 @@ impl<'a> Parser<'a> {
 
     fn atom(&mut self) -> Result<Expression, Refused> {
         let place = self.place();
-        self.atoms += 1;
-        if self.atoms > ATOMS_MOST {
-            let hint = "send data as raw data, or in several values";
-            return Err(Box::new(
-                Failure::limit("values", ATOMS_MOST, hint).in_script(place),
-            ));
-        }
         let kind = match self.token {
             Token::Int(_)
             | Token::Float(_)
@@ -783,6 +792,7 @@ impl<'a> Parser<'a> {
         let mut parts = Vec::new();
         for (text, range) in found {
             if !text.is_empty() {
+                self.count(1)?;
                 parts.push(Part::Text(text));
             }
             if let Some((from, to)) = range {
@@ -790,9 +800,9 @@ impl<'a> Parser<'a> {
                     Parser::new(self.source, Rc::clone(&self.places), from, to, self.depth)?;
                 inner.brackets = 1;
                 inner.most = self.most;
-                inner.atoms = self.atoms;
+                inner.values = self.values;
                 let value = inner.expression()?;
-                self.atoms = inner.atoms;
+                self.values = inner.values;
                 if inner.token != Token::End {
                     return Err(
                         inner.fail(inner.at, "only a plain value can stand in `{}` of a string")

@@ -259,6 +259,27 @@ fn values_in_strings_count_with_the_others() {
 }
 
 #[test]
+fn what_is_around_values_counts_with_them() {
+    let most = 1 << 18;
+    for (front, part, behind) in [
+        ("f'", "{}", "'"),
+        ("f'", "{1}a", "'"),
+        ("", "return;", ""),
+        ("for a in b {", "break;", "}"),
+        ("[", "a.b.b,", "]"),
+        ("[", "a[:],", "]"),
+        ("[", "--1,", "]"),
+    ] {
+        let source = format!("{front}{}{behind}", part.repeat(most + 1));
+        let failure = Program::parse(&source, 32).expect_err(part);
+        assert!(failure.message.contains("`values`"), "{part}: {failure}");
+    }
+    // these are one value each
+    let source = format!("[{}]", "-1,f(),(((1))),".repeat((most - 3) / 3));
+    assert!(Program::parse(&source, 32).is_ok());
+}
+
+#[test]
 fn the_lowest_integer_has_no_opposite() {
     let failure = read_value(&format!("-(-{} - 1)", i128::MAX)).expect_err("it fits nothing");
     assert!(failure.place.is_some(), "{failure}");
