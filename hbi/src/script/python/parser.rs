@@ -380,7 +380,10 @@ impl<'a> Parser<'a> {
     }
 
     fn too_deep(&self) -> Refused {
-        let hint = "nest less, or raise `Bounds::expression_depth` at the host";
+        let hint = match self.most {
+            DEPTH_MOST => "nest less",
+            _ => "nest less, or raise `Bounds::expression_depth` at the host",
+        };
         let failure = Failure::limit("expression_depth", self.most, hint);
         Box::new(failure.in_script(self.place()))
     }

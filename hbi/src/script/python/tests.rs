@@ -204,7 +204,16 @@ fn nesting_is_limited_whatever_nests() {
     ] {
         let nested = |n: usize| format!("{}1{}", open.repeat(n), close.repeat(n));
         let failure = Program::parse(&nested(5_000), 1_000).expect_err(open);
-        assert!(failure.message.contains("expression_depth"), "{failure}");
+        assert!(
+            failure.message.contains("`expression_depth` (64)"),
+            "{failure}"
+        );
+        assert!(
+            !failure.message.contains("raise"),
+            "no more is read: {failure}"
+        );
+        let failure = Program::parse(&nested(5_000), 63).expect_err(open);
+        assert!(failure.message.contains("raise"), "{failure}");
         assert!(Program::parse(&nested(10), 32).is_ok(), "{open}");
     }
     for (first, more) in [("f", "()"), ("a", "[0]"), ("a", ".b")] {
