@@ -101,11 +101,12 @@ impl<'a> Lexer<'a> {
                 .find(|c: char| !(c.is_alphanumeric() || c == '_'))
                 .unwrap_or(rest.len());
             let name = &rest[..len];
-            if matches!(rest[len..].chars().next(), Some('"' | '\'')) && len <= 2 {
-                self.at += len;
+            self.at += len;
+            // a word right before a string is a word: `x or'y'`
+            let prefix = len <= 2 && name.bytes().all(|b| b"rbfuRBFU".contains(&b));
+            if prefix && matches!(self.peek(), Some('"' | '\'')) {
                 return Ok((self.string(name)?, from));
             }
-            self.at += len;
             return Ok((Token::Name(name), from));
         }
         let rest = self.rest();
@@ -160,17 +161,15 @@ impl<'a> Lexer<'a> {
     /// A string, whose prefix was read.
     fn string(&mut self, prefix: &str) -> Result<Token<'a>, Failure> {
         let start = self.at;
-        let lower = prefix.to_ascii_lowercase();
-        let (mut raw, mut bytes, mut format) = (false, false, false);
-        for c in lower.chars() {
-            match c {
-                'r' => raw = true,
-                'b' => bytes = true,
-                'f' => format = true,
-                'u' => {}
-                _ => return Err(self.fail(start, format!("a string cannot begin with `{prefix}`"))),
-            }
-        }
+        let (raw, bytes, format) = match &*prefix.to_ascii_lowercase() {
+            "" | "u" => (false, false, false),
+            "r" => (true, false, false),
+            "b" => (false, true, false),
+            "f" => (false, false, true),
+            "rb" | "br" => (true, true, false),
+            "rf" | "fr" => (true, false, true),
+            _ => return Err(self.fail(start, format!("a string cannot begin with `{prefix}`"))),
+        };
         let rest = self.rest();
         let (open, long) = match rest.get(..3) {
             Some(triple @ ("\"\"\"" | "'''")) => (triple, true),
@@ -209,8 +208,10 @@ impl<'a> Lexer<'a> {
                 }
                 '{' if format => {
                     let from = self.at + 1;
-                    let Some(len) = self.rest()[1..].find(['}', '\n']) else {
-                        return Err(self.fail(self.at, "`{` without its `}`".into()));
+                    let len = rest[1..].find(['}', '\n']);
+                    let Some(len) = len.filter(|len| rest[1 + len..].starts_with('}')) else {
+                        let text = "`{` without its `}` on the line";
+                        return Err(self.fail(self.at, text.into()));
                     };
                     if parts.len() == VALUES_MOST {
                         return Err(too_many_values(place(self.source, self.at)));
@@ -220,9 +221,6 @@ impl<'a> Lexer<'a> {
                     self.at = from + len + 1;
                 }
                 '}' if format => return Err(self.fail(self.at, "`}` without its `{`".into())),
-                c if bytes && !c.is_ascii() => {
-                    return Err(self.fail(self.at, "bytes hold ASCII and escapes only".into()));
-                }
                 c => {
                     out.push(c);
                     self.at += c.len_utf8();
@@ -230,7 +228,13 @@ impl<'a> Lexer<'a> {
             }
         }
         if bytes {
-            return Ok(Token::Bytes(out.bytes));
+            let odd = self.source[start..self.at].find(|c: char| !c.is_ascii());
+            return match odd {
+                Some(odd) => {
+                    Err(self.fail(start + odd, "bytes hold ASCII and escapes only".into()))
+                }
+                None => Ok(Token::Bytes(out.bytes)),
+            };
         }
         let text = out.finish(self, start)?;
         if format {
@@ -272,6 +276,10 @@ impl<'a> Lexer<'a> {
             'x' => return self.hex(out, 2, bytes, from),
             'u' if !bytes => return self.hex(out, 4, bytes, from),
             'U' if !bytes => return self.hex(out, 8, bytes, from),
+            'N' if !bytes => {
+                let text = "characters by name do not land here: write the character itself";
+                return Err(self.fail(from, text.into()));
+            }
             c => {
                 out.push('\\');
                 c

@@ -174,6 +174,13 @@ fn what_cannot_be_read_is_shown_with_its_place() {
         ("break", 1, 1, "expected"),
         ("f'{a'", 1, 3, "without its `}`"),
         ("f'{a b}'", 1, 6, "plain value"),
+        ("f'{1\n2}'", 1, 3, "without its `}` on the line"),
+        ("fb'a{x}b'", 1, 3, "cannot begin with `fb`"),
+        ("rR'a'", 1, 3, "cannot begin with `rR`"),
+        ("'\\N{BULLET}'", 1, 2, "characters by name"),
+        ("b'é'", 1, 3, "ASCII and escapes only"),
+        ("b'\\é'", 1, 4, "ASCII and escapes only"),
+        ("br'\\é'", 1, 5, "ASCII and escapes only"),
     ] {
         let failure = Program::parse(source, 32).expect_err(source);
         assert!(failure.message.contains(reason), "{source}: {failure}");
