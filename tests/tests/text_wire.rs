@@ -731,7 +731,10 @@ async fn what_a_value_is_padded_with_raises_no_bound() {
     // what stands in the text is as large as it likes
     let long = format!("[{}]", "pair(1, 2), ".repeat(5_000));
     let text = format!("[pair(1, 2), '{}']", "x".repeat(30_000));
-    for source in [&long, &text, &nest(5), &"pair(1, 2); pair(3, 4)".to_owned()] {
+    let entries: String = (0..5_000).map(|n| format!("{n}: pair({n}, 2), ")).collect();
+    let dict = format!("{{{entries}}}");
+    let two = "pair(1, 2); pair(3, 4)".to_owned();
+    for source in [&long, &text, &dict, &nest(5), &two] {
         let came = told(&server, &packet("co_send", source), "[3#co_ack_end]101").await;
         assert!(came.contains("#co_recv]"), "{came}");
     }

@@ -1,5 +1,7 @@
 //! What operators do, as Python has it.
 
+use std::{cmp::Ordering, collections::HashMap};
+
 use crate::{
     Failure, Kind,
     script::python::Operator,
@@ -156,8 +158,8 @@ pub(super) fn effort(operator: Operator, left: &Value, right: &Value) -> u64 {
 pub(super) fn operate(operator: Operator, left: Value, right: Value) -> Result<Value, Failure> {
     use Operator as O;
     match operator {
-        O::Equal => return Ok(Value::Bool(left == right)),
-        O::NotEqual => return Ok(Value::Bool(left != right)),
+        O::Equal => return Ok(Value::Bool(equal(&left, &right))),
+        O::NotEqual => return Ok(Value::Bool(!equal(&left, &right))),
         O::Less | O::LessEqual | O::Greater | O::GreaterEqual => {
             return compare(operator, &left, &right).map(Value::Bool);
         }
@@ -221,6 +223,25 @@ impl Number {
             Number::Float(x) => x,
         }
     }
+
+    /// How two numbers compare, exactly; not at all where one is no number.
+    fn order(self, other: Number) -> Option<Ordering> {
+        match (self, other) {
+            (Number::Int(a), Number::Int(b)) => Some(a.cmp(&b)),
+            (Number::Float(a), Number::Float(b)) => a.partial_cmp(&b),
+            (Number::Int(a), Number::Float(b)) => order(a, b),
+            (Number::Float(a), Number::Int(b)) => order(b, a).map(Ordering::reverse),
+        }
+    }
+}
+
+/// How an integer and a float compare.
+fn order(a: i128, b: f64) -> Option<Ordering> {
+    match (a as f64).partial_cmp(&b)? {
+        // the integer may have been rounded to it
+        Ordering::Equal => Some(a.cmp(&(b as i128))),
+        other => Some(other),
+    }
 }
 
 fn number(value: &Value) -> Option<Number> {
@@ -279,40 +300,134 @@ fn floats(operator: Operator, a: f64, b: f64) -> Result<Value, Failure> {
             return Err(fail("division by zero"));
         }
         O::Divide => a / b,
-        O::FloorDivide => (a / b).floor(),
-        O::Remainder => a - b * (a / b).floor(),
+        O::FloorDivide => divide(a, b).0,
+        O::Remainder => divide(a, b).1,
         O::Power if a == 0.0 && b < 0.0 => return Err(fail("division by zero")),
-        O::Power => a.powf(b),
+        O::Power => {
+            let power = a.powf(b);
+            if power.is_nan() && !a.is_nan() && !b.is_nan() {
+                return Err(fail(
+                    "a negative number to the power of a fraction is complex, and no value here",
+                ));
+            }
+            if power.is_infinite() && a.is_finite() && b.is_finite() {
+                return Err(fail("the result is too large for a float"));
+            }
+            power
+        }
         _ => unreachable!("comparisons were taken before"),
     }))
 }
 
-pub(super) fn compare(operator: Operator, left: &Value, right: &Value) -> Result<bool, Failure> {
-    use std::cmp::Ordering as Is;
+/// The quotient rounded down, and the rest, whose sign is the divisor's: what is lost where floats are
+/// rounded is lost as in Python.
+fn divide(a: f64, b: f64) -> (f64, f64) {
+    let mut rest = a % b;
+    let mut quotient = (a - rest) / b;
+    if rest == 0.0 {
+        rest = 0f64.copysign(b);
+    } else if (rest < 0.0) != (b < 0.0) {
+        rest += b;
+        quotient -= 1.0;
+    }
+    let down = quotient.floor();
+    let quotient = if quotient == 0.0 {
+        0f64.copysign(a / b)
+    } else if quotient - down > 0.5 {
+        // a whole number but for what was rounded
+        down + 1.0
+    } else {
+        down
+    };
+    (quotient, rest)
+}
+
+/// Whether two values are the same: of numbers what they count, whatever their types.
+fn equal(left: &Value, right: &Value) -> bool {
+    match (left, right) {
+        (Value::List(a), Value::List(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a, b))
+        }
+        (Value::Map(a), Value::Map(b)) => {
+            let there = |(key, value): &(Value, Value)| {
+                let mut all = b.iter();
+                all.any(|(other, of)| equal(key, other) && equal(value, of))
+            };
+            a.len() == b.len() && a.iter().all(there)
+        }
+        _ => match (number(left), number(right)) {
+            (Some(a), Some(b)) => a.order(b) == Some(Ordering::Equal),
+            _ => left == right,
+        },
+    }
+}
+
+fn compare(operator: Operator, left: &Value, right: &Value) -> Result<bool, Failure> {
     let ordering = match (left, right) {
         (Value::Text(a), Value::Text(b)) => Some(a.cmp(b)),
         _ => match (number(left), number(right)) {
-            (Some(Number::Int(a)), Some(Number::Int(b))) => Some(a.cmp(&b)),
             // one that is no number at all compares as false
-            (Some(a), Some(b)) => a.float().partial_cmp(&b.float()),
+            (Some(a), Some(b)) => a.order(b),
             _ => return Err(unfit(operator, left, right)),
         },
     };
     Ok(ordering.is_some_and(|is| match operator {
-        Operator::Less => is == Is::Less,
-        Operator::LessEqual => is != Is::Greater,
-        Operator::Greater => is == Is::Greater,
-        _ => is != Is::Less,
+        Operator::Less => is.is_lt(),
+        Operator::LessEqual => is.is_le(),
+        Operator::Greater => is.is_gt(),
+        _ => is.is_ge(),
     }))
 }
 
 fn contains(all: &Value, one: &Value) -> Result<bool, Failure> {
     match (all, one) {
-        (Value::List(items), one) => Ok(items.contains(one)),
-        (Value::Map(entries), one) => Ok(entries.iter().any(|(key, _)| key == one)),
+        (Value::List(items), one) => Ok(items.iter().any(|item| equal(item, one))),
+        (Value::Map(entries), one) => Ok(entries.iter().any(|(key, _)| equal(key, one))),
         (Value::Text(all), Value::Text(one)) => Ok(all.contains(&**one)),
         (all, one) => Err(unfit(Operator::In, one, all)),
     }
+}
+
+/// A key of a dict as it is looked up: those that are equal are one, whatever their types.
+#[derive(PartialEq, Eq, Hash)]
+enum Key<'a> {
+    Nil,
+    Int(i128),
+    Float(u64),
+    Text(&'a str),
+    Bytes(&'a [u8]),
+}
+
+fn key(value: &Value) -> Result<Key<'_>, Failure> {
+    Ok(match value {
+        Value::Nil => Key::Nil,
+        Value::Text(text) => Key::Text(text),
+        Value::Bytes(bytes) => Key::Bytes(bytes),
+        other => match number(other) {
+            Some(Number::Int(n)) => Key::Int(n),
+            Some(Number::Float(x)) if x as i128 as f64 == x => Key::Int(x as i128),
+            Some(Number::Float(x)) => Key::Float(x.to_bits()),
+            None => return Err(fail(format!("{} cannot be a key", kind_of(other)))),
+        },
+    })
+}
+
+/// The entries of a dict: of equal keys there is the first, with the value of the last.
+pub(super) fn entries(all: Vec<(Value, Value)>) -> Result<Vec<(Value, Value)>, Failure> {
+    let mut known = HashMap::with_capacity(all.len());
+    let mut places = Vec::with_capacity(all.len());
+    for (one, _) in &all {
+        let next = known.len();
+        places.push(*known.entry(key(one)?).or_insert(next));
+    }
+    let mut entries: Vec<(Value, Value)> = Vec::with_capacity(known.len());
+    for ((key, value), place) in all.into_iter().zip(places) {
+        match entries.get_mut(place) {
+            Some(entry) => entry.1 = value,
+            None => entries.push((key, value)),
+        }
+    }
+    Ok(entries)
 }
 
 /// A copy of a value, where there can be one.
@@ -375,7 +490,7 @@ pub(super) fn element(of: Value, key: &Value) -> Result<Value, Failure> {
             Ok(items.swap_remove(place))
         }
         Value::Map(entries) => {
-            let found = entries.into_iter().find(|(other, _)| other == key);
+            let found = entries.into_iter().find(|(other, _)| equal(other, key));
             found.map(|(_, value)| value).ok_or_else(|| {
                 let mut shown = String::new();
                 written(key, &mut shown);
@@ -391,17 +506,18 @@ pub(super) fn element(of: Value, key: &Value) -> Result<Value, Failure> {
 }
 
 /// The place of an element that is to be changed.
-pub(super) fn element_mut(of: &mut Value, key: Value, last: bool) -> Result<&mut Value, Failure> {
+pub(super) fn element_mut(of: &mut Value, by: Value, last: bool) -> Result<&mut Value, Failure> {
     match of {
         Value::List(items) => {
-            let place = place(&key, items.len())?;
+            let place = place(&by, items.len())?;
             Ok(&mut items[place])
         }
         Value::Map(entries) => {
-            let place = match entries.iter().position(|(other, _)| *other == key) {
+            key(&by)?;
+            let place = match entries.iter().position(|(other, _)| equal(other, &by)) {
                 Some(place) => place,
                 None if last => {
-                    entries.push((key, Value::Nil));
+                    entries.push((by, Value::Nil));
                     entries.len() - 1
                 }
                 None => return Err(fail("no such key in the dict")),

@@ -17,9 +17,6 @@ use crate::{
 /// Operations between chances for others to run.
 const STEPS_PER_TURN: u64 = 4096;
 
-/// Keys of one dict that are compared between such chances.
-const COMPARED_PER_TURN: usize = 64 << 10;
-
 /// What a call of a name means that nothing stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unknown {
@@ -164,10 +161,6 @@ impl Run {
                 } => {
                     let called = self.method(name, *count, *spread);
                     self.answer(called, *place).await?;
-                }
-                Step::Map(count) => {
-                    let made = self.map(*count).await;
-                    made.map_err(|failure| failure.in_script(*place))?;
                 }
                 Step::Return => return Ok(()),
                 step => {
@@ -319,6 +312,7 @@ impl Run {
                 let items = self.stack.split_off(self.stack.len() - count);
                 self.push(Value::List(items))?;
             }
+            Step::Map(count) => self.map(*count)?,
             Step::Element => {
                 let key = self.look()?;
                 let of = self.look()?;
@@ -436,7 +430,7 @@ impl Run {
                 }
             }
             Step::End => drop(self.loops.pop()),
-            Step::Call { .. } | Step::Method { .. } | Step::Map(_) | Step::Return => {}
+            Step::Call { .. } | Step::Method { .. } | Step::Return => {}
         }
         Ok(at)
     }
@@ -469,32 +463,14 @@ impl Run {
         operate::operate(operator, left, right)
     }
 
-    async fn map(&mut self, count: usize) -> Result<(), Failure> {
-        let mut flat = self
-            .stack
-            .split_off(self.stack.len() - 2 * count)
-            .into_iter();
-        let mut entries: Vec<(Value, Value)> = Vec::with_capacity(count);
-        let mut compared = 0;
+    fn map(&mut self, count: usize) -> Result<(), Failure> {
+        let flat = self.stack.split_off(self.stack.len() - 2 * count);
+        let mut flat = flat.into_iter();
+        let mut entries = Vec::with_capacity(count);
         while let (Some(key), Some(value)) = (flat.next(), flat.next()) {
-            if matches!(key, Value::List(_) | Value::Map(_) | Value::Packed(_)) {
-                return Err(fail(format!("{} cannot be a key", kind_of(&key))));
-            }
-            // each key is compared with those before it, to its length
-            let compares = entries.len() * (1 + weight(&key) / 256);
-            self.spend(compares as u64 / 16)?;
-            compared += compares;
-            if compared > COMPARED_PER_TURN {
-                compared = 0;
-                tokio::task::yield_now().await;
-            }
-            // the last of equal keys counts
-            match entries.iter_mut().find(|(other, _)| *other == key) {
-                Some(entry) => entry.1 = value,
-                None => entries.push((key, value)),
-            }
+            entries.push((self.open(key)?, value));
         }
-        self.push(Value::Map(entries))
+        self.push(Value::Map(operate::entries(entries)?))
     }
 
     /// What a name holds.
