@@ -42,8 +42,9 @@ pub(super) enum Step {
     Plus,
     Not,
     Operate(Operator),
-    /// Compares the neighbours among the topmost values.
-    Compare(Box<[Operator]>),
+    /// Compares the two topmost values, and leaves the last of them where that holds; elsewhere jumps
+    /// with what came of it.
+    Compare(Operator, usize),
     /// Joins so many values as text.
     Join(usize),
     Jump(usize),
@@ -54,7 +55,11 @@ pub(super) enum Step {
     /// A copy of the topmost value.
     Copy,
     Store(Box<str>),
-    /// Sets an element of what a name holds; so many keys lead to it.
+    /// An element of what a name holds; the topmost values are the keys that lead to it, and stay.
+    LoadElement(Box<str>, usize),
+    /// Moves the topmost value below so many others.
+    Lower(usize),
+    /// Sets an element of what a name holds; so many keys lead to it, and the value lies below them.
     StoreElement(Box<str>, usize),
     /// The elements of the topmost value, the first on top.
     Spill(usize),
@@ -225,9 +230,11 @@ impl Compiler {
     fn land(&mut self, jump: usize) {
         let here = self.steps.len();
         match &mut self.steps[jump].0 {
-            Step::Jump(to) | Step::JumpUnless(to) | Step::JumpKeeping(_, to) | Step::Next(to) => {
-                *to = here;
-            }
+            Step::Jump(to)
+            | Step::JumpUnless(to)
+            | Step::JumpKeeping(_, to)
+            | Step::Compare(_, to)
+            | Step::Next(to) => *to = here,
             _ => unreachable!("only jumps are landed"),
         }
     }
@@ -284,15 +291,13 @@ impl Compiler {
                         self.push(Step::Store(name.into()), at);
                     }
                     Target::Element(name, keys, at) => {
-                        // the keys are evaluated twice, as values without calls may be
-                        self.push(Step::Name(name.as_str().into()), at);
-                        for key in keys.clone() {
-                            self.expression(key);
-                            self.push(Step::Element, at);
-                        }
+                        let count = keys.len();
+                        self.all(keys);
+                        self.push(Step::LoadElement(name.as_str().into(), count), at);
                         self.expression(value);
                         self.push(Step::Operate(operator), at);
-                        self.store(Target::Element(name, keys, at));
+                        self.push(Step::Lower(count), at);
+                        self.push(Step::StoreElement(name.into(), count), at);
                     }
                     Target::List(..) => unreachable!("the parser refuses it"),
                 }
@@ -366,9 +371,7 @@ impl Compiler {
             }
             Target::Element(name, keys, place) => {
                 let count = keys.len();
-                for key in keys {
-                    self.expression(key);
-                }
+                self.all(keys);
                 self.push(Step::StoreElement(name.into(), count), place);
             }
             Target::List(targets, place) => {
@@ -481,15 +484,20 @@ impl Compiler {
             }
             Kind::Compare(first, rest) => {
                 self.expression(*first);
-                let mut operators = Vec::with_capacity(rest.len());
-                for (operator, operand) in rest {
-                    operators.push(operator);
+                let mut jumps = Vec::new();
+                let last = rest.len().saturating_sub(1);
+                for (index, (operator, operand)) in rest.into_iter().enumerate() {
                     self.expression(operand);
+                    if index < last {
+                        jumps.push(self.push(Step::Compare(operator, 0), place));
+                    } else {
+                        self.push(Step::Operate(operator), place);
+                    }
                 }
-                match operators[..] {
-                    [only] => Step::Operate(only),
-                    _ => Step::Compare(operators.into()),
+                for jump in jumps {
+                    self.land(jump);
                 }
+                return;
             }
             Kind::And(all) => return self.lazily(all, false, place),
             Kind::Or(all) => return self.lazily(all, true, place),

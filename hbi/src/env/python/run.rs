@@ -341,22 +341,17 @@ impl Run {
                 let value = self.operate(*operator, left, right)?;
                 self.push(value)?;
             }
-            Step::Compare(operators) => {
-                let mut operands = Vec::with_capacity(operators.len() + 1);
-                for _ in 0..=operators.len() {
-                    operands.push(self.look()?);
+            Step::Compare(operator, out) => {
+                let right = self.look()?;
+                let left = self.look()?;
+                self.charge(weight(&right))?;
+                let compared = copy(&right)?;
+                let value = self.operate(*operator, left, compared)?;
+                if !holds(&value) {
+                    self.stack.push(value);
+                    return Ok(*out);
                 }
-                let mut right = self.drop_last(&mut operands);
-                let mut all = true;
-                for operator in operators {
-                    let left = right;
-                    right = self.drop_last(&mut operands);
-                    if all {
-                        self.charge(weight(&right))?;
-                        all = holds(&self.operate(*operator, left, copy(&right)?)?);
-                    }
-                }
-                self.stack.push(Value::Bool(all));
+                self.stack.push(right);
             }
             Step::Join(count) => {
                 let mut text = String::new();
@@ -389,6 +384,11 @@ impl Run {
             Step::Store(name) => {
                 let value = self.pop();
                 self.store(name, value)?;
+            }
+            Step::LoadElement(name, count) => self.load_element(name, *count)?,
+            Step::Lower(count) => {
+                let value = self.pop();
+                self.stack.insert(self.stack.len() - count, value);
             }
             Step::StoreElement(name, count) => self.store_element(name, *count)?,
             Step::Spill(count) => {
@@ -433,10 +433,6 @@ impl Run {
             Step::Call { .. } | Step::Method { .. } | Step::Return => {}
         }
         Ok(at)
-    }
-
-    fn drop_last(&self, values: &mut Vec<Value>) -> Value {
-        values.pop().unwrap_or(Value::Nil)
     }
 
     fn operate(&mut self, operator: Operator, left: Value, right: Value) -> Result<Value, Failure> {
@@ -501,6 +497,19 @@ impl Run {
             return Ok(());
         }
         self.artifacts.set(name, value.pack()?)
+    }
+
+    /// Puts an element on the stack, above the keys that lead to it.
+    fn load_element(&mut self, name: &str, count: usize) -> Result<(), Failure> {
+        let mut keys = self.stack.split_off(self.stack.len() - count);
+        let mut found = self.name(name)?;
+        for key in &mut keys {
+            self.open_in_place(key)?;
+            self.push(found)?;
+            found = operate::element(self.look()?, key)?;
+        }
+        self.stack.extend(keys);
+        self.push(found)
     }
 
     fn store_element(&mut self, name: &str, count: usize) -> Result<(), Failure> {

@@ -303,6 +303,7 @@ async fn operators_do_what_python_does() {
         ("2**53 + 1 > 2.0**53", "True"),
         ("2.0**53 < 2**53 + 1", "True"),
         ("2**53 == 2.0**53", "True"),
+        ("0 > 1 > fail(1)", "False"),
         ("0 < 1 < calc.add(1, 1) == 2 in [2]", "True"),
         ("1 // 0.1", "9.0"),
         ("1 % 0.1", "0.09999999999999995"),
@@ -479,6 +480,22 @@ async fn dicts_of_many_keys_cost_what_stands_in_them() {
     let large = format!("len({{{entries}}})");
     let value = run_in(&Arc::default(), &large, &bounds).await;
     assert_eq!(value, Ok(Value::Int(20_000)));
+}
+
+#[tokio::test]
+async fn what_is_changed_is_looked_for_once() {
+    let fake = Arc::<Fake>::default();
+    let source = "a = [[1, 2], {'k': 3}]\na[note(1)[0]][later('k')] += calc.add(10, 20)\n\
+                  a[0][-1] *= 4\nstr(a)";
+    let value = run_in(&fake, source, &Bounds::default()).await;
+    assert_eq!(value, Ok(Value::Text(r#"[[1, 8], {"k": 33}]"#.into())));
+    let called = fake.called.lock().expect("not poisoned").clone();
+    let expected = [
+        "note(Int(1))",
+        "later(Text(\"k\"))",
+        "calc::add(Int(10), Int(20))",
+    ];
+    assert_eq!(called, expected, "in the order of Python");
 }
 
 #[tokio::test]
