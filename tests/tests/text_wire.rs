@@ -767,3 +767,31 @@ async fn a_script_answers_what_is_made_of_what_calls_gave() {
         assert_eq!(came, expected, "{source}");
     }
 }
+
+struct MyRoom;
+
+#[hbi::service]
+trait Talk {
+    async fn say(&self, line: String) -> String;
+}
+
+impl Talk for MyRoom {
+    async fn say(&self, line: String) -> String {
+        format!("said {line}")
+    }
+}
+
+#[tokio::test]
+async fn a_script_calls_an_object_that_it_has_in_a_name() {
+    let server = hbi::serve("text+tcp://127.0.0.1:0", |_: hbi::Peer| async move {
+        let open = || hbi::Reactor::<TalkStub>::new(TalkHost::new(MyRoom));
+        Ok(HostingEnv::new().function("open", open))
+    })
+    .await
+    .expect("serves");
+    let source = "_1 = open()\n_1.say('hi')\n_1.say('ho')";
+    let came = told(&server, &packet("", source), "[3#co_ack_end]101").await;
+    let answer = packet("co_recv", "\"said ho\"");
+    let expected = format!("[3#co_ack_begin]101{answer}[3#co_ack_end]101");
+    assert_eq!(came, expected);
+}

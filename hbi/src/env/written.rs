@@ -93,7 +93,11 @@ fn callee(env: &Environment, name: &str) -> Callee {
         Some(Target::method(&object.service, place))
     });
     match target {
-        None => Callee::Other,
+        None => match name.split_once("::") {
+            // a method of what the script has in a name of its own
+            Some((object, _)) if python::is_local(object) => Callee::Plain,
+            _ => Callee::Other,
+        },
         Some(Target::Describe) => Callee::Plain,
         Some(target) if target.takes_data() => Callee::TakesData,
         Some(Target::Function(..)) => Callee::Plain,

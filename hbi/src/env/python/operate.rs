@@ -5,7 +5,7 @@ use std::{cmp::Ordering, collections::HashMap};
 use crate::{
     Failure, Kind,
     script::python::Operator,
-    value::{Content, Handles, Packed, Value, content, literal},
+    value::{Content, Packed, Value, content, literal},
 };
 
 pub(super) fn fail(message: impl Into<String>) -> Failure {
@@ -182,12 +182,12 @@ pub(super) fn operate(operator: Operator, left: Value, right: Value) -> Result<V
             let n = if a.is_empty() { 0 } else { times(n) };
             Ok(Value::Text(a.repeat(n)))
         }
-        (O::Multiply, Value::List(a), Value::Int(n))
-        | (O::Multiply, Value::Int(n), Value::List(a)) => {
+        (O::Multiply, Value::List(mut a), Value::Int(n))
+        | (O::Multiply, Value::Int(n), Value::List(mut a)) => {
             let mut items = Vec::new();
             let n = if a.is_empty() { 0 } else { times(n) };
             for _ in 0..n {
-                for item in &a {
+                for item in &mut a {
                     items.push(copy(item)?);
                 }
             }
@@ -430,8 +430,8 @@ pub(super) fn entries(all: Vec<(Value, Value)>) -> Result<Vec<(Value, Value)>, F
     Ok(entries)
 }
 
-/// A copy of a value, where there can be one.
-pub(super) fn copy(value: &Value) -> Result<Value, Failure> {
+/// A copy of a value. Objects in it are shared; a stream goes with the first copy that is used.
+pub(super) fn copy(value: &mut Value) -> Result<Value, Failure> {
     Ok(match value {
         Value::Nil => Value::Nil,
         Value::Bool(b) => Value::Bool(*b),
@@ -448,18 +448,12 @@ pub(super) fn copy(value: &Value) -> Result<Value, Failure> {
         }
         Value::Map(entries) => {
             let mut copied = Vec::with_capacity(entries.len());
-            for (key, value) in entries {
+            for (key, value) in entries.iter_mut() {
                 copied.push((copy(key)?, copy(value)?));
             }
             Value::Map(copied)
         }
-        Value::Packed(packed) if packed.handles().is_empty() => {
-            let bytes = bytes::Bytes::copy_from_slice(packed.bytes());
-            Value::Packed(Packed::from_parts(bytes, Handles::new()))
-        }
-        Value::Packed(_) => {
-            return Err(fail("a stream or object can be passed on once only here"));
-        }
+        Value::Packed(packed) => Value::Packed(packed.take()?),
     })
 }
 

@@ -342,10 +342,10 @@ impl Run {
                 self.push(value)?;
             }
             Step::Compare(operator, out) => {
-                let right = self.look()?;
+                let mut right = self.look()?;
                 let left = self.look()?;
                 self.charge(weight(&right))?;
-                let compared = copy(&right)?;
+                let compared = copy(&mut right)?;
                 let value = self.operate(*operator, left, compared)?;
                 if !holds(&value) {
                     self.stack.push(value);
@@ -375,9 +375,9 @@ impl Run {
                 }
             }
             Step::Copy => {
-                let value = self.look()?;
+                let mut value = self.look()?;
                 self.charge(weight(&value))?;
-                let copied = copy(&value)?;
+                let copied = copy(&mut value)?;
                 self.stack.push(value);
                 self.push(copied)?;
             }
@@ -470,16 +470,18 @@ impl Run {
     }
 
     /// What a name holds.
-    fn name(&self, name: &str) -> Result<Value, Failure> {
-        if let Some(each) = self.loops.iter().rev().find(|each| *each.name == *name) {
-            return copy(&each.current);
-        }
-        if let Some(value) = self.locals.get(name) {
-            return copy(value);
-        }
-        match self.artifacts.get(name) {
-            Some(packed) => Ok(Value::Packed(packed)),
-            None => Err(self.missing(name)),
+    fn name(&mut self, name: &str) -> Result<Value, Failure> {
+        self.held(name)?.ok_or_else(|| self.missing(name))
+    }
+
+    /// What a name holds, where it holds anything.
+    fn held(&mut self, name: &str) -> Result<Option<Value>, Failure> {
+        let mut loops = self.loops.iter_mut().rev();
+        let each = loops.find(|each| *each.name == *name);
+        let own = each.map(|each| &mut each.current);
+        match own.or_else(|| self.locals.get_mut(name)) {
+            Some(value) => copy(value).map(Some),
+            None => Ok(self.artifacts.get(name).map(Value::Packed)),
         }
     }
 
@@ -563,7 +565,7 @@ impl Run {
         if let [fields @ .., method] = path {
             if let [first, fields @ ..] = fields {
                 // a method of what a name holds
-                if let Ok(value) = self.name(first) {
+                if let Some(value) = self.held(first)? {
                     self.stack.push(value);
                     for field in fields {
                         self.step(&Step::Field(field.clone()), 0)?;

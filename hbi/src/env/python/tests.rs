@@ -499,6 +499,33 @@ async fn what_is_changed_is_looked_for_once() {
 }
 
 #[tokio::test]
+async fn names_share_objects_and_pass_streams_on() {
+    let fake = Arc::<Fake>::default();
+    let bounds = Bounds::default();
+    let source = "_1 = open()\n_1.say('hi')\n_1.say('ho')\n_2 = [_1, 1]\n[_1, _2]";
+    let value = run_in(&fake, source, &bounds).await.expect("lands");
+    assert_eq!(value.pack().expect("packs").handles().len(), 2);
+    let called = fake.called.lock().expect("not poisoned").clone();
+    let said = ["<object>.say(Text(\"hi\"))", "<object>.say(Text(\"ho\"))"];
+    assert_eq!(called[1..], said);
+    let passed_on = run_in(&fake, "_1 = stream()\nnote(_1)", &bounds).await;
+    assert_eq!(
+        passed_on
+            .expect("lands")
+            .pack()
+            .expect("packs")
+            .handles()
+            .len(),
+        1
+    );
+    for twice in ["note(_1)", "_1.say('hi')"] {
+        let source = format!("_1 = stream()\nnote(_1)\n{twice}");
+        let failure = run(&source).await.expect_err("there is one only");
+        assert!(failure.message.contains("taken before"), "{failure}");
+    }
+}
+
+#[tokio::test]
 async fn comparisons_in_a_row_are_counted() {
     let source = "a = range(1000)\nfor x in range(20) { a == a == a == a == a }";
     let failure = run(source).await.expect_err("it takes too much");
