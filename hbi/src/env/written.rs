@@ -11,7 +11,7 @@ use super::{
 use crate::{
     Failure, Kind,
     endpoint::{BoxFuture, Encoding, Holds, Hosted, Link, Prepared, Written},
-    script::python,
+    script::python::{self, Program},
     value::{Dialect, MAX_DEPTH, Packed},
 };
 
@@ -181,27 +181,21 @@ pub(super) fn read_value(
     env: &Arc<Environment>,
     source: &str,
 ) -> Result<Arc<dyn Prepared>, Failure> {
-    let plain = |source| -> Result<Arc<dyn Prepared>, Failure> {
-        let (bytes, _) = python::read_value(source)?.into_parts();
-        Ok(Arc::new(Wanted::Value(bytes)))
-    };
-    if !source.contains('(') {
-        return plain(source);
+    let program = Program::parse(source, MAX_DEPTH)?;
+    match python::value_of(&program, &|name| env.resolve(name).is_some()) {
+        Ok(value) => return Ok(Arc::new(Wanted::Value(value.into_parts().0))),
+        Err(failure) if !source.contains('(') => return Err(failure),
+        // it is for what it calls
+        Err(_) => {}
     }
-    let mut code = Code::new(source, &as_deep_as_values(&env.bounds))?;
-    let mut called = code.calls().iter();
-    if called.all(|(name, _)| env.resolve(name).is_none())
-        && let Ok(value) = plain(source)
-    {
-        return Ok(value);
-    }
-    let bounds = match code.height() {
-        Some(height) if height <= env.bounds.expression_depth => as_large_as(&code, &env.bounds),
-        // a script like any other
-        _ => {
-            code = Code::new(source, &env.bounds)?;
-            env.bounds.clone()
+    let code = Code::of(program);
+    let (code, bounds) = match code.height() {
+        Some(height) if height <= env.bounds.expression_depth => {
+            let bounds = as_large_as(&code, &env.bounds);
+            (code, bounds)
         }
+        // a script like any other
+        _ => (Code::new(source, &env.bounds)?, env.bounds.clone()),
     };
     Ok(Arc::new(Wanted::Code(
         Arc::clone(env),
@@ -212,15 +206,6 @@ pub(super) fn read_value(
 
 /// The most that one object of a peer may take while it is read, in bytes.
 const VALUE_MEMORY: usize = 64 << 20;
-
-/// What a text is read with that may be a plain value.
-fn as_deep_as_values(bounds: &Bounds) -> Bounds {
-    Bounds {
-        source: usize::MAX,
-        expression_depth: MAX_DEPTH,
-        ..bounds.clone()
-    }
-}
 
 /// The bounds of a value that was written down with constructors in it: a peer sends as large ones as it
 /// likes, so what stands in the text is allowed, each of its steps once. What it is padded with is not.

@@ -110,7 +110,11 @@ impl Code {
                 "send less, or raise `Bounds::source` at the host",
             ));
         }
-        let program = Program::parse(source, bounds.expression_depth)?;
+        Ok(Self::of(Program::parse(source, bounds.expression_depth)?))
+    }
+
+    /// A script that was read.
+    pub(crate) fn of(program: Program) -> Self {
         let mut compiler = Compiler::default();
         let (mut names_answers, mut last_calls, mut last_call) = (false, None, None);
         let mut statements = program.statements;
@@ -130,7 +134,7 @@ impl Code {
             let (calls, steps) = (compiler.calls.len(), compiler.steps.len());
             if let Statement::Expression(expression) = &last {
                 last_call = match &expression.kind {
-                    Kind::Call { callee, .. } => path(callee).map(|path| path.join("::")),
+                    Kind::Call { callee, .. } => callee.path().map(|path| path.join("::")),
                     _ => None,
                 };
             }
@@ -143,14 +147,14 @@ impl Code {
                     .any(|(step, _)| matches!(step, Step::Name(name) if answers.contains(&**name)));
             }
         }
-        Ok(Self {
+        Self {
             steps: compiler.steps,
             last_calls: last_calls.unwrap_or(compiler.calls.len()),
             calls: compiler.calls,
             names_answers,
             last_call,
             height,
-        })
+        }
     }
 
     /// How deep expressions nest, where the script is just one: each of its steps is taken once at most.
@@ -191,19 +195,6 @@ impl Code {
     /// What the last statement calls, where it is just one call.
     pub(crate) fn last_call(&self) -> Option<&str> {
         self.last_call.as_deref()
-    }
-}
-
-/// The names of `a.b.c`; `None` for anything else.
-fn path(expression: &Expression) -> Option<Vec<&str>> {
-    match &expression.kind {
-        Kind::Name(name) => Some(vec![name]),
-        Kind::Field(of, name) => {
-            let mut path = path(of)?;
-            path.push(name);
-            Some(path)
-        }
-        _ => None,
     }
 }
 
@@ -420,7 +411,8 @@ impl Compiler {
                 spread,
             } => {
                 let count = arguments.len();
-                let path = path(&callee).map(|path| path.into_iter().map(Box::from).collect());
+                let path = callee.path();
+                let path = path.map(|path| path.into_iter().map(Box::from).collect());
                 match path {
                     Some(path) => {
                         self.all(arguments);

@@ -15,5 +15,6 @@ mod write;
 mod tests;
 
 pub use constant::read_value;
+pub(crate) use constant::value_of;
 pub use syntax::{Expression, Kind, Operator, Part, Program, Statement, Target};
 pub(crate) use write::{is_local, write_script};

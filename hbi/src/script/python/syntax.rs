@@ -70,6 +70,21 @@ pub struct Expression {
     pub height: usize,
 }
 
+impl Expression {
+    /// The names of `a.b.c`; `None` for anything else.
+    pub(crate) fn path(&self) -> Option<Vec<&str>> {
+        match &self.kind {
+            Kind::Name(name) => Some(vec![name]),
+            Kind::Field(of, name) => {
+                let mut path = of.path()?;
+                path.push(name);
+                Some(path)
+            }
+            _ => None,
+        }
+    }
+}
+
 /// What an expression is.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Kind {

@@ -191,7 +191,7 @@ fn what_cannot_be_read_is_shown_with_its_place() {
         );
         assert!(!failure.message.contains('\n'), "{source}");
     }
-    for no_value in ["x = 1", "a", "1 + 1", "f'{1}'", "1\n2", "f(*a)"] {
+    for no_value in ["x = 1", "a", "1 + 1", "f'{1}'", "1\n2", "f(*a)", "'a'.f(1)"] {
         assert!(read_value(no_value).is_err(), "{no_value}");
     }
 }
