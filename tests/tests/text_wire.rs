@@ -795,3 +795,35 @@ async fn a_script_calls_an_object_that_it_has_in_a_name() {
     let expected = format!("[3#co_ack_begin]101{answer}[3#co_ack_end]101");
     assert_eq!(came, expected);
 }
+
+#[tokio::test]
+async fn data_behind_a_loop_is_read_as_often_as_the_loop_takes_some() {
+    let (tell, mut taken) = mpsc::unbounded_channel();
+    let server = hbi::serve("text+tcp://127.0.0.1:0", move |_: hbi::Peer| {
+        let tell = tell.clone();
+        let keep = move |name: String, data: hbi::Data| {
+            let tell = tell.clone();
+            async move {
+                let data = data.to_bytes(100).await.expect("it comes");
+                tell.send((name, data)).expect("the test listens");
+                // the rest is there long before the next is asked for
+                for _ in 0..100 {
+                    tokio::task::yield_now().await;
+                }
+            }
+        };
+        async move { Ok(HostingEnv::new().async_function("keep", keep)) }
+    })
+    .await
+    .expect("serves");
+    let source = packet("", "for n in ['a', 'b', 'c'] { keep(n, len(n) * 5) }");
+    let none = packet("", "for n in [] { keep(n, 5) }");
+    for (source, data) in [(source, "first[b#bb][3#c"), (none, "")] {
+        let came = told(&server, &format!("{source}{data}"), "[3#co_ack_end]101").await;
+        assert_eq!(came, "[3#co_ack_begin]101[3#co_ack_end]101");
+        for (name, data) in ["a", "b", "c"].iter().zip(data.as_bytes().chunks(5)) {
+            let (of, took) = taken.recv().await.expect("it was taken");
+            assert_eq!((&*of, &took[..]), (*name, data));
+        }
+    }
+}

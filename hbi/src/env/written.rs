@@ -36,6 +36,7 @@ enum Answer {
 /// Reads a script.
 pub(super) fn read(env: &Arc<Environment>, source: &str) -> Result<Written, Failure> {
     let code = Code::new(source, &env.bounds)?;
+    let loops = code.loops();
     let mut holds = Holds::Nothing;
     let mut calls_something = false;
     for (name, _) in code.calls() {
@@ -43,6 +44,8 @@ pub(super) fn read(env: &Arc<Environment>, source: &str) -> Result<Written, Fail
         calls_something |= callee != Callee::Other;
         holds = match (callee, holds) {
             (Callee::Converses, _) | (_, Holds::Conversation) => Holds::Conversation,
+            // how often is seen as it runs
+            (Callee::TakesData, _) if loops => Holds::Conversation,
             (Callee::TakesData, Holds::Data(times)) => Holds::Data(times + 1),
             (Callee::TakesData, Holds::Nothing) => Holds::Data(1),
             (_, holds) => holds,

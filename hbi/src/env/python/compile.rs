@@ -177,6 +177,12 @@ impl Code {
         lengths.fold((0, 0), |(longest, all), len| (longest.max(len), all + len))
     }
 
+    /// Whether steps of it may be taken more than once.
+    pub(crate) fn loops(&self) -> bool {
+        let mut steps = self.steps.iter();
+        steps.any(|(step, _)| matches!(step, Step::Begin(_)))
+    }
+
     /// Names that are called, with the number of their arguments.
     pub(crate) fn calls(&self) -> &[(String, usize)] {
         &self.calls
