@@ -827,3 +827,22 @@ async fn data_behind_a_loop_is_read_as_often_as_the_loop_takes_some() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_hook_that_panics_stops_no_script() {
+    let server = hbi::serve("text+tcp://127.0.0.1:0", |_: hbi::Peer| async move {
+        let pair = |a: i64, b: i64| vec![a, b];
+        Ok(HostingEnv::new()
+            .function("pair", pair)
+            .on_print(|line| panic!("at {line}, as it should")))
+    })
+    .await
+    .expect("serves");
+    for (kind, source) in [
+        ("", "print('one')\npair(1, 2)"),
+        ("co_send", "pair(1, print('two') or 2)"),
+    ] {
+        let came = told(&server, &packet(kind, source), "[3#co_ack_end]101").await;
+        assert!(came.contains(&packet("co_recv", "[1, 2]")), "{came}");
+    }
+}
