@@ -22,6 +22,7 @@ use crate::endpoint::Landing;
 
 /// Runs the application's hook, once both sides know each other: it starts before anything lands; once
 /// it waits the rest may start.
+#[cold]
 fn connected(landing: &mut dyn Landing) {
     if let Some(mut hook) = landing.connected() {
         let mut cx = Context::from_waker(Waker::noop());

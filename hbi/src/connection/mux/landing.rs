@@ -131,12 +131,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 }
                 Ok(Some(Event::Ready)) => ready = true,
                 Ok(Some(Event::Close { kind, reason })) => {
-                    let reason = refused::told(kind, reason, up);
-                    if !up {
-                        // it never was: nobody is to find that it is
-                        state.mux.close(reason.clone());
-                    }
-                    self.peer_ends = Some(reason);
+                    self.peer_ends(&mut state, kind, reason, up);
                 }
                 Ok(Some(event)) => match self.work(&mut state, event, input.bytes()) {
                     Ok(Some(other)) => self.scratch.work.push(other),
@@ -173,6 +168,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         self.give_answers();
         end
+    }
+
+    /// The peer ends the connection, which was up before or not.
+    #[cold]
+    fn peer_ends(&mut self, state: &mut State, kind: Kind, reason: &str, up: bool) {
+        let reason = refused::told(kind, reason, up);
+        if !up {
+            // nobody is to find that it is
+            state.mux.close(reason.clone());
+        }
+        self.peer_ends = Some(reason);
     }
 
     /// Does what there is to do, as much as may be now.
