@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures_util::{FutureExt, poll};
-use hbi::{HostingEnv, PostingEnd, env::Bounds, testing};
+use hbi::{HostingEnv, PostingEnd, Reactor, env::Bounds, testing};
 use tokio::sync::{Semaphore, mpsc};
 
 fn bounds(set: impl FnOnce(&mut Bounds)) -> Bounds {
@@ -302,11 +302,62 @@ async fn a_value_beyond_the_bounds_is_passed_on_untouched() {
         .await
         .unwrap();
     assert_eq!(back, all);
-    for text in ["all[0]", "all.len", "for n in all { }", "all + 1"] {
-        let text = format!("if true {{ {text} }}");
+    for text in [
+        "all[0]",
+        "all.len",
+        "for n in all { }",
+        "all + 1",
+        "fn add(n) { n + 1 } fn add_in(n) { add(n) } add_in(all)",
+    ] {
+        let text = format!("if true {{ }} {text}");
         let looked = peer.script::<i64>(text).bind("all", all.clone()).await;
         let error = looked.unwrap_err().to_string();
-        assert!(error.contains("Bounds::array"), "{error}");
+        // told once
+        assert_eq!(error.matches("Bounds::array").count(), 1, "{error}");
+    }
+}
+
+#[hbi::service(flat)]
+trait Thing {
+    async fn touch(&self);
+}
+
+#[hbi::service]
+trait Things {
+    async fn many(&self, count: usize) -> Vec<Reactor<ThingStub>>;
+    async fn count(&self, things: Vec<Reactor<ThingStub>>) -> usize;
+}
+
+struct Still;
+
+impl Thing for Still {
+    async fn touch(&self) {}
+}
+
+impl Things for Still {
+    async fn many(&self, count: usize) -> Vec<Reactor<ThingStub>> {
+        let made = (0..count).map(|_| Reactor::new(ThingHost::new(Still)));
+        made.collect()
+    }
+
+    async fn count(&self, things: Vec<Reactor<ThingStub>>) -> usize {
+        things.len()
+    }
+}
+
+#[tokio::test]
+async fn objects_beyond_the_bounds_are_passed_on_as_often_as_one_likes() {
+    let env = HostingEnv::new()
+        .bounds(bounds(|bounds| bounds.array = 10))
+        .service(ThingsHost::new(Still));
+    let pair = testing::pair(env, HostingEnv::new()).await.unwrap();
+    for source in [
+        // passed on only, and looked into in vain
+        "let all = things::many(20); if true { things::count(all) + things::count(all) }",
+        "let all = things::many(20); try { all.len } catch { } things::count(all) + things::count(all)",
+    ] {
+        let counted: usize = pair.client.script(source).await.unwrap();
+        assert_eq!(counted, 40, "{source}");
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) struct Share {
 
 impl Pool {
     pub(super) fn new(bytes: usize) -> Self {
-        let bytes = bytes.min(UNIT * (u32::MAX as usize));
+        let bytes = bytes.min(UNIT.saturating_mul(u32::MAX as usize));
         Self {
             free: Arc::new(Semaphore::new(bytes / UNIT)),
             bytes,

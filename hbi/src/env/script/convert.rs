@@ -5,7 +5,6 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use bytes::Bytes;
 use rhai::{Array, Blob, Dynamic, ImmutableString, Map};
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
@@ -48,9 +47,7 @@ impl Held {
 pub(super) struct Opaque(Arc<Whole>);
 
 struct Whole {
-    bytes: Bytes,
-    handles: Mutex<Handles>,
-    has_handles: bool,
+    packed: Mutex<Packed>,
     _counted: PassedOn,
 }
 
@@ -63,22 +60,14 @@ impl fmt::Debug for Opaque {
 impl Opaque {
     fn new(packed: Packed, landing: &Landing) -> Result<Self, Failure> {
         let _counted = landing.pass_on(packed.bytes().len())?;
-        let (bytes, handles) = packed.into_parts();
-        Ok(Self(Arc::new(Whole {
-            bytes,
-            has_handles: !handles.is_empty(),
-            handles: Mutex::new(handles),
-            _counted,
-        })))
+        let packed = Mutex::new(packed);
+        Ok(Self(Arc::new(Whole { packed, _counted })))
     }
 
+    /// The value; streams in it can be taken once.
     fn packed(&self) -> Result<Packed, ValueError> {
-        let mut handles = self.0.handles.lock().unwrap_or_else(|e| e.into_inner());
-        if self.0.has_handles && handles.is_empty() {
-            return Err(taken());
-        }
-        let handles = std::mem::take(&mut *handles);
-        Ok(Packed::from_parts(self.0.bytes.clone(), handles))
+        let mut packed = self.0.packed.lock().unwrap_or_else(|e| e.into_inner());
+        packed.take()
     }
 }
 
@@ -97,17 +86,22 @@ pub(super) fn to_dynamic(
         return Ok(Dynamic::from(Opaque::new(packed, landing)?));
     }
     if !packed.handles().is_empty() {
-        return Ok(packed.unpack::<Value>()?.0);
+        return Ok(unpacked(packed)?);
     }
     let (bytes, _) = packed.into_parts();
-    match Packed::from_parts(bytes.clone(), Handles::new()).unpack::<Value>() {
-        Ok(value) => Ok(value.0),
+    match unpacked(Packed::from_parts(bytes.clone(), Handles::new())) {
+        Ok(value) => Ok(value),
         Err(error) => {
             landing.cannot_look(error.into());
             let packed = Packed::from_parts(bytes, Handles::new());
             Ok(Dynamic::from(Opaque::new(packed, landing)?))
         }
     }
+}
+
+/// The value as the interpreter has it, however large it is.
+pub(super) fn unpacked(packed: Packed) -> Result<Dynamic, ValueError> {
+    packed.unpack::<Value>().map(|Value(value)| value)
 }
 
 /// Whether it is an array or a map: others are as quickly unpacked as kept.
@@ -121,10 +115,6 @@ pub(super) fn to_packed(value: &Dynamic) -> Result<Packed, ValueError> {
         return opaque.packed();
     }
     Packed::pack(&Borrowed(value))
-}
-
-fn taken() -> ValueError {
-    ValueError::new("this stream was taken before: each can be taken once".to_owned())
 }
 
 struct Value(Dynamic);
@@ -232,7 +222,8 @@ impl Serialize for Borrowed<'_> {
             return serializer.serialize_bytes(&v);
         }
         if let Some(v) = value.read_lock::<Held>() {
-            let handle = v.take().ok_or_else(|| ser::Error::custom(taken()))?;
+            let taken = "this stream was taken before: each can be taken once";
+            let handle = v.take().ok_or_else(|| ser::Error::custom(taken))?;
             return serialize_handle(handle, serializer);
         }
         if value.read_lock::<Opaque>().is_some() {

@@ -295,8 +295,8 @@ fn failure_of(error: EvalAltResult, landing: &Landing) -> Failure {
     };
     let bounds = &landing.bounds;
     match error {
-        EvalAltResult::ErrorInFunctionCall(_, _, inner, _) => at(failure(*inner, landing)),
-        EvalAltResult::ErrorInModule(_, inner, _) => at(failure(*inner, landing)),
+        EvalAltResult::ErrorInFunctionCall(_, _, inner, _)
+        | EvalAltResult::ErrorInModule(_, inner, _) => at(failure_of(*inner, landing)),
         EvalAltResult::ErrorTerminated(token, _) => match token.try_cast::<Ended>() {
             Some(Ended(failure)) => at(failure),
             None => calls::cancelled(),
