@@ -693,6 +693,60 @@ fn many_that_call_much() {
     });
 }
 
+/// A host that lets scripts go deep gives them the stack for it.
+#[test]
+fn goes_as_deep_as_it_may() {
+    in_process_of_its_own("goes_as_deep_as_it_may", || {
+        runtime().block_on(async {
+            let bounds = with(|bounds| {
+                bounds.call_depth = usize::MAX;
+                bounds.expression_depth = usize::MAX;
+                bounds.memory = 1 << 30;
+                bounds.connection_memory = 1 << 30;
+            });
+            let pair = testing::pair(exposed(bounds), HostingEnv::new())
+                .await
+                .expect("peers in memory can be joined");
+            let peer = &pair.client;
+            let nest = |open: &str, inner: &str, close: &str, times: usize| {
+                format!("{}{inner}{}", many(open, times), many(close, times))
+            };
+            for (open, close) in [
+                ("1+(", ")"),
+                ("-(", ")"),
+                ("`${", "}`"),
+                ("[", "][0]"),
+                ("[0][", "]"),
+                ("#{a:", "}.a"),
+                ("true && (", ") == 0"),
+                ("if true {", "}"),
+                ("for i in 0..1 {", "}"),
+                ("try {", "} catch {}"),
+                ("switch 1 { 1 => ", "}"),
+                ("double(", ")/2"),
+                ("later(", ")"),
+                ("max(0, ", ")"),
+            ] {
+                let deep = |times: usize, calls: usize| {
+                    let body = nest(open, "f(n - 1)", close, times);
+                    format!("fn f(n) {{ if n == 0 {{ 0 }} else {{ {body} }} }} f({calls})")
+                };
+                // as deep as is taken
+                let mut times = 64;
+                while let Err(error) = peer.script::<IgnoredAny>(deep(times, 0)).await {
+                    stands(Some(error), &["`expression_depth` (64)"]);
+                    times -= 1;
+                }
+                println!("{open} {times} times");
+                let landed = peer.script::<IgnoredAny>(deep(times, 250)).await;
+                assert!(landed.is_ok(), "{landed:?}");
+                let error = peer.script::<IgnoredAny>(deep(times, 300)).await.err();
+                stands(error, &["`call_depth` (256)"]);
+            }
+        });
+    });
+}
+
 #[test]
 fn anything_in_a_row() {
     const TOKENS: &[&str] = &[

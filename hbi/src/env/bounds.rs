@@ -16,9 +16,13 @@ pub struct Bounds {
     pub sources: usize,
     /// Operations of the interpreter. Default 100,000.
     pub operations: u64,
-    /// Script functions that call each other. Default 16.
+    /// Script functions that call each other, at most 256. Default 16.
+    ///
+    /// The stack of each script that runs has room for as many, with expressions in each other in all
+    /// of them: by default 1.5 MiB of address space (8 MiB in a debug build), of which only what is used
+    /// takes memory.
     pub call_depth: usize,
-    /// Expressions nested in each other. Default 32.
+    /// Expressions nested in each other, at most 64. Default 32.
     pub expression_depth: usize,
     /// Bytes of one string. Default 16 KiB.
     pub string: usize,

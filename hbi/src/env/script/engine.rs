@@ -17,7 +17,10 @@ use super::{
     library::{self, LIBRARY},
     names::{self, Names},
 };
-use crate::env::Bounds;
+use crate::{
+    Failure,
+    env::{Bounds, unchecked::fiber},
+};
 
 /// The functions of the interpreter's standard package, made once.
 static STANDARD: LazyLock<Shared<Module>> =
@@ -26,18 +29,64 @@ static STANDARD: LazyLock<Shared<Module>> =
 /// Arguments that a function can be called with from a script.
 const MOST_ARGUMENTS: usize = 12;
 
+/// How deep functions may call each other at most, and expressions may stand in each other, whatever
+/// the bounds say: the stack of a fiber is made for it, while texts are parsed on a thread's own.
+const CALL_DEPTH: usize = 256;
+const EXPRESSION_DEPTH: usize = 64;
+
 /// Variables of one function, and functions of one script.
 pub(super) const VARIABLES: usize = 256;
 pub(super) const FUNCTIONS: usize = 64;
+
+/// How deep a script may go.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Depths {
+    pub(super) calls: usize,
+    pub(super) expressions: usize,
+}
+
+impl Depths {
+    pub(super) fn new(bounds: &Bounds) -> Self {
+        Self {
+            calls: bounds.call_depth.min(CALL_DEPTH),
+            expressions: bounds.expression_depth.min(EXPRESSION_DEPTH),
+        }
+    }
+
+    /// The bytes of stack that this takes.
+    pub(super) fn stack(self) -> usize {
+        /// What one expression takes, in the deepest function.
+        const LEVEL: usize = fiber::STACK / (16 * 32);
+        self.calls * self.expressions * LEVEL
+    }
+
+    /// The failure of functions that call each other too deep.
+    pub(super) fn too_many_calls(self) -> Failure {
+        too_deep("call_depth", self.calls, CALL_DEPTH)
+    }
+
+    /// The failure of expressions that stand in each other too deep.
+    pub(super) fn too_many_expressions(self) -> Failure {
+        too_deep("expression_depth", self.expressions, EXPRESSION_DEPTH)
+    }
+}
+
+fn too_deep(name: &str, value: usize, most: usize) -> Failure {
+    match value < most {
+        true => Failure::limit(name, value, &format!("raise `Bounds::{name}` at the host")),
+        false => Failure::limit(name, value, "nest less: this is the most there can be"),
+    }
+}
 
 /// An engine for a script that uses these names; `exposed` tells which of them are the host's.
 pub(super) fn engine(names: &Names, exposed: impl Fn(&str) -> bool, bounds: &Bounds) -> Engine {
     let mut engine = Engine::new_raw();
     engine.register_global_module(STANDARD.clone());
     engine.register_global_module(LIBRARY.clone());
+    let Depths { calls, expressions } = Depths::new(bounds);
     engine
-        .set_max_expr_depths(bounds.expression_depth, bounds.expression_depth)
-        .set_max_call_levels(bounds.call_depth)
+        .set_max_expr_depths(expressions, expressions)
+        .set_max_call_levels(calls)
         .set_max_string_size(bounds.string)
         .set_max_array_size(bounds.array)
         .set_max_map_size(bounds.map)

@@ -14,7 +14,7 @@ use super::{
     account::{self, Account},
     calls::{self, Ended, Landing, Thrown},
     convert,
-    engine::{FUNCTIONS, engine},
+    engine::{Depths, FUNCTIONS, engine},
     library::{self, Kept},
     names::{CALLED, Names},
 };
@@ -104,8 +104,9 @@ impl Compiled {
         // by the types of its arguments, a call of the same name may be the interpreter's own
         let passes = |name: &str| exposed(name) && !library::is_built_in(name);
         let names = Names::of(source, passes);
-        if names.chain > bounds.expression_depth {
-            return Err(limit("expression_depth", bounds.expression_depth));
+        let depths = Depths::new(bounds);
+        if names.chain > depths.expressions {
+            return Err(depths.too_many_expressions());
         }
         if names.calls.len() + names.methods.len() > CALLED {
             return Err(Failure::limit("called", CALLED, "make it several scripts"));
@@ -148,7 +149,8 @@ impl Compiled {
         let landing = Landing::new(artifacts, bounds, (pending, account), print);
         let landing = Arc::new(landing);
         let (code, own) = (Arc::clone(&self), Arc::clone(&landing));
-        let fiber = Fiber::new(move || {
+        let stack = Depths::new(&landing.bounds).stack();
+        let fiber = Fiber::new(stack, move || {
             let result = catch_unwind(AssertUnwindSafe(|| code.evaluate(arguments, &own)));
             result.unwrap_or_else(|panic| Err(crate::env::incoming::panicked(&*panic)))
         });
@@ -243,7 +245,7 @@ fn limit(name: &str, value: usize) -> Failure {
 /// Why a text is no script.
 fn not_parsed(error: &ParseErrorType, bounds: &Bounds) -> Failure {
     match error {
-        ParseErrorType::ExprTooDeep => limit("expression_depth", bounds.expression_depth),
+        ParseErrorType::ExprTooDeep => Depths::new(bounds).too_many_expressions(),
         ParseErrorType::TooManyFunctions => {
             Failure::limit("functions", FUNCTIONS, "make it several scripts")
         }
@@ -308,7 +310,7 @@ fn failure_of(error: EvalAltResult, landing: &Landing) -> Failure {
                 format!("the script threw: {value}"),
             )),
         },
-        EvalAltResult::ErrorStackOverflow(_) => at(limit("call_depth", bounds.call_depth)),
+        EvalAltResult::ErrorStackOverflow(_) => at(Depths::new(bounds).too_many_calls()),
         EvalAltResult::ErrorDataTooLarge(what, _) => at(too_large(&what, bounds)),
         EvalAltResult::ErrorTooManyVariables(_) => at(account::too_many_variables()),
         EvalAltResult::ErrorFunctionNotFound(signature, _) => {

@@ -10,9 +10,9 @@
 //!    where scripts call out of it and where values are packed, are never inlined, so no address of one is
 //!    kept on the fiber's stack, which may go on on another thread.
 //! 3. *What lies on a suspended stack is `Send`.* The only code that suspends is [`wait`], called by
-//!    the interpreter's native functions; the interpreter is built with `sync`, so all it keeps on
-//!    the stack is `Send`, and holds no lock across a native call (closures, which would, are not
-//!    allowed in scripts).
+//!    the interpreter's native functions, and [`breathe`], called by its hook for progress; the
+//!    interpreter is built with `sync`, so all it keeps on the stack is `Send`, and holds no lock
+//!    across either (closures, whose values are shared behind locks, are not allowed in scripts).
 //! 4. *No stack is dropped with frames on it.* Dropping a suspended fiber resumes it with the order
 //!    to stop until its code has returned. One that never started has no frames: its closure is dropped once, by
 //!    its coroutine's own drop.
@@ -29,20 +29,40 @@ use std::{
     task::{Context, Poll},
 };
 
-use corosensei::{Coroutine, CoroutineResult, Yielder, stack::DefaultStack};
-
-/// The size of a stack. Only what is touched takes memory; a debug build of the interpreter needs
-/// several times as much.
-const STACK: usize = if cfg!(debug_assertions) {
-    8 << 20
-} else {
-    1 << 20
+use corosensei::{
+    Coroutine, CoroutineResult, Yielder,
+    stack::{DefaultStack, Stack},
 };
 
-/// Stacks kept for the next fiber.
+/// The size of a stack, where no more is asked for. Only what is touched takes memory; a debug build of
+/// the interpreter needs several times as much.
+pub(in crate::env) const STACK: usize = if cfg!(debug_assertions) {
+    8 << 20
+} else {
+    3 << 19
+};
+
+/// Stacks of that size kept for the next fiber.
 const KEPT: usize = 64;
 
 static STACKS: Mutex<Vec<DefaultStack>> = Mutex::new(Vec::new());
+
+/// A stack of at least so many bytes.
+fn stack(size: usize) -> io::Result<DefaultStack> {
+    let kept = || STACKS.lock().unwrap_or_else(|e| e.into_inner()).pop();
+    match (size <= STACK).then(kept).flatten() {
+        Some(stack) => Ok(stack),
+        None => DefaultStack::new(size.max(STACK)),
+    }
+}
+
+fn keep(stack: DefaultStack) {
+    let mut kept = STACKS.lock().unwrap_or_else(|e| e.into_inner());
+    let is_usual = stack.base().get() - stack.limit().get() < 2 * STACK;
+    if kept.len() < KEPT && is_usual {
+        kept.push(stack);
+    }
+}
 
 type Answer = Box<dyn Any + Send>;
 
@@ -134,17 +154,16 @@ pub(in crate::env) struct Fiber<T: 'static> {
 unsafe impl<T: Send> Send for Fiber<T> {}
 
 impl<T: Send + 'static> Fiber<T> {
-    /// A fiber that will run `code`.
-    pub(in crate::env) fn new(code: impl FnOnce() -> T + Send + 'static) -> io::Result<Self> {
-        let kept = STACKS.lock().unwrap_or_else(|e| e.into_inner()).pop();
-        let stack = match kept {
-            Some(stack) => stack,
-            None => DefaultStack::new(STACK)?,
-        };
-        let coroutine = Coroutine::with_stack(stack, move |yielder: &Yielder<In, Out>, _| {
-            set_yielder(yielder);
-            code()
-        });
+    /// A fiber that will run `code` on a stack of at least so many bytes.
+    pub(in crate::env) fn new(
+        size: usize,
+        code: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<Self> {
+        let coroutine =
+            Coroutine::with_stack(stack(size)?, move |yielder: &Yielder<In, Out>, _| {
+                set_yielder(yielder);
+                code()
+            });
         Ok(Self {
             coroutine: Some(coroutine),
             waiting: None,
@@ -173,11 +192,7 @@ impl<T: 'static> Fiber<T> {
     /// Keeps the stack of one that is over.
     fn give_stack_back(&mut self) {
         if let Some(coroutine) = self.coroutine.take() {
-            let stack = coroutine.into_stack();
-            let mut kept = STACKS.lock().unwrap_or_else(|e| e.into_inner());
-            if kept.len() < KEPT {
-                kept.push(stack);
-            }
+            keep(coroutine.into_stack());
         }
     }
 }
@@ -254,7 +269,7 @@ mod tests {
     use super::*;
 
     fn fiber<T: Send + 'static>(code: impl FnOnce() -> T + Send + 'static) -> Fiber<T> {
-        Fiber::new(code).expect("a stack can be had")
+        Fiber::new(STACK, code).expect("a stack can be had")
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -368,7 +383,7 @@ mod tests {
                 counted.fetch_add(1, Ordering::Relaxed);
             }
         };
-        let endless = tokio::spawn(Fiber::new(endless).expect("there is memory"));
+        let endless = tokio::spawn(Fiber::new(STACK, endless).expect("there is memory"));
         let (one, mut other) = std::os::unix::net::UnixStream::pair().expect("a pair can be had");
         one.set_nonblocking(true).expect("it is a socket");
         let mut one = tokio::net::UnixStream::from_std(one).expect("it is a socket");
