@@ -387,6 +387,7 @@ attacks! {
     a_lone_quote: "\"" => ["erminated"];
     chains_powers: format!("2{}", many("**2", 4_000)) => ["`expression_depth`", "verflow"];
     chains_paths: format!("a{}()", many("::a", 4_000)) => ["a"];
+    chains_namespaces: format!("if true {{ a{}() }}", many("::a", 4_000)) => ["`expression_depth`"];
     chains_maybes: format!("let a = (); a{}", many("?.a", 4_000)) => ["`expression_depth`"];
     chains_calls: format!("let a = 1; a{}", many(".b()", 4_000)) => ["`expression_depth`"];
     chains_calls_and_indexes: format!("let a = 1; a{}", many(".b()[0]", 2_000))
@@ -454,6 +455,9 @@ attacks_with! {
         .script("let a = []; for i in 0..1000 { a.push(bytes(3900000)); }") => ["`memory`"];
     keeps_long_answers_in_env: Bounds::default(), |peer| peer
         .script("for i in 0..1000 { env[\"k\" + i] = bytes(3900000); }") => ["`memory`"];
+    many_parameters: Bounds::default(), |peer| (0..1_000)
+        .fold(peer.script("loop { b; }").bind("b", 1), |script, n| script.bind(format!("p{n}"), 1))
+        => ["`variables`"];
     large_bounds_nest: with(|bounds| {
         bounds.array = 1_000_000;
         bounds.map = 1_000_000;

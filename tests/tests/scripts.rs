@@ -362,6 +362,42 @@ async fn objects_beyond_the_bounds_are_passed_on_as_often_as_one_likes() {
 }
 
 #[tokio::test]
+async fn calls_are_found_however_they_are_written() {
+    let env = HostingEnv::new()
+        .function("sum", |a: i64, b: i64| a + b)
+        .service(ThingsHost::new(Still));
+    let pair = testing::pair(env, HostingEnv::new()).await.unwrap();
+    let peer = &pair.client;
+    for source in [
+        "if true { sum /* of */ (1, // and\n 2) }",
+        "let all = things :: /* a path */ many(3); if true { things\n::\ncount(all) }",
+        "let all = things::many(3); all[0] . /* it */ touch(); things::count(all)",
+    ] {
+        let three = peer.script::<i64>(source).await;
+        assert_eq!(three.unwrap(), 3, "{source}");
+    }
+}
+
+#[tokio::test]
+async fn calls_with_more_arguments_than_the_interpreter_takes_say_so() {
+    let pair = testing::pair(HostingEnv::new(), HostingEnv::new());
+    let pair = pair.await.unwrap();
+    // it takes any, and looks at none
+    let describe = |arguments: usize| format!("describe({})", "1,".repeat(arguments));
+    for source in [describe(13), format!("if true {{ {} }}", describe(12))] {
+        let script = pair.client.script::<serde::de::IgnoredAny>(source);
+        script.await.unwrap();
+    }
+    let source = format!("if true {{ {} }}", describe(13));
+    let error = pair.client.script::<()>(source).await.unwrap_err();
+    let text = "`describe` with 13, at most 12";
+    assert!(
+        error.is_limit() && error.to_string().contains(text),
+        "{error}"
+    );
+}
+
+#[tokio::test]
 async fn texts_that_wait_to_land_count_among_those_that_are_kept() {
     let gate = Arc::new(Semaphore::new(0));
     let waiting = Arc::clone(&gate);

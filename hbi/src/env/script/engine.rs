@@ -15,7 +15,7 @@ use super::{
     calls,
     convert::Held,
     library::{self, LIBRARY},
-    names::{self, Names},
+    names::Names,
 };
 use crate::{
     Failure,
@@ -26,8 +26,9 @@ use crate::{
 static STANDARD: LazyLock<Shared<Module>> =
     LazyLock::new(|| StandardPackage::new().as_shared_module());
 
-/// Arguments that a function can be called with from a script.
-const MOST_ARGUMENTS: usize = 12;
+/// Arguments that something exposed can be called with from a script: the interpreter looks for a
+/// function that takes any in 2 to the power of their number of ways.
+pub(super) const MOST_ARGUMENTS: usize = 12;
 
 /// How deep functions may call each other at most, and expressions may stand in each other, whatever
 /// the bounds say: the stack of a fiber is made for it, while texts are parsed on a thread's own.
@@ -179,32 +180,6 @@ fn register_path(
     }
 }
 
-/// The types of arguments that an exposed function is registered with, for these numbers of them: any,
-/// and where the interpreter has a function of that name, those that this may have. Its own would be
-/// found before one that takes any.
-fn signatures(name: &str, arguments: &BTreeSet<usize>) -> Vec<Vec<TypeId>> {
-    let counts = arguments.iter().filter(|&&count| count <= MOST_ARGUMENTS);
-    let mut signatures: Vec<_> = counts
-        .map(|&count| vec![TypeId::of::<Dynamic>(); count])
-        .collect();
-    if library::is_built_in(name) {
-        let types = library::told_apart();
-        for one in types {
-            signatures.push(vec![one]);
-            for two in types {
-                signatures.push(vec![one, two]);
-                signatures.extend(types.map(|three| vec![one, two, three]));
-            }
-        }
-        let number = TypeId::of::<rhai::INT>();
-        for first in types {
-            signatures.extend(types.map(|last| vec![first, number, number, last]));
-        }
-        signatures.retain(|types| arguments.contains(&types.len()));
-    }
-    signatures
-}
-
 fn register_names(engine: &mut Engine, names: &Names, exposed: impl Fn(&str) -> bool) {
     let mut modules: Vec<(String, Module)> = Vec::new();
     let called: BTreeSet<&str> = names.calls.iter().map(|(name, _)| &**name).collect();
@@ -225,11 +200,11 @@ fn register_names(engine: &mut Engine, names: &Names, exposed: impl Fn(&str) -> 
             }
             None if exposed(name) => {
                 let looked_into = names.looks_into(name);
-                for types in signatures(name, &arguments) {
+                for count in arguments {
                     let path: Arc<str> = name.into();
                     engine.register_raw_fn(
-                        names::alias(name),
-                        types,
+                        names.alias(name),
+                        vec![TypeId::of::<Dynamic>(); count],
                         move |context: NativeCallContext<'_>, arguments: &mut [&mut Dynamic]| {
                             calls::call(&path, looked_into, &context, arguments)
                         },
@@ -243,21 +218,16 @@ fn register_names(engine: &mut Engine, names: &Names, exposed: impl Fn(&str) -> 
     for (namespace, module) in modules {
         engine.register_static_module(namespace, module.into());
     }
-    for (method, values) in &names.methods {
-        for count in [values - 1, *values] {
-            if count >= MOST_ARGUMENTS {
-                continue;
-            }
-            let mut types = vec![TypeId::of::<Dynamic>(); count + 1];
-            types[0] = TypeId::of::<Held>();
-            let name: Arc<str> = method.as_str().into();
-            engine.register_raw_fn(
-                method,
-                types,
-                move |context: NativeCallContext<'_>, arguments: &mut [&mut Dynamic]| {
-                    calls::call_method(&name, &context, arguments)
-                },
-            );
-        }
+    for (method, count) in &names.methods {
+        let mut types = vec![TypeId::of::<Dynamic>(); count + 1];
+        types[0] = TypeId::of::<Held>();
+        let name: Arc<str> = method.as_str().into();
+        engine.register_raw_fn(
+            method,
+            types,
+            move |context: NativeCallContext<'_>, arguments: &mut [&mut Dynamic]| {
+                calls::call_method(&name, &context, arguments)
+            },
+        );
     }
 }

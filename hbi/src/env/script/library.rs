@@ -4,8 +4,8 @@
 use std::sync::LazyLock;
 
 use rhai::{
-    Array, Blob, Dynamic, EvalAltResult, FLOAT, FuncRegistration, INT, ImmutableString, Map,
-    Module, NativeCallContext, Position, Shared,
+    Array, Dynamic, EvalAltResult, FLOAT, FuncRegistration, INT, ImmutableString, Module,
+    NativeCallContext, Position, Shared,
 };
 
 use super::{
@@ -181,8 +181,8 @@ pub(super) fn name_types(engine: &mut rhai::Engine) {
     engine.register_type_with_name::<convert::Held>("stream or reactor");
 }
 
-/// The interpreter's own functions: an exposed one of the same name has to be registered for the
-/// types of their arguments too, or the interpreter's own would be found first.
+/// Whether the interpreter has a function of this name of its own, which it would find before one that
+/// takes arguments of any type.
 pub(in crate::env) fn is_built_in(name: &str) -> bool {
     BUILT_IN.binary_search(&name).is_ok()
 }
@@ -327,25 +327,6 @@ const BUILT_IN: &[&str] = &[
     "write_utf8",
     "zip",
 ];
-
-/// The types of arguments by which the interpreter tells its own functions from each other.
-pub(super) fn told_apart() -> [std::any::TypeId; 12] {
-    use std::any::TypeId;
-    [
-        TypeId::of::<Dynamic>(),
-        TypeId::of::<INT>(),
-        TypeId::of::<FLOAT>(),
-        TypeId::of::<bool>(),
-        TypeId::of::<char>(),
-        TypeId::of::<ImmutableString>(),
-        TypeId::of::<Array>(),
-        TypeId::of::<Blob>(),
-        TypeId::of::<Map>(),
-        TypeId::of::<()>(),
-        TypeId::of::<std::ops::Range<INT>>(),
-        TypeId::of::<std::ops::RangeInclusive<INT>>(),
-    ]
-}
 
 #[cfg(test)]
 mod tests {

@@ -10,6 +10,8 @@ use std::{
     collections::{BTreeSet, HashSet},
 };
 
+use super::library::is_built_in;
+
 /// Functions that a script may call, each with another number of arguments counted: the interpreter has
 /// to be told of each.
 pub(super) const CALLED: usize = 256;
@@ -17,20 +19,21 @@ pub(super) const CALLED: usize = 256;
 /// What a script's text calls and mentions.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Names {
-    /// Called on their own or by a path, `f(..)`, `calc::add(..)`, with how many arguments: a list that
-    /// is empty, or ends in a comma, is taken for one of one more.
+    /// Called on their own or by a path, `f(..)`, `calc::add(..)`, with how many arguments.
     pub(super) calls: Vec<(String, usize)>,
-    /// Called as methods: `.say(..)`.
+    /// Called as methods, `.say(..)`, with how many arguments beside the object.
     pub(super) methods: Vec<(String, usize)>,
     /// Mentioned without a call.
-    pub(super) mentioned: Vec<String>,
+    pub(super) mentioned: BTreeSet<String>,
     /// The most values that one function's expressions can hold at once: those of open argument
     /// lists, and one for each open bracket.
     pub(super) pending: usize,
-    /// The most members that follow each other, as in `a.b.c`.
+    /// The most members that follow each other, as in `a.b.c`, or namespaces in each other.
     pub(super) chain: usize,
-    /// Where `print` and `debug` are called.
-    hooked: Vec<usize>,
+    /// Where functions are called that have the name of one of the interpreter's own.
+    built_in: Vec<(usize, String)>,
+    /// Functions that the script has.
+    defined: HashSet<String>,
     /// Variables, and functions by what they answer, that the script may look into.
     looked_into: HashSet<String>,
 }
@@ -55,6 +58,8 @@ enum Place {
     Statement,
     /// An argument of an exposed function begins.
     Argument,
+    /// A member's name, behind its dot.
+    Member,
     Let,
     /// `let` and a name.
     Defined(String),
@@ -83,6 +88,10 @@ struct Scanner<'a, P> {
     bytes: &'a [u8],
     at: usize,
     open: Vec<Open>,
+    /// The values of all that is open.
+    held: usize,
+    /// What the token before begins with.
+    before: u8,
     chain: usize,
     names: Names,
     place: Place,
@@ -105,6 +114,8 @@ impl Names {
             bytes: source.as_bytes(),
             at: 0,
             open: Vec::new(),
+            held: 0,
+            before: 0,
             chain: 0,
             names: Names::default(),
             place: Place::Statement,
@@ -117,35 +128,60 @@ impl Names {
         scanner.finish()
     }
 
-    /// The text, where exposed functions have other names that the interpreter gives a meaning of
-    /// its own: it has what `print` and `debug` answer printed. Their places stay as they are.
+    /// The text, where exposed functions have the names they are registered with. All places stay as
+    /// they are.
     pub(super) fn aliased<'a>(
         &self,
         source: &'a str,
         exposed: impl Fn(&str) -> bool,
     ) -> Cow<'a, str> {
         let mut text = Cow::Borrowed(source);
-        for &at in &self.hooked {
-            let name = &source[at..at + "print".len()];
+        for (at, name) in &self.built_in {
             if exposed(name) {
-                text.to_mut()
-                    .replace_range(at..at + name.len(), alias(name));
+                let place = *at..at + name.len();
+                text.to_mut().replace_range(place, &self.alias(name));
             }
         }
         text
+    }
+
+    /// What an exposed function is called in the interpreter: where this has one of that name, it would
+    /// find its own for arguments of the types that this takes.
+    pub(super) fn alias(&self, name: &str) -> String {
+        let mut alias = name.to_owned();
+        if is_built_in(name)
+            && !self.defined.contains(name)
+            && let Some(at) = name.rfind(|c: char| c.is_ascii_alphabetic())
+        {
+            let letter = name.as_bytes()[at] ^ b' ';
+            alias.replace_range(at..=at, (letter as char).encode_utf8(&mut [0]));
+        }
+        alias
     }
 
     /// The numbers of arguments with which a function is called, as functions and as methods are.
     pub(super) fn arguments(&self, name: &str) -> BTreeSet<usize> {
         let of = |calls: &[(String, usize)], more: usize| {
             let calls = calls.iter().filter(|(other, _)| other == name);
-            calls
-                .flat_map(|(_, values)| [values - 1 + more, values + more])
-                .collect::<Vec<_>>()
+            calls.map(|(_, count)| count + more).collect::<Vec<_>>()
         };
         let as_functions = of(&self.calls, 0);
         let as_methods = of(&self.methods, 1);
         as_functions.into_iter().chain(as_methods).collect()
+    }
+
+    /// A call of something exposed with more than so many arguments.
+    pub(super) fn call_beyond(
+        &self,
+        most: usize,
+        exposed: impl Fn(&str) -> bool,
+    ) -> Option<(&str, usize)> {
+        let is_exposed =
+            |name: &str| name.contains("::") || exposed(name) && !self.defined.contains(name);
+        let calls = self.calls.iter().filter(|(name, _)| is_exposed(name));
+        let beyond = |(_, count): &&(String, usize)| *count > most;
+        let mut all = calls.chain(&self.methods);
+        all.find(beyond).map(|(name, count)| (&**name, *count))
     }
 
     /// Whether the script looks into what a variable stands for, or a function answers.
@@ -175,8 +211,13 @@ impl<P: Fn(&str) -> bool> Scanner<'_, P> {
     }
 
     fn scan(&mut self) {
-        while self.at < self.bytes.len() {
-            match self.peek(0) {
+        loop {
+            self.at = self.after_blank(self.at.min(self.bytes.len()));
+            let Some(c) = self.source[self.at..].chars().next() else {
+                return;
+            };
+            let first = self.peek(0);
+            match first {
                 byte if is_start(byte) => self.name(),
                 b'0'..=b'9' => {
                     self.place = Place::Other;
@@ -189,25 +230,22 @@ impl<P: Fn(&str) -> bool> Scanner<'_, P> {
                     self.in_text();
                 }
                 b'#' if matches!(self.peek(1), b'"' | b'#') => self.raw(),
-                b'/' if self.peek(1) == b'/' => self.skip(|byte| byte != b'\n'),
-                b'/' if self.peek(1) == b'*' => self.comment(),
                 b'(' => self.opens(Kind::Round),
                 b'[' | b'{' => self.opens(Kind::Other),
                 b')' | b']' | b'}' => self.closes(),
                 byte => {
-                    self.at += 1;
+                    self.at += c.len_utf8();
                     self.punctuation(byte);
                 }
             }
+            self.before = first;
         }
     }
 
     fn punctuation(&mut self, byte: u8) {
-        if matches!(byte, b' ' | b'\t' | b'\r' | b'\n') {
-            return;
-        }
         self.place = match (byte, std::mem::replace(&mut self.place, Place::Other)) {
             (b';', _) => Place::Statement,
+            (b'.', _) if self.peek(0) != b'.' => Place::Member,
             (b',', _) if self.open.last().is_some_and(|open| open.passes) => Place::Argument,
             (b'=', Place::Defined(name)) if self.peek(0) != b'=' => Place::ValueOf(name),
             _ => Place::Other,
@@ -227,8 +265,8 @@ impl<P: Fn(&str) -> bool> Scanner<'_, P> {
                     && open.kind == Kind::Round
                 {
                     open.values += 1;
+                    self.holds_one_more();
                 }
-                self.count();
             }
             // `a?.b` goes on
             b'?' => {}
@@ -256,7 +294,7 @@ impl<P: Fn(&str) -> bool> Scanner<'_, P> {
             passes,
         });
         self.at += 1;
-        self.count();
+        self.holds_one_more();
     }
 
     fn closes(&mut self) {
@@ -269,13 +307,15 @@ impl<P: Fn(&str) -> bool> Scanner<'_, P> {
         let Some(open) = self.open.pop() else {
             return;
         };
+        self.held -= open.values;
         self.chain = open.chain;
+        let arguments = open.values - usize::from(matches!(self.before, b'(' | b','));
         match open.call {
             Some(Called::Function(name, place)) => {
-                add(&mut self.names.calls, (&name, open.values));
+                add(&mut self.names.calls, (&name, arguments));
                 self.stands(name, place);
             }
-            Some(Called::Method(name)) => add(&mut self.names.methods, (&name, open.values)),
+            Some(Called::Method(name)) => add(&mut self.names.methods, (&name, arguments)),
             None => {}
         }
         if open.kind == Kind::InText {
@@ -285,7 +325,7 @@ impl<P: Fn(&str) -> bool> Scanner<'_, P> {
 
     /// A name or a call stands in a place, and ends here.
     fn stands(&mut self, name: String, place: Place) {
-        let next = self.source[self.at..].trim_start().bytes().next();
+        let next = self.bytes.get(self.after_blank(self.at)).copied();
         let last = self.open.is_empty() && next.is_none();
         match (place, next) {
             (Place::Argument, Some(b',' | b')')) | (Place::Statement, Some(b';')) => {}
@@ -297,9 +337,9 @@ impl<P: Fn(&str) -> bool> Scanner<'_, P> {
         }
     }
 
-    fn count(&mut self) {
-        let values = self.open.iter().map(|open| open.values).sum();
-        self.names.pending = self.names.pending.max(values);
+    fn holds_one_more(&mut self) {
+        self.held += 1;
+        self.names.pending = self.names.pending.max(self.held);
     }
 
     fn skip(&mut self, goes_on: impl Fn(u8) -> bool) {
@@ -359,84 +399,97 @@ impl<P: Fn(&str) -> bool> Scanner<'_, P> {
         self.at = found.map_or(self.bytes.len(), |found| self.at + found + end.len());
     }
 
-    /// A comment, with comments in it.
-    fn comment(&mut self) {
+    /// Where the next token begins: behind blanks, and comments, which may have comments in them.
+    fn after_blank(&self, mut at: usize) -> usize {
         let mut depth = 0;
-        while self.at < self.bytes.len() {
-            match (self.peek(0), self.peek(1)) {
-                (b'/', b'*') => {
+        loop {
+            match &self.bytes[at..] {
+                [] => return at,
+                [b'/', b'*', ..] => {
                     depth += 1;
-                    self.at += 2;
+                    at += 2;
                 }
-                (b'*', b'/') => {
+                [b'*', b'/', ..] if depth > 0 => {
                     depth -= 1;
-                    self.at += 2;
-                    if depth == 0 {
-                        return;
-                    }
+                    at += 2;
                 }
-                _ => self.at += 1,
+                _ if depth > 0 => at += 1,
+                [b'/', b'/', rest @ ..] => {
+                    let line = rest.iter().take_while(|&&byte| byte != b'\n').count();
+                    at += 2 + line;
+                }
+                _ => match self.source[at..].chars().next() {
+                    Some(c) if c.is_whitespace() => at += c.len_utf8(),
+                    _ => return at,
+                },
             }
+        }
+    }
+
+    /// A name, or a path of names, with blanks around its separators or none.
+    fn path(&mut self) -> String {
+        let mut path = String::new();
+        let mut namespaces = 0;
+        loop {
+            let start = self.at;
+            self.skip(is_part);
+            path.push_str(&self.source[start..self.at]);
+            let separator = self.after_blank(self.at);
+            if !self.source[separator..].starts_with("::") {
+                return path;
+            }
+            let next = self.after_blank(separator + 2);
+            if !self.bytes.get(next).copied().is_some_and(is_start) {
+                return path;
+            }
+            path.push_str("::");
+            self.at = next;
+            namespaces += 1;
+            self.names.chain = self.names.chain.max(namespaces);
         }
     }
 
     fn name(&mut self) {
         let start = self.at;
-        while self.at < self.bytes.len() && (is_part(self.peek(0)) || self.is_separator()) {
-            self.at += if self.peek(0) == b':' { 2 } else { 1 };
-        }
-        let name = &self.source[start..self.at];
-        let before = self.source[..start].trim_end();
-        let called = self.source[self.at..].trim_start().starts_with('(');
-        let member = before.ends_with('.') && !before.ends_with("..");
+        let name = self.path();
+        let called = self.bytes.get(self.after_blank(self.at)) == Some(&b'(');
+        let place = std::mem::replace(&mut self.place, Place::Other);
+        let member = place == Place::Member;
         if !member {
             self.chain = 0;
         }
-        let place = std::mem::replace(&mut self.place, Place::Other);
-        match (name, place) {
+        match (&*name, place) {
             ("let", _) => self.place = Place::Let,
             ("fn", _) => self.place = Place::Fn,
             (name, Place::Let) => self.place = Place::Defined(name.to_owned()),
-            (name, Place::Fn) => self.hides |= (self.passes)(name),
-            (name, _) if member => {
+            (name, Place::Fn) => {
+                self.hides |= (self.passes)(name);
+                self.names.defined.insert(name.to_owned());
+            }
+            _ if member => {
                 if called {
-                    self.called = Some(Called::Method(name.to_owned()));
+                    self.called = Some(Called::Method(name));
                 }
                 return;
             }
-            (name, place) if called => {
-                self.called = Some(Called::Function(name.to_owned(), place));
-                if alias(name) != name {
-                    self.names.hooked.push(start);
+            (_, place) if called => {
+                if is_built_in(&name) {
+                    self.names.built_in.push((start, name.clone()));
                 }
+                self.called = Some(Called::Function(name, place));
                 return;
             }
             (name, place) => self.stands(name.to_owned(), place),
         }
-        if !self.names.mentioned.iter().any(|known| known == name) {
-            self.names.mentioned.push(name.to_owned());
-        }
-    }
-
-    fn is_separator(&self) -> bool {
-        self.peek(0) == b':' && self.peek(1) == b':' && is_start(self.peek(2))
+        self.names.mentioned.insert(name);
     }
 }
 
 /// Adds a call, unless there are more than a script may have already.
-fn add(calls: &mut Vec<(String, usize)>, (name, values): (&str, usize)) {
-    let known = |(other, count): &(String, usize)| *count == values && other == name;
+fn add(calls: &mut Vec<(String, usize)>, (name, arguments): (&str, usize)) {
+    let known = |(other, count): &(String, usize)| *count == arguments && other == name;
     if calls.len() <= CALLED && !calls.iter().any(known) {
-        calls.push((name.to_owned(), values));
-    }
-}
-
-/// What an exposed function is called in the interpreter.
-pub(super) fn alias(name: &str) -> &str {
-    match name {
-        "print" => "pr_nt",
-        "debug" => "de_ug",
-        name => name,
+        calls.push((name.to_owned(), arguments));
     }
 }
 
@@ -464,9 +517,49 @@ mod tests {
         assert_eq!(names.calls, [call("f", 1), call("calc::add", 2)]);
         assert_eq!(names.methods, [call("say", 1)]);
         for name in ["a", "n", "t", "room", "x"] {
-            assert!(names.mentioned.contains(&name.to_owned()), "{name}");
+            assert!(names.mentioned.contains(name), "{name}");
         }
-        assert!(!names.mentioned.contains(&"y".to_owned()));
+        assert!(!names.mentioned.contains("y"));
+    }
+
+    #[test]
+    fn blanks_and_comments_stand_anywhere() {
+        let names = of(
+            "f /* ( */ (1); a :: b /* ( */\n:: c // (\n(1, 2); x . /* y */ say(3); put(v /* , */)",
+        );
+        let call = |name: &str, values: usize| (name.to_owned(), values);
+        assert_eq!(
+            names.calls,
+            [call("f", 1), call("a::b::c", 2), call("put", 1)]
+        );
+        assert_eq!(names.methods, [call("say", 1)]);
+        assert!(!names.looks_into("v"));
+    }
+
+    #[test]
+    fn exposed_functions_have_names_that_the_interpreter_does_not_know() {
+        let exposed = |name: &str| name != "min";
+        for (source, aliased) in [
+            ("max(1, 2) + min(1, 2)", "maX(1, 2) + min(1, 2)"),
+            ("m.get(1); get(2)", "m.get(1); geT(2)"),
+            ("write_utf8 /* é */ (1)", "write_utF8 /* é */ (1)"),
+            (
+                "fn get(n) { n } get(1); set(1)",
+                "fn get(n) { n } get(1); seT(1)",
+            ),
+            ("double(1); x::get(1); get", "double(1); x::get(1); get"),
+        ] {
+            assert_eq!(of(source).aliased(source, exposed), aliased);
+        }
+    }
+
+    /// Each would take many minutes if it looked at all before again.
+    #[test]
+    fn long_texts_are_looked_through_once() {
+        const MANY: usize = 400_000;
+        assert_eq!(of(&"(".repeat(MANY)).pending, MANY);
+        let names: String = (0..MANY).map(|n| format!("a{n} ")).collect();
+        assert_eq!(of(&names).mentioned.len(), MANY);
     }
 
     #[test]
@@ -474,21 +567,25 @@ mod tests {
         let names =
             of(r##"'"'; "a\"(b"; `c ${d(`e ${f}`)} g`; #"h"("#; /* i /* j */ k */ l // m"##);
         assert_eq!(names.calls, [("d".to_owned(), 1)]);
-        assert_eq!(names.mentioned, ["f", "l"]);
+        assert_eq!(Vec::from_iter(names.mentioned), ["f", "l"]);
     }
 
     #[test]
     fn numbers_of_arguments() {
         for (source, counts) in [
-            ("f()", &[0, 1][..]),
-            ("f(a)", &[0, 1]),
-            ("f(a, [b, c], g(d, e, f))", &[2, 3]),
-            ("f(a,)", &[1, 2]),
-            ("f(); f(a, b, c)", &[0, 1, 2, 3]),
-            ("f(a, b); x.f(y)", &[1, 2]),
-            ("f(a, b); x.f(y, z)", &[1, 2, 3]),
-            ("f(`${g(a, b)}`, /* , */ \",\")", &[1, 2]),
-            ("f(#{ a: 1, b: 2 }, if c { d(e, f) } else { g })", &[1, 2]),
+            ("f()", &[0][..]),
+            ("f( /* a */ )", &[0]),
+            ("f(a)", &[1]),
+            ("f(a, [b, c], g(d, e, f))", &[3]),
+            ("f(a, /* b */)", &[1]),
+            ("f(a, \",\")", &[2]),
+            ("f(a, `${b}`)", &[2]),
+            ("f(g())", &[1]),
+            ("f(); f(a, b, c)", &[0, 3]),
+            ("f(a, b); x.f(y)", &[2]),
+            ("f(a, b); x.f(y, z)", &[2, 3]),
+            ("f(`${g(a, b)}`, /* , */ \",\")", &[2]),
+            ("f(#{ a: 1, b: 2 }, if c { d(e, f) } else { g })", &[2]),
             ("x::f(a, b, c); y", &[]),
         ] {
             let found = of(source).arguments("f");
@@ -525,6 +622,7 @@ mod tests {
             ("a . b\n . c", 2),
             ("0..3", 0),
             ("1.5", 1),
+            ("a::b :: c::d()", 3),
         ] {
             assert_eq!(of(source).chain, chain, "{source}");
         }

@@ -14,8 +14,8 @@ use super::{
     account::{self, Account},
     calls::{self, Ended, Landing, Thrown},
     convert,
-    engine::{Depths, FUNCTIONS, engine},
-    library::{self, Kept},
+    engine::{Depths, FUNCTIONS, MOST_ARGUMENTS, VARIABLES, engine},
+    library::Kept,
     names::{CALLED, Names},
 };
 use crate::{
@@ -101,9 +101,10 @@ impl Compiled {
         exposed: impl Fn(&str) -> bool,
         bounds: &Bounds,
     ) -> Result<Self, Failure> {
-        // by the types of its arguments, a call of the same name may be the interpreter's own
-        let passes = |name: &str| exposed(name) && !library::is_built_in(name);
-        let names = Names::of(source, passes);
+        if parameters.len() > VARIABLES {
+            return Err(account::too_many_variables());
+        }
+        let names = Names::of(source, &exposed);
         let depths = Depths::new(bounds);
         if names.chain > depths.expressions {
             return Err(depths.too_many_expressions());
@@ -112,6 +113,11 @@ impl Compiled {
             return Err(Failure::limit("called", CALLED, "make it several scripts"));
         }
         account::check_pending(names.pending, bounds)?;
+        if let Some((name, count)) = names.call_beyond(MOST_ARGUMENTS, &exposed) {
+            let most = format!("`{name}` with {count}, at most {MOST_ARGUMENTS}");
+            let hint = "call it in a straight line of calls, which takes any number";
+            return Err(Failure::limit("arguments", most, hint));
+        }
         let text = names.aliased(source, &exposed);
         let engine = engine(&names, &exposed, bounds);
         let ast = engine.compile(text).map_err(|error| {
