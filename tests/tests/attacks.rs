@@ -419,6 +419,13 @@ fn with(set: impl FnOnce(&mut Bounds)) -> Bounds {
     bounds
 }
 
+/// A map with many entries, and one called `z` behind them.
+fn large_map() -> impl serde::Serialize + Send + 'static {
+    let names = (0..100_000).map(|n| n.to_string());
+    let all = names.chain(["z".to_owned()]).map(|name| (name, ()));
+    all.collect::<std::collections::BTreeMap<_, _>>()
+}
+
 /// Bounds that only time is left of.
 fn huge_times() -> Bounds {
     with(|bounds| {
@@ -455,6 +462,15 @@ attacks_with! {
         .script("let a = []; for i in 0..1000 { a.push(bytes(3900000)); }") => ["`memory`"];
     keeps_long_answers_in_env: Bounds::default(), |peer| peer
         .script("for i in 0..1000 { env[\"k\" + i] = bytes(3900000); }") => ["`memory`"];
+    looks_for_fields: with(|bounds| bounds.operations = 20_000), |peer| peer
+        .script(format!("[{}]", many("p.z,", 4_000)))
+        .bind("p", large_map()) => ["`operations`"];
+    copies_for_nothing: Bounds::default(), |peer| peer
+        .script(many("describe(p,p);", 1_000))
+        .bind("p", bytes::Bytes::from(vec![0; 3_900_000])) => ["`operations`"];
+    looks_at_properties: Bounds::default(), |peer| peer
+        .script(format!("[{}]", many("p.len,", 2_600)))
+        .bind("p", "x".repeat(16_000)) => ["`operations`"];
     many_parameters: Bounds::default(), |peer| (0..1_000)
         .fold(peer.script("loop { b; }").bind("b", 1), |script, n| script.bind(format!("p{n}"), 1))
         => ["`variables`"];

@@ -1,4 +1,5 @@
-//! How scripts share the thread and the room they are given.
+//! How scripts share the thread and the room they are given, and what they mean, whichever way they
+//! land.
 
 use std::{
     sync::{
@@ -10,6 +11,7 @@ use std::{
 
 use futures_util::{FutureExt, poll};
 use hbi::{HostingEnv, PostingEnd, Reactor, env::Bounds, testing};
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, mpsc};
 
 fn bounds(set: impl FnOnce(&mut Bounds)) -> Bounds {
@@ -143,6 +145,175 @@ async fn a_long_script_lets_others_have_the_thread() {
     }
     for script in &mut long {
         assert!(poll!(script).is_pending());
+    }
+}
+
+/// A map of so many entries, and one called `z` behind them.
+fn long_map(entries: u32) -> impl Serialize + Send + 'static {
+    let names = (0..entries).map(|n| format!("{n}"));
+    let all = names.chain(["z".to_owned()]).map(|name| (name, ()));
+    all.collect::<std::collections::BTreeMap<_, _>>()
+}
+
+/// Its steps are none of the interpreter's, but looking for a field and copying take time, too.
+#[tokio::test]
+async fn a_straight_line_lets_others_have_the_thread() {
+    let pair = testing::pair(endless(&Arc::default()), HostingEnv::new())
+        .await
+        .unwrap();
+    for text in [
+        format!("[{}]", "p.z,".repeat(1_000)),
+        format!("[[{}]].x", "p.z,".repeat(1_000)),
+        format!("let a = [p.z{}]; describe(a)", ",p.z".repeat(1_000)),
+        "describe(p, p);".repeat(1_000),
+    ] {
+        let peer = &pair.client;
+        let mut long = peer
+            .script::<serde::de::IgnoredAny>(text)
+            .bind("p", long_map(50_000))
+            .send();
+        for n in 0..3_i64 {
+            let doubled: i64 = peer.script("double(n)").bind("n", n).await.unwrap();
+            assert_eq!(doubled, 2 * n);
+        }
+        assert!(poll!(&mut long).is_pending());
+    }
+}
+
+/// Nor do calls that are answered at once hold it, where they are many.
+#[tokio::test]
+async fn the_calls_of_a_straight_line_let_others_have_the_thread() {
+    let counts = Arc::default();
+    let pair = testing::pair(endless(&counts), HostingEnv::new())
+        .await
+        .unwrap();
+    let long = pair.client.script::<()>("count();".repeat(2_000)).send();
+    let two: i64 = pair.client.script("double(1)").await.unwrap();
+    assert_eq!(two, 2);
+    assert!(counts.load(Ordering::SeqCst) < 2_000);
+    long.await.unwrap();
+    assert_eq!(counts.load(Ordering::SeqCst), 2_000);
+}
+
+#[tokio::test]
+async fn what_a_straight_line_does_is_bounded() {
+    let env = HostingEnv::new()
+        .bounds(bounds(|bounds| {
+            bounds.operations = 10_000;
+            bounds.calls = 10;
+        }))
+        .function("double", |n: i64| n * 2);
+    let pair = testing::pair(env, HostingEnv::new()).await.unwrap();
+    let peer = &pair.client;
+    for (text, bound) in [
+        (format!("[{}]", "p.z,".repeat(1_000)), "operations"),
+        (format!("[{}]", "p,".repeat(1_000)), "memory"),
+        ("double(1);".repeat(11), "calls"),
+        (
+            format!("{}1{}", "double(".repeat(11), ")".repeat(11)),
+            "calls",
+        ),
+    ] {
+        let script = peer.script::<()>(text.clone());
+        let script = match text.contains('p') {
+            true => script.bind("p", long_map(10_000)),
+            false => script,
+        };
+        let error = script.await.unwrap_err().to_string();
+        assert!(error.contains(&format!("Bounds::{bound}")), "{error}");
+    }
+    peer.script::<()>("double(1);".repeat(10)).await.unwrap();
+}
+
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(untagged)]
+enum Answer {
+    Bool(bool),
+    Int(i64),
+    Text(String),
+}
+
+/// On its own, in a straight line, and where the interpreter is needed.
+#[tokio::test]
+async fn a_script_means_the_same_whichever_way_it_lands() {
+    #[derive(Serialize)]
+    struct User {
+        name: &'static str,
+        len: i64,
+    }
+    let env = HostingEnv::new()
+        .value("greeting", "hello")
+        .function("list", || vec![1, 2, 3])
+        .function("echo", |text: String| text);
+    let pair = testing::pair(env, HostingEnv::new()).await.unwrap();
+    let peer = &pair.client;
+    peer.script::<()>("env.kept = 1;").await.unwrap();
+    let text = |text: &str| Ok(Answer::Text(text.to_owned()));
+    let int = |n| Ok(Answer::Int(n));
+    let bool = |is| Ok(Answer::Bool(is));
+    for (source, expected) in [
+        ("items.len", int(2)),
+        ("text.len", int(3)),
+        ("text.is_empty", bool(false)),
+        ("list().len", int(3)),
+        ("n.is_odd", bool(true)),
+        ("let l = list(); let n = l.len; n", int(3)),
+        ("user.len", int(7)),
+        ("user.name.len", int(3)),
+        ("greeting", text("hello")),
+        ("type_of(n)", text("i64")),
+        ("n.type_of()", text("i64")),
+        ("is_def_var(\"n\")", bool(true)),
+        ("is_def_fn(\"f\", 1)", bool(false)),
+        ("user.nickname", Err("without a field `nickname`")),
+        (
+            "let u = user; u.nickname",
+            Err("without a field `nickname`"),
+        ),
+        (
+            "let nick = user.nickname; 1",
+            Err("without a field `nickname`"),
+        ),
+        ("user.nickname; 1", Err("without a field `nickname`")),
+        ("n.nickname", Err("'nickname'")),
+        ("text.nickname", Err("'nickname'")),
+        ("kept", Err("`kept`")),
+        ("kept; 1", Err("`kept`")),
+        ("let k = kept; echo(text)", Err("`kept`")),
+    ] {
+        for source in [source.to_owned(), format!("if true {{ {source} }}")] {
+            let script = peer.script::<Answer>(source.clone());
+            let script = script
+                .bind("items", [1, 2])
+                .bind("text", "abc")
+                .bind("n", 5);
+            let user = User {
+                name: "Ann",
+                len: 7,
+            };
+            match (script.bind("user", user).await, &expected) {
+                (Ok(answer), expected) => assert_eq!(Ok(answer), *expected, "{source}"),
+                (Err(error), Err(text)) => {
+                    assert!(error.to_string().contains(text), "{source}: {error}");
+                }
+                (Err(error), _) => panic!("{source}: {error}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_map_is_written_to_and_asked_for_what_it_has() {
+    let pair = testing::pair(HostingEnv::new(), HostingEnv::new());
+    let pair = pair.await.unwrap();
+    for source in [
+        "let m = #{ a: 1 }; m.b = 2; m.b += 1; m[\"c\"] = m.a; m.b + m[\"c\"]",
+        "let m = #{ a: #{} }; m.a.b = 4; m.a.b",
+        "let m = #{}; if \"a\" in m { m.a } else { m.get(\"a\") ?? 4 }",
+        "let m = #{}; let n = 1; try { n = m[\"a\"]; } catch { n = 4; } n",
+    ] {
+        let four = pair.client.script::<i64>(source).await;
+        assert_eq!(four.unwrap(), 4, "{source}");
     }
 }
 

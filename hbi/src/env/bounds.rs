@@ -14,7 +14,8 @@ pub struct Bounds {
     /// Bytes of the sources that one peer has interned here, in all, with those it gave a number before
     /// and that wait to land. Default 2 MiB.
     pub sources: usize,
-    /// Operations of the interpreter. Default 100,000.
+    /// Operations of the interpreter; a straight line of calls, which needs none, counts one for each
+    /// KiB that it copies, or looks through for a field. Default 100,000.
     pub operations: u64,
     /// Script functions that call each other, at most 256. Default 16.
     ///
@@ -43,6 +44,8 @@ pub struct Bounds {
     /// if its argument lists, in all functions that are under way, could hold more than this with
     /// each value as large as [`Self::value`]. Values beyond the bounds, that are only passed on,
     /// may also take as much, and so may what the peer keeps in `env` on one connection.
+    ///
+    /// Of a script of the text wire it is all that was made, which is never given back before its end.
     pub memory: usize,
     /// Bytes that all scripts of one connection may hold together: their variables, the values that
     /// they pass on, and for each function under way as many values of [`Self::value`] as its

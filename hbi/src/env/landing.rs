@@ -152,8 +152,10 @@ impl Script {
                 .map(|name| env.resolve(name))
             {
                 Some(Some(target)) => Way::Call(target),
-                #[cfg(feature = "script")]
-                _ if prints(&straight, env) => self.interpreted(),
+                _ if straight.steps.len() as u64 > env.bounds.calls => {
+                    let raise = "raise `Bounds::calls` at the host";
+                    Way::Never(Failure::limit("calls", env.bounds.calls, raise))
+                }
                 _ => Way::Straight(Arc::new(straight)),
             },
             #[cfg(feature = "script")]
@@ -205,16 +207,6 @@ impl Script {
             Way::Never(failure) => Box::pin(ready(Err(failure.clone()))),
         }
     }
-}
-
-/// Whether a straight line calls what only the interpreter has.
-#[cfg(feature = "script")]
-fn prints(straight: &Straight, env: &Environment) -> bool {
-    use crate::script::Callee;
-    straight.steps.iter().any(|step| match &step.callee {
-        Callee::Path(name) => matches!(&**name, "print" | "debug") && env.resolve(name).is_none(),
-        Callee::Method(_) => false,
-    })
 }
 
 /// What a parameter's name takes, with what it is kept in.

@@ -2,13 +2,14 @@
 //! emits nothing else, and such a script needs no interpreter.
 //!
 //! ```text
-//! script  = { "let" name "=" expr ";" } [ expr [";"] ]
-//! expr    = path "(" [ operand { "," operand } ] ")" | operand
-//! operand = ( literal | name | list ) { "." name | "." name "(" operands ")" }
-//! list    = "[" [ operand { "," operand } ] "]"
+//! script   = { [ "let" name "=" ] operand ";" } [ operand ]
+//! operand  = ( literal | name | list | call ) { "." name | "." name "(" operands ")" }
+//! call     = path "(" operands ")"
+//! list     = "[" operands "]"
+//! operands = [ operand { "," operand } [ "," ] ]
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::{Place, value::Packed};
 
@@ -72,16 +73,19 @@ impl Straight {
             steps: Vec::new(),
             depth: 0,
             made: 0,
+            unused: HashSet::new(),
         };
         let value = parser.script()?;
+        if !parser.unused.is_empty() {
+            return None;
+        }
         Some(Self {
             steps: parser.steps,
             value,
         })
     }
 
-    /// The path and the number of arguments, where the script is one call of an exposed name with
-    /// its parameters in order.
+    /// The path, where the script is one call of an exposed name with its parameters in order.
     pub fn as_call(&self, parameters: usize) -> Option<&str> {
         let [
             Step {
@@ -107,9 +111,43 @@ const MAX_DEPTH: usize = 32;
 
 /// Words that begin something else than a straight line.
 const RESERVED: &[&str] = &[
-    "if", "else", "while", "loop", "for", "in", "do", "until", "break", "continue", "return",
-    "throw", "try", "catch", "fn", "private", "import", "export", "as", "switch", "const", "let",
-    "this", "is", "global", "Fn", "call", "curry", "eval", "env", "static", "var", "new",
+    "if",
+    "else",
+    "while",
+    "loop",
+    "for",
+    "in",
+    "do",
+    "until",
+    "break",
+    "continue",
+    "return",
+    "throw",
+    "try",
+    "catch",
+    "fn",
+    "private",
+    "import",
+    "export",
+    "as",
+    "switch",
+    "const",
+    "let",
+    "this",
+    "is",
+    "global",
+    "Fn",
+    "call",
+    "curry",
+    "eval",
+    "env",
+    "static",
+    "var",
+    "new",
+    "type_of",
+    "is_def_fn",
+    "is_def_var",
+    "is_shared",
 ];
 
 struct Parser<'a> {
@@ -120,6 +158,9 @@ struct Parser<'a> {
     depth: usize,
     /// Operands made so far.
     made: usize,
+    /// Names of what is looked up where it is used, and was not used yet: what is not there would
+    /// never be missed.
+    unused: HashSet<&'a str>,
 }
 
 /// Operands of one script, at most.
@@ -133,6 +174,15 @@ impl Operand {
             Operand::Field(operand, name) => 1 + operand.size() + name.len() / 64,
             Operand::Literal(bytes) => 1 + bytes.len() / 64,
             _ => 1,
+        }
+    }
+
+    /// Whether a name or field is looked up for it, which may not be there.
+    fn looks_up(&self) -> bool {
+        match self {
+            Operand::List(operands) => operands.iter().any(Operand::looks_up),
+            Operand::Field(..) | Operand::Name(_) => true,
+            Operand::Parameter(_) | Operand::Step(_) | Operand::Literal(_) => false,
         }
     }
 }
@@ -151,6 +201,12 @@ impl<'a> Parser<'a> {
                 self.expect('=')?;
                 let value = self.operand()?;
                 self.expect(';')?;
+                if self.unused.contains(name) {
+                    return None;
+                }
+                if value.looks_up() {
+                    self.unused.insert(name);
+                }
                 self.names.insert(name, value);
                 continue;
             }
@@ -159,6 +215,9 @@ impl<'a> Parser<'a> {
             self.blank();
             if self.at == self.source.len() {
                 return Some(Some(value));
+            }
+            if value.looks_up() {
+                return None;
             }
             self.expect(';')?;
         }
@@ -237,6 +296,7 @@ impl<'a> Parser<'a> {
                 let Some(operand) = self.names.get(first) else {
                     return Some(Operand::Name(path));
                 };
+                self.unused.remove(first);
                 let size = operand.size();
                 let operand = operand.clone();
                 self.makes(size)?;
@@ -450,6 +510,14 @@ mod tests {
             "!a",
             "#{}",
             "1e5",
+            "type_of(a)",
+            "a.type_of()",
+            "is_def_var(a)",
+            "nope; f(a)",
+            "a.x;",
+            "let x = nope; f(a)",
+            "let x = [a.x]; f(a)",
+            "let x = a.x; let x = f(a); x",
         ] {
             assert!(recognise(source).is_none(), "{source}");
         }

@@ -22,6 +22,11 @@ impl Packed {
     /// # Errors
     /// When this is no map, has no such field, or a handle in it was taken before.
     pub fn field(&mut self, name: &str) -> Result<Packed, ValueError> {
+        self.find_field(name).map(|(field, _)| field)
+    }
+
+    /// The same, and how many bytes were looked through.
+    pub(crate) fn find_field(&mut self, name: &str) -> Result<(Packed, usize), ValueError> {
         let bytes = self.bytes.clone();
         let (count, mut rest) = map_head(&bytes).ok_or_else(|| {
             ValueError::new(format!("field `{name}` of a value that has no fields"))
@@ -30,10 +35,20 @@ impl Packed {
             let key = skip(&mut rest)?;
             let value = skip(&mut rest)?;
             if string(key) == Some(name.as_bytes()) {
-                return self.part(bytes.slice_ref(value));
+                let seen = bytes.len() - rest.len();
+                return Ok((self.part(bytes.slice_ref(value))?, seen));
             }
         }
         Err(ValueError::new(format!("a value without a field `{name}`")))
+    }
+
+    /// Whether this is a map.
+    #[cfg_attr(
+        not(feature = "script"),
+        allow(dead_code, reason = "only Rhai knows more")
+    )]
+    pub(crate) fn is_map(&self) -> bool {
+        map_head(&self.bytes).is_some()
     }
 
     /// How many elements there are, where this is an array.

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// The functions of the interpreter's standard package, made once.
-static STANDARD: LazyLock<Shared<Module>> =
+pub(super) static STANDARD: LazyLock<Shared<Module>> =
     LazyLock::new(|| StandardPackage::new().as_shared_module());
 
 /// Arguments that something exposed can be called with from a script: the interpreter looks for a
@@ -94,6 +94,8 @@ pub(super) fn engine(names: &Names, exposed: impl Fn(&str) -> bool, bounds: &Bou
         .set_max_variables(VARIABLES)
         .set_max_functions(FUNCTIONS)
         .set_max_modules(0)
+        // as in a straight line
+        .set_fail_on_invalid_map_property(true)
         // the interner would have threads wait for each other
         .set_max_strings_interned(0)
         // no closures, no pointers to functions, no `this`: they get around the bounds

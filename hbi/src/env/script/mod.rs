@@ -10,7 +10,9 @@ mod convert;
 mod engine;
 mod library;
 mod names;
+mod property;
 mod run;
 
 pub(super) use library::is_built_in;
+pub(super) use property::property;
 pub(super) use run::{Compiled, Room};

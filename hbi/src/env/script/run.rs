@@ -336,12 +336,16 @@ fn failure_of(error: EvalAltResult, landing: &Landing) -> Failure {
             Kind::Unknown,
             format!("there is no variable `{name}`"),
         )),
+        EvalAltResult::ErrorPropertyNotFound(name, _) => at(Failure::new(
+            Kind::Value,
+            format!("a value without a field `{name}`"),
+        )),
         other => at(Failure::new(Kind::Script, without_place(&other))),
     }
 }
 
 /// The error's text; the place is told on its own.
-fn without_place(error: &EvalAltResult) -> String {
+pub(super) fn without_place(error: &EvalAltResult) -> String {
     let text = error.to_string();
     match text.rfind(" (line ") {
         Some(at) => text[..at].to_owned(),
