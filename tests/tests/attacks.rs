@@ -687,30 +687,70 @@ fn many_of_the_text_wire_that_keep_much() {
     });
 }
 
-/// What a script calls is registered for it, and stays as long as the script has a number.
-#[test]
-fn many_that_call_much() {
-    in_process_of_its_own("many_that_call_much", || {
+/// What is made of scripts to run them stays as long as they have numbers: of all that a peer sends,
+/// no more than it may.
+fn keep_scripts(name: &str, env: impl FnOnce() -> HostingEnv, text: impl Fn(usize) -> String) {
+    in_process_of_its_own(name, || {
         runtime().block_on(async {
-            let pair = testing::pair(exposed(Bounds::default()), HostingEnv::new())
+            let pair = testing::pair(env(), HostingEnv::new())
                 .await
                 .expect("peers in memory can be joined");
             let peer = &pair.client;
             let before = memory("VmRSS:");
-            for n in 0..60 {
-                let calls = (0..250).fold(String::new(), |all, m| format!("{all}a::x{m}();"));
-                let source = format!("if false {{ {calls} }} {n}");
+            for n in 0..250 {
                 // a text has a number from its second use on
                 for _ in 0..2 {
-                    let answer: i64 = peer.script(source.clone()).await.expect("it lands");
-                    assert_eq!(answer, n);
+                    let landed = peer.script::<IgnoredAny>(text(n)).await;
+                    if let Err(error) = landed {
+                        stands(Some(error), &["`sources`"]);
+                    }
                 }
             }
+            let four: i64 = peer.script("double(n)").bind("n", 2).await.unwrap();
+            assert_eq!(four, 4);
             let most = memory("VmHWM:") - before;
             println!("{most} KiB at most");
             assert!(most < MOST, "{most} KiB at most");
         });
     });
+}
+
+#[test]
+fn many_that_call_much() {
+    let calls = (0..250).fold(String::new(), |all, m| format!("{all}a::x{m}();"));
+    let text = |n| format!("if false {{ {calls} }} {n}");
+    keep_scripts("many_that_call_much", || exposed(Bounds::default()), text);
+}
+
+#[test]
+fn many_that_call_in_many_places() {
+    let calls = (0..250).fold(String::new(), |all, m| format!("{all}a{m}::x();"));
+    let text = |n| format!("if false {{ {calls} }} {n}");
+    let name = "many_that_call_in_many_places";
+    keep_scripts(name, || exposed(Bounds::default()), text);
+}
+
+#[test]
+fn many_that_call_what_the_interpreter_has() {
+    let env = || exposed(Bounds::default()).function("get", |a: i64, b: i64, c: i64| a + b + c);
+    let text = |n| format!("if true {{ get(1, 2, 3) }} {n}");
+    keep_scripts("many_that_call_what_the_interpreter_has", env, text);
+}
+
+#[test]
+fn many_that_consist_of_much() {
+    let sums = many("1+1;", 3_900);
+    let text = |n| format!("if true {{ return {n}; }} {sums}");
+    let name = "many_that_consist_of_much";
+    keep_scripts(name, || exposed(Bounds::default()), text);
+}
+
+#[test]
+fn many_straight_lines_that_consist_of_much() {
+    let ones = many("1,", 7_900);
+    let text = |n| format!("[{ones}{n}]");
+    let name = "many_straight_lines_that_consist_of_much";
+    keep_scripts(name, || exposed(Bounds::default()), text);
 }
 
 /// A host that lets scripts go deep gives them the stack for it.

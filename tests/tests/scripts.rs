@@ -573,7 +573,7 @@ async fn texts_that_wait_to_land_count_among_those_that_are_kept() {
     let gate = Arc::new(Semaphore::new(0));
     let waiting = Arc::clone(&gate);
     let env = HostingEnv::new()
-        .bounds(bounds(|bounds| bounds.sources = 1 << 10))
+        .bounds(bounds(|bounds| bounds.sources = 100 << 10))
         .function("double", |n: i64| n * 2)
         .async_function("wait", move || {
             let gate = Arc::clone(&waiting);
@@ -584,7 +584,7 @@ async fn texts_that_wait_to_land_count_among_those_that_are_kept() {
     let mut co = peer.po().co().await.unwrap();
     co.send_code("wait()").await.unwrap();
     for n in 0..20 {
-        let text = format!("double({n}) /* {} */", "x".repeat(100));
+        let text = format!("double({n}){}", " ".repeat(11_000));
         co.send_obj_of(text).await.unwrap();
     }
     // all that came before it is there

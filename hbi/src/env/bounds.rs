@@ -11,8 +11,11 @@ pub struct Bounds {
     /// Bytes of a script's source. Default 16 KiB: parsing is not counted in operations, and this
     /// much takes at most some 20 ms.
     pub source: usize,
-    /// Bytes of the sources that one peer has interned here, in all, with those it gave a number before
-    /// and that wait to land. Default 2 MiB.
+    /// Bytes that the scripts which one peer has interned here take, in all, with those it gave a
+    /// number before and that wait to land, or run: their texts, and what is made of them when they land
+    /// first. That is reckoned with 256 for each word and sign of what the interpreter runs, 400 for each
+    /// function that it calls, 2 KiB for each namespace of those, and 4 KiB; less for a straight line of
+    /// calls, and nothing for one call. Default 32 MiB.
     pub sources: usize,
     /// Operations of the interpreter; a straight line of calls, which needs none, counts one for each
     /// KiB that it copies, or looks through for a field. Default 100,000.
@@ -70,7 +73,7 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             source: 16 << 10,
-            sources: 2 << 20,
+            sources: 32 << 20,
             operations: 100_000,
             call_depth: 16,
             expression_depth: 32,

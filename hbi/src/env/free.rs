@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Environment, script::Compiled, within::Within};
+use super::{Environment, script::Compiled, sources::Sources, within::Within};
 use crate::{
     Failure,
     endpoint::{BoxFuture, Hosted},
@@ -15,12 +15,18 @@ pub(super) struct Free(Arc<Compiled>);
 impl Free {
     /// Compiles a script.
     pub(super) fn compile(
-        env: &Arc<Environment>,
+        env: &Environment,
         parameters: &[Box<str>],
         source: &str,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Compiled, Failure> {
         let exposed = |name: &str| env.resolve(name).is_some();
-        Compiled::new(source, parameters, exposed, &env.bounds).map(|code| Self(Arc::new(code)))
+        Compiled::new(source, parameters, exposed, &env.bounds)
+    }
+
+    /// A compiled script, which counts among those of its connection as long as anything has it.
+    pub(super) fn new(code: Compiled, sources: &Sources) -> Result<Self, Failure> {
+        let taken = sources.take(code.size())?;
+        Ok(Self(Arc::new(code.counted(taken))))
     }
 
     /// Runs it.

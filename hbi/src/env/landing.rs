@@ -5,21 +5,20 @@ use std::{
     future::ready,
     panic::{AssertUnwindSafe, catch_unwind},
     ptr,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, OnceLock},
     task::{Context, Poll, Waker},
 };
 
-#[cfg(feature = "script")]
-use super::script::is_built_in;
 use super::{
     Environment,
     environment::{Hooks, Target, unheard},
     incoming::{Guarded, Parts, failed, panicked},
-    straight, written,
+    sources::{Sources, Taken},
+    straight::{self, Line},
+    written,
 };
+#[cfg(feature = "script")]
+use super::{free::Free, script::is_built_in};
 #[cfg(feature = "script")]
 use crate::script::Callee;
 use crate::{
@@ -37,8 +36,8 @@ const READ_IN_PLACE: usize = 64 << 10;
 pub(crate) struct EnvLanding {
     env: Arc<Environment>,
     scripts: Vec<Option<Arc<Script>>>,
-    /// Bytes of their sources, with those of texts before them that still wait to land.
-    kept: Arc<AtomicUsize>,
+    /// What they take, with those before them that still wait to land, or run.
+    sources: Sources,
     hooks: Hooks,
     /// The connection is up, or was.
     up: bool,
@@ -53,16 +52,8 @@ struct Script {
     parameters: Vec<Box<str>>,
     /// Found out when it lands first.
     way: OnceLock<Way>,
-    /// What it counts in, where it is kept under a number.
-    kept: Option<Arc<AtomicUsize>>,
-}
-
-impl Drop for Script {
-    fn drop(&mut self) {
-        if let Some(kept) = &self.kept {
-            kept.fetch_sub(self.size(), Ordering::Relaxed);
-        }
-    }
+    sources: Sources,
+    _taken: Option<Taken>,
 }
 
 /// How a script lands.
@@ -70,10 +61,10 @@ enum Way {
     /// One call with the parameters in order.
     Call(Target),
     /// Calls one after the other.
-    Straight(Arc<Straight>),
+    Straight(Arc<Line>),
     /// Anything else.
     #[cfg(feature = "script")]
-    Free(super::free::Free),
+    Free(Free),
     /// Not at all.
     Never(Failure),
 }
@@ -83,10 +74,11 @@ impl EnvLanding {
     pub(crate) fn new(env: Arc<Environment>, hooks: Hooks, link: &Arc<dyn Link>) -> Self {
         let po = PostingEnd::new(Arc::clone(link));
         let trace = po.info().trace;
+        let sources = Sources::new(env.bounds.sources);
         Self {
             env,
             scripts: Vec::new(),
-            kept: Arc::default(),
+            sources,
             hooks,
             up: false,
             po,
@@ -96,90 +88,81 @@ impl EnvLanding {
 }
 
 impl Script {
-    fn new(env: &Arc<Environment>, parameters: &[&str], source: &str) -> Self {
-        let parameters = parameters.iter().map(|&name| name.into()).collect();
-        let (env, way) = (Arc::clone(env), OnceLock::new());
+    fn new(env: &Arc<Environment>, parameters: &[&str], source: &str, sources: &Sources) -> Self {
         Self {
-            env,
+            env: Arc::clone(env),
             source: source.into(),
-            parameters,
-            way,
-            kept: None,
+            parameters: parameters.iter().map(|&name| name.into()).collect(),
+            way: OnceLock::new(),
+            sources: sources.clone(),
+            _taken: None,
         }
-    }
-
-    /// The same, counted as long as anybody has it.
-    fn kept(mut self, kept: &Arc<AtomicUsize>) -> Self {
-        kept.fetch_add(self.size(), Ordering::Relaxed);
-        self.kept = Some(Arc::clone(kept));
-        self
     }
 
     /// One that never lands, and is not kept.
-    fn refused(env: &Arc<Environment>, failure: Failure) -> Self {
-        Self {
-            env: Arc::clone(env),
-            source: "".into(),
-            parameters: Vec::new(),
-            way: OnceLock::from(Way::Never(failure)),
-            kept: None,
+    fn refused(env: &Arc<Environment>, failure: Failure, sources: &Sources) -> Self {
+        let mut script = Self::new(env, &[], "", sources);
+        script.way = OnceLock::from(Way::Never(failure));
+        script
+    }
+
+    /// How it lands; where that takes more than there is room for, it may be tried again.
+    #[inline]
+    fn way(&self) -> Result<&Way, Failure> {
+        match self.way.get() {
+            Some(way) => Ok(way),
+            None => {
+                let way = self.find_way()?;
+                Ok(self.way.get_or_init(|| way))
+            }
         }
     }
 
-    /// What it takes of `Bounds::sources`.
-    fn size(&self) -> usize {
-        let names = self.parameters.iter().map(|name| name_size(name));
-        self.source.len() + names.sum::<usize>()
-    }
-
-    fn way(&self) -> &Way {
-        self.way.get_or_init(|| self.find_way())
-    }
-
-    fn find_way(&self) -> Way {
-        let Self {
-            env,
-            source,
-            parameters,
-            ..
-        } = self;
-        let straight = Straight::recognise(source, parameters);
+    #[inline(never)]
+    fn find_way(&self) -> Result<Way, Failure> {
+        let (env, parameters) = (&self.env, &self.parameters);
+        let straight = Straight::recognise(&self.source, parameters);
         #[cfg(feature = "script")]
         let straight = straight.filter(|straight| !needs_interpreter(straight, env));
-        match straight {
-            Some(straight) => match straight
-                .as_call(parameters.len())
-                .map(|name| env.resolve(name))
-            {
-                Some(Some(target)) => Way::Call(target),
-                _ if straight.steps.len() as u64 > env.bounds.calls => {
-                    let raise = "raise `Bounds::calls` at the host";
-                    Way::Never(Failure::limit("calls", env.bounds.calls, raise))
-                }
-                _ => Way::Straight(Arc::new(straight)),
-            },
-            #[cfg(feature = "script")]
-            None => self.interpreted(),
-            #[cfg(not(feature = "script"))]
-            None => Way::Never(Failure::new(
-                Kind::Script,
-                "this peer runs calls and straight lines of calls only: it was built without the \
-                 feature `script`",
-            )),
+        let Some(straight) = straight else {
+            return self.interpreted();
+        };
+        let call = straight.as_call(parameters.len());
+        if let Some(target) = call.and_then(|name| env.resolve(name)) {
+            return Ok(Way::Call(target));
         }
+        let calls = env.bounds.calls;
+        if straight.steps.len() as u64 > calls {
+            let raise = "raise `Bounds::calls` at the host";
+            return Ok(Way::Never(Failure::limit("calls", calls, raise)));
+        }
+        let taken = self.sources.take(straight.size())?;
+        Ok(Way::Straight(Arc::new(Line::new(straight, taken))))
     }
 
     #[cfg(feature = "script")]
-    fn interpreted(&self) -> Way {
-        match super::free::Free::compile(&self.env, &self.parameters, &self.source) {
-            Ok(free) => Way::Free(free),
-            Err(failure) => Way::Never(failure),
+    fn interpreted(&self) -> Result<Way, Failure> {
+        match Free::compile(&self.env, &self.parameters, &self.source) {
+            Ok(code) => Ok(Way::Free(Free::new(code, &self.sources)?)),
+            Err(failure) => Ok(Way::Never(failure)),
         }
+    }
+
+    #[cfg(not(feature = "script"))]
+    fn interpreted(&self) -> Result<Way, Failure> {
+        Ok(Way::Never(Failure::new(
+            Kind::Script,
+            "this peer runs calls and straight lines of calls only: it was built without the \
+             feature `script`",
+        )))
     }
 
     /// Lands it as a future.
     fn start(&self, arguments: Packed, hosted: Arc<Hosted>) -> BoxFuture<Result<Packed, Failure>> {
-        let way = self.way();
+        let way = match self.way() {
+            Ok(way) => way,
+            Err(failure) => return Box::pin(ready(Err(failure))),
+        };
         // they are not taken apart before: a byte of them may become forty
         if !matches!(way, Way::Call(_) | Way::Never(_))
             && let Some(bound) = arguments.count()
@@ -196,9 +179,9 @@ impl Script {
                 super::Outcome::Ready(answer) => Box::pin(ready(answer)),
                 super::Outcome::Waiting(future) => future,
             },
-            Way::Straight(straight) => Box::pin(straight::run(
+            Way::Straight(line) => Box::pin(straight::run(
                 Arc::clone(&self.env),
-                Arc::clone(straight),
+                Arc::clone(line),
                 arguments,
                 hosted,
             )),
@@ -222,15 +205,6 @@ fn too_long(len: usize, limit: usize) -> Failure {
     )
 }
 
-fn too_many(len: usize, limit: usize) -> Failure {
-    Failure::limit(
-        "sources",
-        format_args!("the scripts of this connection would be {len} bytes in all, at most {limit}"),
-        "bind values as parameters, so that texts are the same, or raise `Bounds::sources` at the \
-         host",
-    )
-}
-
 impl Prepared for Script {
     fn land(
         self: Arc<Self>,
@@ -242,7 +216,7 @@ impl Prepared for Script {
             Some(Ok(own)) if !matches!(self.way.get(), Some(Way::Never(_))) => {
                 let env = Arc::new(Environment::over(own, Arc::clone(&self.env)));
                 let parameters: Vec<_> = self.parameters.iter().map(|name| &**name).collect();
-                Script::new(&env, &parameters, &self.source).start(arguments, hosted)
+                Script::new(&env, &parameters, &self.source, &self.sources).start(arguments, hosted)
             }
             _ => self.start(arguments, hosted),
         }
@@ -262,12 +236,16 @@ impl EnvLanding {
         let Some(script) = self.scripts.get(script as usize).and_then(Option::as_ref) else {
             return failed(undefined(script));
         };
+        let way = match script.way() {
+            Ok(way) => way,
+            Err(failure) => return failed(failure),
+        };
         if self.trace
-            && let Way::Call(target) = script.way()
+            && let Way::Call(target) = way
         {
             tracing::Span::current().record("call", target.name());
         }
-        match script.way() {
+        match way {
             Way::Call(target) => {
                 let mut parts = Parts {
                     callee: target.callee(),
@@ -321,15 +299,18 @@ impl Landing for EnvLanding {
         }
         // what waits to land has it still, and it counts until then
         self.scripts[place] = None;
-        let bounds = &self.env.bounds;
+        let most = self.env.bounds.source;
         let names: usize = parameters.iter().map(|name| name_size(name)).sum();
-        let kept = self.kept.load(Ordering::Relaxed) + source.len() + names;
-        let script = if source.len() > bounds.source {
-            Script::refused(&self.env, too_long(source.len(), bounds.source))
-        } else if kept > bounds.sources {
-            Script::refused(&self.env, too_many(kept, bounds.sources))
-        } else {
-            Script::new(&self.env, parameters, source).kept(&self.kept)
+        let taken = match source.len() > most {
+            true => Err(too_long(source.len(), most)),
+            false => self.sources.take(source.len() + names),
+        };
+        let script = match taken {
+            Ok(taken) => Script {
+                _taken: Some(taken),
+                ..Script::new(&self.env, parameters, source, &self.sources)
+            },
+            Err(failure) => Script::refused(&self.env, failure, &self.sources),
         };
         self.scripts[place] = Some(Arc::new(script));
     }
@@ -344,12 +325,7 @@ impl Landing for EnvLanding {
     fn prepare(&mut self, number: u32) -> Arc<dyn Prepared> {
         match self.scripts.get(number as usize).and_then(Option::as_ref) {
             Some(script) => Arc::clone(script) as Arc<dyn Prepared>,
-            None => {
-                let script = Script::new(&self.env, &[], "");
-                // nobody else has it yet
-                let _ = script.way.set(Way::Never(undefined(number)));
-                Arc::new(script)
-            }
+            None => Arc::new(Script::refused(&self.env, undefined(number), &self.sources)),
         }
     }
 

@@ -19,6 +19,7 @@ mod reactive;
 mod script;
 mod service;
 mod share;
+mod sources;
 mod straight;
 mod uncancelled;
 mod unchecked;

@@ -2,7 +2,7 @@
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
-use super::{Bounds, Environment, Outcome, share::Share};
+use super::{Bounds, Environment, Outcome, share::Share, sources::Taken};
 use crate::{
     Failure,
     endpoint::Hosted,
@@ -20,13 +20,26 @@ const CALL: usize = 2 << 10;
 /// As many bytes count as one operation.
 const OPERATION: usize = 1 << 10;
 
+/// A straight line, as long as anything has it.
+pub(super) struct Line {
+    straight: Straight,
+    _taken: Taken,
+}
+
+impl Line {
+    pub(super) fn new(straight: Straight, _taken: Taken) -> Self {
+        Self { straight, _taken }
+    }
+}
+
 /// Runs a straight line. `arguments` is an array with as many elements as the text has parameters.
 pub(super) async fn run(
     env: Arc<Environment>,
-    straight: Arc<Straight>,
+    line: Arc<Line>,
     arguments: Packed,
     hosted: Arc<Hosted>,
 ) -> Result<Packed, Failure> {
+    let straight = &line.straight;
     let arguments = arguments.elements().map_err(Failure::from)?;
     let mut values = Values {
         env: &env,

@@ -85,6 +85,14 @@ impl Straight {
         })
     }
 
+    /// What it takes, in bytes, or somewhat more.
+    pub(crate) fn size(&self) -> usize {
+        let value = self.value.iter();
+        let operands = self.steps.iter().flat_map(|step| &step.operands);
+        let all = operands.chain(value).map(Operand::bytes).sum::<usize>();
+        all + self.steps.len() * (size_of::<Step>() + ALLOCATED)
+    }
+
     /// The path, where the script is one call of an exposed name with its parameters in order.
     pub fn as_call(&self, parameters: usize) -> Option<&str> {
         let [
@@ -166,6 +174,9 @@ struct Parser<'a> {
 /// Operands of one script, at most.
 const MOST_OPERANDS: usize = 10_000;
 
+/// What an allocation takes beside what is in it, in bytes.
+const ALLOCATED: usize = 24;
+
 impl Operand {
     /// The operands that it consists of, and those that its bytes weigh.
     fn size(&self) -> usize {
@@ -175,6 +186,20 @@ impl Operand {
             Operand::Literal(bytes) => 1 + bytes.len() / 64,
             _ => 1,
         }
+    }
+
+    /// The bytes that it takes; a list has room for as many again.
+    fn bytes(&self) -> usize {
+        let within = match self {
+            Operand::List(operands) => {
+                ALLOCATED + operands.iter().map(Operand::bytes).sum::<usize>()
+            }
+            Operand::Field(of, name) => 2 * ALLOCATED + name.len() + of.bytes(),
+            Operand::Literal(bytes) => ALLOCATED + bytes.len(),
+            Operand::Name(name) => ALLOCATED + name.len(),
+            Operand::Parameter(_) | Operand::Step(_) => 0,
+        };
+        2 * size_of::<Operand>() + within
     }
 
     /// Whether a name or field is looked up for it, which may not be there.

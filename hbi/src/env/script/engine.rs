@@ -80,7 +80,7 @@ fn too_deep(name: &str, value: usize, most: usize) -> Failure {
 }
 
 /// An engine for a script that uses these names; `exposed` tells which of them are the host's.
-pub(super) fn engine(names: &Names, exposed: impl Fn(&str) -> bool, bounds: &Bounds) -> Engine {
+pub(super) fn new(names: &Names, exposed: impl Fn(&str) -> bool, bounds: &Bounds) -> Engine {
     let mut engine = Engine::new_raw();
     engine.register_global_module(STANDARD.clone());
     engine.register_global_module(LIBRARY.clone());
@@ -232,4 +232,22 @@ fn register_names(engine: &mut Engine, names: &Names, exposed: impl Fn(&str) -> 
             },
         );
     }
+}
+
+/// What a script takes once it is compiled, in bytes: as much as was measured, rounded up.
+pub(super) fn size(names: &Names, source: &str) -> usize {
+    const ENGINE: usize = 4 << 10;
+    const NAMESPACE: usize = 2 << 10;
+    const FUNCTION: usize = 400;
+    const TOKEN: usize = 256;
+    let paths = names.calls.iter();
+    let paths = paths.filter_map(|(path, _)| path.rsplit_once("::"));
+    let namespaces: BTreeSet<_> = paths.map(|(namespace, _)| namespace).collect();
+    let namespaces = namespaces.iter().map(|path| path.split("::").count());
+    let functions = names.calls.len() + names.methods.len();
+    ENGINE
+        + namespaces.sum::<usize>() * NAMESPACE
+        + functions * FUNCTION
+        + names.tokens * TOKEN
+        + source.len()
 }

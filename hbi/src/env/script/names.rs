@@ -30,6 +30,8 @@ pub(super) struct Names {
     pub(super) pending: usize,
     /// The most members that follow each other, as in `a.b.c`, or namespaces in each other.
     pub(super) chain: usize,
+    /// How many tokens there are.
+    pub(super) tokens: usize,
     /// Where functions are called that have the name of one of the interpreter's own.
     built_in: Vec<(usize, String)>,
     /// Functions that the script has.
@@ -239,6 +241,7 @@ impl<P: Fn(&str) -> bool> Scanner<'_, P> {
                 }
             }
             self.before = first;
+            self.names.tokens += 1;
         }
     }
 

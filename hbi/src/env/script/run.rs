@@ -14,7 +14,7 @@ use super::{
     account::{self, Account},
     calls::{self, Ended, Landing, Thrown},
     convert,
-    engine::{Depths, FUNCTIONS, MOST_ARGUMENTS, VARIABLES, engine},
+    engine::{self, Depths, FUNCTIONS, MOST_ARGUMENTS, VARIABLES},
     library::Kept,
     names::{CALLED, Names},
 };
@@ -23,6 +23,7 @@ use crate::{
     env::{
         Artifacts, Bounds,
         share::{Pool, Share},
+        sources::Taken,
         unchecked::fiber::Fiber,
     },
     value::Packed,
@@ -91,6 +92,8 @@ pub(in crate::env) struct Compiled {
     ast: AST,
     parameters: Vec<Box<str>>,
     names: Names,
+    size: usize,
+    _taken: Option<Taken>,
 }
 
 impl Compiled {
@@ -119,7 +122,7 @@ impl Compiled {
             return Err(Failure::limit("arguments", most, hint));
         }
         let text = names.aliased(source, &exposed);
-        let engine = engine(&names, &exposed, bounds);
+        let engine = engine::new(&names, &exposed, bounds);
         let ast = engine.compile(text).map_err(|error| {
             let failure = not_parsed(error.err_type(), bounds);
             match calls::place(error.position()) {
@@ -132,8 +135,21 @@ impl Compiled {
             engine,
             ast,
             parameters: parameters.to_vec(),
+            size: engine::size(&names, source),
             names,
+            _taken: None,
         })
+    }
+
+    /// What it takes, in bytes.
+    pub(in crate::env) fn size(&self) -> usize {
+        self.size
+    }
+
+    /// The same, where it is counted.
+    pub(in crate::env) fn counted(mut self, taken: Taken) -> Self {
+        self._taken = Some(taken);
+        self
     }
 
     /// Runs it. Dropping the future ends the script at its next step.
