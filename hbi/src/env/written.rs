@@ -1,14 +1,10 @@
 //! Scripts of the text wire in an environment: what they may take off the wire, and what they answer.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use super::{
     Artifacts, Bounds, Environment, Outcome, Shape,
     environment::{Artifact, Target},
-    incoming::panicked,
     python::{Code, Print, Unknown},
     within::Within,
 };
@@ -138,11 +134,7 @@ fn dialect(link: &Arc<dyn Link>) -> Dialect {
 
 fn print(env: &Arc<Environment>) -> Print {
     let env = Arc::clone(env);
-    Box::new(move |line| {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| env.print(line))) {
-            tracing::error!(target: "hbi", failure = %panicked(&*panic), "the hook for `print`");
-        }
-    })
+    Box::new(move |line| env.print(line))
 }
 
 impl Prepared for Script {

@@ -17,10 +17,7 @@ use std::{
 use anyhow::{Result, bail};
 use bytes::Bytes;
 use futures_util::stream;
-use hbi::{
-    Connection, Data, Defences, HostingEnv, Options, PostingEnd, Settings, env::Bounds,
-    tls::ServerTls,
-};
+use hbi::{Connection, Data, Defences, HostingEnv, Options, PostingEnd, Settings, tls::ServerTls};
 
 use super::{Client, Peer, floor, socket_path};
 use crate::{
@@ -125,7 +122,7 @@ async fn listen(address: &str, work: Work) -> Result<hbi::Server> {
                 po: peer.po(),
                 subscribers,
             });
-            let env = HostingEnv::new().service(host).bounds(bounds(work));
+            let env = HostingEnv::new().service(host);
             let add = |a: i64, b: i64| a.wrapping_add(b);
             Ok(names.iter().fold(env, |env, name| env.function(name, add)))
         }
@@ -152,15 +149,6 @@ async fn connect(address: &str) -> Result<HbiClient> {
         tally,
         texts: Arc::default(),
     })
-}
-
-/// What scripts may use up, as a work needs it: its texts are some 65 bytes each.
-fn bounds(work: Work) -> Bounds {
-    let mut bounds = Bounds::default();
-    if let Work::Methods(n) | Work::Interned(n) = work {
-        bounds.sources = bounds.sources.max(100 * n);
-    }
-    bounds
 }
 
 /// The limits that a work needs.
