@@ -49,6 +49,12 @@
 //! - connecting again: [`Options::reconnect`], [`Reconnect`]
 //! - errors: [`Error`], [`Kind`]
 //!
+//! # The runtime
+//!
+//! Connections are tasks of the tokio runtime that they are made in, which needs its I/O and its timers
+//! enabled. Times of a second and more are waited for by a thread of hbi's own, `hbi-far-times`, one in
+//! the process: a timer that is always pending would cost the runtime something each time it sleeps.
+//!
 //! # Features
 //!
 //! - `script` (default): free peer-script, in Rhai on fibers. Without it this side still lands calls
