@@ -8,7 +8,7 @@
 use std::{
     future::Future,
     pin::{Pin, pin},
-    sync::LazyLock,
+    sync::{LazyLock, mpsc},
     task::{Context, Waker},
     thread,
     time::{Duration, Instant},
@@ -27,13 +27,18 @@ const FAR: Duration = Duration::from_secs(1);
 
 /// The thread's runtime, which has nothing but timers; without it all times are the caller's runtime's.
 static FAR_TIMES: LazyLock<Option<Handle>> = LazyLock::new(|| {
-    let runtime = Builder::new_current_thread().enable_time().build().ok()?;
-    let handle = runtime.handle().clone();
+    let (give, take) = mpsc::channel();
     let thread = thread::Builder::new().name("hbi-far-times".to_owned());
-    thread
-        .spawn(move || runtime.block_on(std::future::pending::<()>()))
-        .ok()?;
-    Some(handle)
+    // it makes the runtime: where there is no thread to be had, none is dropped, which would panic in a task
+    let run = move || {
+        let runtime = Builder::new_current_thread().enable_time().build();
+        let Ok(runtime) = runtime else { return };
+        if give.send(runtime.handle().clone()).is_ok() {
+            runtime.block_on(std::future::pending::<()>());
+        }
+    };
+    thread.spawn(run).ok()?;
+    take.recv().ok()
 });
 
 /// Wakes a driver's task at a time, or earlier.
